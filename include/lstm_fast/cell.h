@@ -1,0 +1,120 @@
+/* The LSTM cell, forward in the registers of its recurrent product and backward. See kernels.h. */
+
+static inline ptrdiff_t LF(padded)(ptrdiff_t hidden_size)
+{
+    return (hidden_size + LANES - 1) / LANES * LANES;
+}
+
+/* The cell of one row and the units of one panel, from its pre-activations. */
+LF_INLINE void LF(activate)(const lf_cell_forward *p, ptrdiff_t row, ptrdiff_t panel, vec ai, vec af,
+                            vec ag, vec ao)
+{
+    const ptrdiff_t unit = panel * LANES, units = LF_CLAMP(p->hidden_size - unit, LANES);
+    vec i = LF(sigmoid)(ai), f = LF(sigmoid)(af), g = LF(tanh)(ag), o = LF(sigmoid)(ao);
+    vec c = v_fma(f, v_load((const real *)p->c_prev + row * p->c_row + unit), v_mul(i, g));
+    vec h = v_mul(o, LF(tanh)(c));
+    v_store((real *)p->c + row * p->c_row + unit, c);
+    real *y = (real *)p->y + row * p->y_row + unit;
+    if (units == LANES)
+        v_store(y, h);
+    else
+        LF(store_n)(y, units, h);
+    if (p->gates) {
+        const ptrdiff_t padded = LF(padded)(p->hidden_size);
+        real *gates = (real *)p->gates + row * 4 * padded + unit;
+        v_store(gates, i);
+        v_store(gates + padded, f);
+        v_store(gates + 2 * padded, g);
+        v_store(gates + 3 * padded, o);
+    }
+}
+
+/* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
+ * few accumulators in one panel to hide the latency of an FMA. */
+LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, ptrdiff_t row, const int rows, ptrdiff_t panel,
+                             const int panels)
+{
+    const real *h = (const real *)p->h + row * p->h_row;
+    const real *w = (const real *)p->w + panel * PANEL * p->depth;
+    vec acc[TILE_ROWS][8];
+    LF_UNROLL
+    for (int r = 0; r < rows; r++) {
+        const real *x = (const real *)p->x + (row + r) * p->x_row + panel * p->x_panel;
+        LF_UNROLL
+        for (int v = 0; v < 4 * panels; v++)
+            acc[r][v] = v_load(x + v / 4 * p->x_panel + v % 4 * p->x_gate);
+    }
+    LF(multiply)(acc, rows, 4 * panels, h, p->h_row, 1, w, w + PANEL * p->depth, p->depth);
+    LF_UNROLL
+    for (int r = 0; r < rows; r++)
+        LF_UNROLL
+        for (int q = 0; q < panels; q++)
+            LF(activate)(p, row + r, panel + q, acc[r][4 * q], acc[r][4 * q + 1], acc[r][4 * q + 2],
+                         acc[r][4 * q + 3]);
+}
+
+static void LF(cell_forward)(const lf_cell_forward *p)
+{
+    ptrdiff_t panel = p->first_panel;
+    if (p->rows == 1)
+        for (; panel + 2 <= p->last_panel; panel += 2)
+            LF(cell_tile)(p, 0, 1, panel, 2);
+    const ptrdiff_t first_panel = panel;
+#define TILE(R) LF(cell_tile)(p, row, R, panel, 1)
+    LF_FOR_ROW_BLOCKS(p->rows, first, last)
+        for (panel = first_panel; panel < p->last_panel; panel++)
+            LF_FOR_TILES(first, last, row, rows)
+                LF_SWITCH_ROWS(rows, TILE)
+#undef TILE
+}
+
+/* The backward cell of one row and LANES units from `unit` on, dh included. */
+static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, ptrdiff_t unit, vec dh)
+{
+    const ptrdiff_t hidden_size = p->product.columns, padded = LF(padded)(hidden_size);
+    const ptrdiff_t units = LF_CLAMP(hidden_size - unit, LANES);
+    const real *gates = (const real *)p->gates + row * 4 * padded + unit;
+    const vec one = v_set1((real)1);
+    vec i = v_load(gates), f = v_load(gates + padded);
+    vec g = v_load(gates + 2 * padded), o = v_load(gates + 3 * padded);
+    vec c_prev = v_load((const real *)p->c_prev + row * padded + unit);
+    vec tc = LF(tanh)(v_load((const real *)p->c + row * padded + unit));
+    real *dc = (real *)p->dc + row * padded + unit;
+    vec dct = v_fma(v_mul(dh, o), v_fnma(tc, tc, one), v_load(dc));
+    v_store(dc, v_mul(dct, f));
+    vec dgates[4] = {
+        v_mul(v_mul(dct, g), v_mul(i, v_sub(one, i))),
+        v_mul(v_mul(dct, c_prev), v_mul(f, v_sub(one, f))),
+        v_mul(v_mul(dct, i), v_fnma(g, g, one)),
+        v_mul(v_mul(dh, tc), v_mul(o, v_sub(one, o))),
+    };
+    real *out = (real *)p->dgates + row * 4 * hidden_size + unit;
+    for (int gate = 0; gate < 4; gate++)
+        LF(store_n)(out + gate * hidden_size, units, dgates[gate]);
+    LF(store_n)((real *)p->h + row * hidden_size + unit, units, v_mul(o, tc));
+}
+
+static void LF(cell_backward)(const lf_cell_backward *p)
+{
+    const lf_product *q = &p->product;
+    LF_FOR_ROW_BLOCKS(q->rows, first, last)
+        for (ptrdiff_t panel = q->first_panel; panel < q->last_panel; panel++) {
+            real dh[ROW_BLOCK][PANEL];
+            LF(product_panel)(q, panel, first, last, dh[0], PANEL, 1);
+            const ptrdiff_t unit = panel * PANEL, units = LF_CLAMP(q->columns - unit, PANEL);
+            for (ptrdiff_t row = first; row < last; row++)
+                for (ptrdiff_t j = 0; j < units; j += LANES)
+                    LF(differentiate)(p, row, unit + j, v_load(dh[row - first] + j));
+        }
+}
+
+static void LF(hidden)(void *h, const void *gates, const void *c, ptrdiff_t rows, ptrdiff_t hidden_size)
+{
+    const ptrdiff_t padded = LF(padded)(hidden_size);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        for (ptrdiff_t unit = 0; unit < hidden_size; unit += LANES) {
+            vec o = v_load((const real *)gates + (4 * row + 3) * padded + unit);
+            vec tc = LF(tanh)(v_load((const real *)c + row * padded + unit));
+            LF(store_n)((real *)h + row * hidden_size + unit, LF_CLAMP(hidden_size - unit, LANES), v_mul(o, tc));
+        }
+}

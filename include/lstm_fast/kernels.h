@@ -1,0 +1,100 @@
+/* The kernel table: what the engine calls and every ISA implements, once per dtype.
+ *
+ * Pointers are untyped, since the engine only moves them; every count and stride is in elements of
+ * the table's dtype. Kernels allocate nothing, keep no state and call nothing.
+ *
+ * Packed matrices. The right-hand side b (depth, columns) of a product is stored in panels, so that
+ * the inner loop reads one sequential stream: b[panel][k][column in panel]. A panel has
+ * 4 * lanes columns; columns that do not exist are zeros. Two arrangements of the columns:
+ *
+ *   gates    panel p holds, for the units p * lanes .. p * lanes + lanes - 1, the gates i, f, g, o:
+ *            [k][gate][unit]. One register tile then has all four gates of its units.
+ *   columns  in natural order; the last panel is narrowed to 1 or 2 vectors where these suffice.
+ */
+#ifndef LSTM_FAST_KERNELS_H
+#define LSTM_FAST_KERNELS_H
+
+#include <stddef.h>
+
+/* out[row, column] = init[row, column] + sum over k of a[row, k] b[k, column]
+ *
+ * for the panels first_panel <= panel < last_panel of b. The sum runs over k in ascending order,
+ * starting from init, in one accumulator: the bits of an element depend on nothing but its row of a,
+ * its column of b and its init. Element (row, column j of panel p) of init and out lies at
+ * row * *_row + p * *_panel + j. */
+typedef struct lf_product {
+    ptrdiff_t rows, depth, columns;
+    const void *a; /* a[row, k] at row * a_row + k * a_step; a_step == 1 is fastest */
+    ptrdiff_t a_row, a_step;
+    const void *b;    /* packed in columns, or in gates (then columns = 4 * lanes * panels) */
+    const void *init; /* NULL: zeros; init_row == 0: the same for each row */
+    ptrdiff_t init_row, init_panel;
+    void *out;
+    ptrdiff_t out_row, out_panel;
+    ptrdiff_t first_panel, last_panel;
+} lf_product;
+
+/* One time step forward, recurrent product and cell in one pass, for the unit panels
+ * first_panel <= p < last_panel:
+ *
+ *   (ai, af, ag, ao) = x + h w
+ *   c = sigmoid(af) c_prev + sigmoid(ai) tanh(ag)
+ *   y = sigmoid(ao) tanh(c)
+ */
+typedef struct lf_cell_forward {
+    ptrdiff_t rows, depth, hidden_size;
+    const void *h; /* h(t-1): (rows, depth) */
+    ptrdiff_t h_row;
+    const void *w; /* recurrent weights, packed in gates */
+    const void *x; /* projected input with biases: gate g of panel p at row * x_row + p * x_panel + g * x_gate */
+    ptrdiff_t x_row, x_panel, x_gate;
+    const void *c_prev; /* (rows, padded hidden size) */
+    void *c;            /* may be c_prev */
+    ptrdiff_t c_row;
+    void *y; /* (rows, hidden_size) */
+    ptrdiff_t y_row;
+    void *gates; /* NULL, or i, f, g, o for backward: (rows, 4, padded hidden size) */
+    ptrdiff_t first_panel, last_panel;
+} lf_cell_forward;
+
+/* One time step backward: from dh = product (or its init, where depth is 0) to the gradients of the
+ * pre-activations and of c(t-1), for the units of panels first_panel <= p < last_panel of the
+ * product, whose `out` is ignored.
+ *
+ *   tc = tanh(c)          dc_t = dc + dh o (1 - tc^2)        h = o tc
+ *   dai = dc_t g i (1 - i)        dag = dc_t i (1 - g^2)
+ *   daf = dc_t c_prev f (1 - f)   dao = dh tc o (1 - o)      dc = dc_t f
+ */
+typedef struct lf_cell_backward {
+    lf_product product; /* columns = hidden_size */
+    const void *gates;  /* (rows, 4, padded hidden size) */
+    const void *c_prev, *c; /* (rows, padded hidden size) */
+    void *dc;           /* in and out: (rows, padded hidden size) */
+    void *dgates;       /* out: (rows, 4, hidden_size) */
+    void *h;            /* out: (rows, hidden_size) */
+} lf_cell_backward;
+
+typedef struct lf_kernels {
+    const char *isa;
+    size_t itemsize;
+    ptrdiff_t lanes; /* elements of one vector */
+
+    /* b[k, column] = w[gate * hidden_size + unit, k]: w is (4 hidden_size, depth), C order. */
+    void (*pack_gates)(void *b, const void *w, ptrdiff_t hidden_size, ptrdiff_t depth);
+    /* b[k, column] = m[k * m_row + column], panels first_panel <= p < last_panel. */
+    void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
+                         ptrdiff_t first_panel, ptrdiff_t last_panel);
+    void (*product)(const lf_product *);
+    void (*cell_forward)(const lf_cell_forward *);
+    void (*cell_backward)(const lf_cell_backward *);
+    /* h = sigmoid(ao) tanh(c) once more, from what forward kept: the same bits as its y. */
+    void (*hidden)(void *h, const void *gates, const void *c, ptrdiff_t rows, ptrdiff_t hidden_size);
+    /* sums[column] += sum over rows of m[row * m_row + column]. */
+    void (*add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns);
+    /* Elementwise out[i] = f(x[i]). */
+    void (*exp)(void *out, const void *x, ptrdiff_t n);
+    void (*sigmoid)(void *out, const void *x, ptrdiff_t n);
+    void (*tanh)(void *out, const void *x, ptrdiff_t n);
+} lf_kernels;
+
+#endif

@@ -1,0 +1,60 @@
+/* The SIMD vocabulary in which every kernel body is written, for the ISA in LF_ISA_HEADER and the
+ * dtype in LF_DOUBLE. Include it again with another LF_DOUBLE to switch the dtype.
+ *
+ *   real, vec, LANES           scalar type, vector type, scalars in a vector
+ *   TILE_ROWS                  rows of the register tile (product.h): what the register file holds
+ *   v_load, v_store            LANES scalars, any alignment
+ *   v_load_n, v_store_n        the first n lanes, the others 0 or untouched; optional: use LF(load_n)
+ *   v_set1                     one scalar in all lanes
+ *   v_add v_sub v_mul v_div    arithmetic
+ *   v_fma(a, b, c)             a b + c     (one rounding where the ISA has FMA)
+ *   v_fnma(a, b, c)            c - a b
+ *   v_min(a, b), v_max(a, b)   a NaN in b comes through
+ *   v_abs, v_copysign(a, s)    |a|, |a| with the sign of s (a >= 0)
+ *   v_select_negative(s, a, b) a where the sign bit of s is set, else b
+ *   v_exponent(t)              2^n from t = n + EXPONENT_MAGIC (vmath.h), n a normal exponent
+ *   v_ldexp(a, n)              a 2^n for integral n, rounded once; optional: use LF(ldexp)
+ */
+#undef vec
+#undef LANES
+#undef OP
+#undef LANE_MASK
+#undef SIGN_MASK
+#undef SIGN_FILL
+#undef SIGN_LANES
+#undef EXPONENT
+#undef real
+#undef SIGN_BIT
+#undef LF
+#if LF_DOUBLE
+#define real double
+#define SIGN_BIT (-0.0)
+#define LF(name) LF_PASTE(lf_, name, _f64)
+#else
+#define real float
+#define SIGN_BIT (-0.0f)
+#define LF(name) LF_PASTE(lf_, name, _f32)
+#endif
+#include LF_ISA_HEADER
+
+/* load_n and store_n, for every ISA and any 0 <= n <= LANES. */
+#ifdef v_load_n
+static inline vec LF(load_n)(const real *p, ptrdiff_t n) { return v_load_n(p, n); }
+static inline void LF(store_n)(real *p, ptrdiff_t n, vec a) { v_store_n(p, n, a); }
+#else
+static inline vec LF(load_n)(const real *p, ptrdiff_t n)
+{
+    real lanes[LANES] = {0};
+    for (ptrdiff_t j = 0; j < n; j++)
+        lanes[j] = p[j];
+    return v_load(lanes);
+}
+
+static inline void LF(store_n)(real *p, ptrdiff_t n, vec a)
+{
+    real lanes[LANES];
+    v_store(lanes, a);
+    for (ptrdiff_t j = 0; j < n; j++)
+        p[j] = lanes[j];
+}
+#endif

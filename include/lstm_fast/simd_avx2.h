@@ -1,0 +1,31 @@
+/* SIMD vocabulary for AVX2 with FMA: 8 floats or 4 doubles a vector. See simd.h for the words. */
+#if LF_DOUBLE
+#define vec __m256d
+#define LANES 4
+#define OP(name) _mm256_##name##_pd
+#define LANE_MASK(n) _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))
+#define EXPONENT(t) _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(t), 52))
+#else
+#define vec __m256
+#define LANES 8
+#define OP(name) _mm256_##name##_ps
+#define LANE_MASK(n) \
+    _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+#define EXPONENT(t) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23))
+#endif
+
+#ifndef LF_SIMD_WORDS
+#define LF_SIMD_WORDS
+#include <immintrin.h>
+
+#include "lstm_fast/simd_x86.h"
+
+/* 12 accumulators, 3 broadcasts and 1 weight vector: all 16 registers. */
+#define TILE_ROWS 3
+
+#define v_load_n(p, n) OP(maskload)(p, LANE_MASK(n))
+#define v_store_n(p, n, a) OP(maskstore)(p, LANE_MASK(n), a)
+#define v_fma(a, b, c) OP(fmadd)(a, b, c)
+#define v_fnma(a, b, c) OP(fnmadd)(a, b, c)
+#define v_select_negative(s, a, b) OP(blendv)(b, a, s)
+#endif

@@ -1,0 +1,33 @@
+/* SIMD vocabulary for AVX-512 (F, DQ): 16 floats or 8 doubles a vector. See simd.h for the words. */
+#if LF_DOUBLE
+#define vec __m512d
+#define LANES 8
+#define OP(name) _mm512_##name##_pd
+#define LANE_MASK(n) ((__mmask8)((1u << (n)) - 1u))
+#define SIGN_MASK(s) _mm512_movepi64_mask(_mm512_castpd_si512(s))
+#define EXPONENT(t) _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(t), 52))
+#else
+#define vec __m512
+#define LANES 16
+#define OP(name) _mm512_##name##_ps
+#define LANE_MASK(n) ((__mmask16)((1u << (n)) - 1u))
+#define SIGN_MASK(s) _mm512_movepi32_mask(_mm512_castps_si512(s))
+#define EXPONENT(t) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23))
+#endif
+
+#ifndef LF_SIMD_WORDS
+#define LF_SIMD_WORDS
+#include <immintrin.h>
+
+#include "lstm_fast/simd_x86.h"
+
+/* 24 accumulators, 4 weight vectors and 1 broadcast of the 32 registers. */
+#define TILE_ROWS 6
+
+#define v_load_n(p, n) OP(maskz_loadu)(LANE_MASK(n), p)
+#define v_store_n(p, n, a) OP(mask_storeu)(p, LANE_MASK(n), a)
+#define v_fma(a, b, c) OP(fmadd)(a, b, c)
+#define v_fnma(a, b, c) OP(fnmadd)(a, b, c)
+#define v_select_negative(s, a, b) OP(mask_blend)(SIGN_MASK(s), b, a)
+#define v_ldexp(a, n) OP(scalef)(a, n)
+#endif

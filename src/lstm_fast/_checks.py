@@ -1,0 +1,120 @@
+"""Checks of arguments: the one place where what users pass becomes what the engine takes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating[Any]]
+Matmul = Literal["auto", "packed", "blas"]
+
+# A bound on the bytes of any array of a call, so that no size computed from it overflows.
+LARGEST_ARRAY = 2**48
+
+
+def real_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
+    """Return the dtype, float32 or float64 in native byte order."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}") from error
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
+    return dtype
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    """Return an int (NumPy's included, bool excluded) of at least `least`."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    number = int(value.__index__())
+    if number < least:
+        raise ValueError(f"{name}: expected at least {least}, got {number}")
+    return number
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+    return bool(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a float from 0 to 1."""
+    if isinstance(value, (bool, np.bool_, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    number = float(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name}: expected a number from 0 to 1, got {number}")
+    return number
+
+
+def matmul(value: Any) -> Matmul:
+    """Return the name of a multiply."""
+    if not isinstance(value, str):
+        raise TypeError(f"matmul: expected a string, got {type(value).__name__}")
+    if value not in get_args(Matmul):
+        raise ValueError(f"matmul: expected one of {', '.join(get_args(Matmul))}, got {value!r}")
+    return value  # type: ignore[return-value]
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    """Return a Generator from a seed or from itself."""
+    if isinstance(value, np.random.Generator):
+        return value
+    if value is not None:
+        value = integer(name, value, 0)
+    return np.random.default_rng(value)
+
+
+def real(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
+    """Return an array of `dtype` in native byte order: `value`, or a copy with swapped bytes.
+
+    Any strides, writable or not. Other dtypes are not cast, since that would hide a mistake or lose
+    digits.
+    """
+    if type(value) is np.ndarray and value.dtype is dtype:
+        return value
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one, whose mask would be ignored"
+        )
+    if value.dtype.newbyteorder("=") != dtype:
+        raise TypeError(
+            f"{name}: expected dtype {dtype}, got {value.dtype} (convert it with astype)"
+        )
+    return np.asarray(value, dtype)
+
+
+def shaped(
+    name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str
+) -> Array:
+    """Return a C-contiguous array of exactly `shape`; `letters` names its axes, as "T, B, I"."""
+    array = real(name, value, dtype)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape ({letters}) = {shape}, got {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Return the two items of a state (h, c) or of its gradient; (None, None) for None."""
+    if value is None:
+        return None, None
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected a tuple of two arrays, got {type(value).__name__}")
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected two arrays, got {len(value)}")
+    return value[0], value[1]
+
+
+def fits(name: str, elements: int, dtype: np.dtype[Any]) -> None:
+    """Raise unless an array of so many elements is of a possible size."""
+    if elements * dtype.itemsize > LARGEST_ARRAY:
+        raise ValueError(
+            f"{name}: these sizes need arrays of {elements} elements, too many for any memory"
+        )

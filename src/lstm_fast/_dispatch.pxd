@@ -1,0 +1,3 @@
+from ._kernels cimport lf_kernels
+
+cdef const lf_kernels *kernels(int type_number) noexcept

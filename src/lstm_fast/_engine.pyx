@@ -1,0 +1,162 @@
+"""What forward and backward share: memory, the packed weights of a layer, the tape between the two."""
+
+cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+from ._blas cimport gemm_function
+from ._dispatch cimport kernels
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    static inline int lf_overflows(size_t a, size_t b, size_t *c) { return __builtin_mul_overflow(a, b, c); }
+    """
+    bint lf_overflows(size_t a, size_t b, size_t *c)
+    int posix_memalign(void **p, size_t alignment, size_t size)
+
+# Past the end of a buffer a vector may be read, never used: gates of a BLAS product are not padded.
+cdef size_t SLACK = 64
+
+
+cdef size_t times(size_t a, size_t b) except? 0:
+    cdef size_t c
+    if lf_overflows(a, b, &c):
+        raise MemoryError(f"{a} times {b} elements do not fit into memory")
+    return c
+
+
+cdef class Buffer:
+    def __dealloc__(self):
+        free(self.data)
+
+
+cdef Buffer new_buffer(size_t elements, size_t itemsize):
+    """Uninitialised memory for `elements` elements."""
+    cdef Buffer buffer = Buffer.__new__(Buffer)
+    cdef size_t size = times(elements, itemsize)
+    if size > <size_t>-1 // 2 or posix_memalign(<void **>&buffer.data, 64, size + SLACK):
+        raise MemoryError(f"cannot allocate {size} bytes")
+    buffer.size = size
+    return buffer
+
+
+# Scratch memory goes round: a call borrows, so that steady use allocates nothing. The GIL guards the list.
+cdef list _idle = []
+cdef Py_ssize_t MOST_IDLE = 8
+cdef size_t LARGEST_IDLE = 64 << 20
+
+
+cdef Buffer borrow(size_t elements, size_t itemsize):
+    """As `new_buffer`, from the memory that earlier calls gave back where it suffices."""
+    cdef Buffer buffer
+    if _idle:
+        buffer = _idle.pop()
+        if buffer.size >= times(elements, itemsize):
+            return buffer
+    return new_buffer(elements, itemsize)
+
+
+cdef void give_back(Buffer buffer):
+    if buffer is not None and buffer.size <= LARGEST_IDLE and len(_idle) < MOST_IDLE:
+        _idle.append(buffer)
+
+
+cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t row, Py_ssize_t rows,
+                    Py_ssize_t columns) noexcept nogil:
+    """Rows of bytes from one row stride to another; what a wider row of `to` has more becomes 0."""
+    cdef Py_ssize_t n
+    for n in range(rows):
+        memcpy(to + n * to_row, source + n * row, columns)
+        if to_row > columns:
+            memset(to + n * to_row + columns, 0, to_row - columns)
+
+
+cdef gemm_function load_gemm(size_t itemsize) except NULL:
+    """BLAS's matrix multiply. Imports SciPy the first time."""
+    from lstm_fast import _blas
+
+    return <gemm_function>PyCapsule_GetPointer(_blas.gemm[itemsize], NULL)
+
+
+def held_to_one_thread():
+    """A context in which BLAS runs on the thread that calls it: see ``_blas.single_threaded``."""
+    from lstm_fast import _blas
+
+    return _blas.single_threaded()
+
+
+cdef class Cell:
+    """The weights of one layer and direction, packed for the active kernels. Immutable.
+
+    Parameters
+    ----------
+    w_ih : ndarray, shape (4 H, I)
+    w_hh : ndarray, shape (4 H, H) or (4 H, P)
+    b_ih, b_hh : ndarray, shape (4 H,), optional
+    w_hr : ndarray, shape (P, H), optional
+
+    C-contiguous, all of one dtype, float32 or float64, in native byte order. The caller has checked the
+    shapes, and does not write to the arrays before the last forward call with this cell.
+    """
+
+    def __init__(self, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None):
+        self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr
+        given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr}
+        self.parameters = tuple(name for name, value in given.items() if value is not None)
+        self.type_number = cnp.PyArray_TYPE(self.w_ih)
+        self.k = kernels(self.type_number)
+        self.hidden_size = self.w_ih.shape[0] // 4
+        self.input_size = self.w_ih.shape[1]
+        self.output_size = self.w_hh.shape[1]
+        self.proj_size = 0 if w_hr is None else self.output_size
+        self.panels = (self.hidden_size + self.k.lanes - 1) // self.k.lanes
+        self.padded = self.panels * self.k.lanes
+        self.bias_sum = np.zeros(4 * self.hidden_size, self.w_ih.dtype)
+        for b in (b_ih, b_hh):
+            if b is not None:
+                self.bias_sum += b
+        self.bias = self.pack_gates(self.bias_sum, 1)
+        self.gates_ih = self.pack_gates(self.w_ih, self.input_size)
+        self.gates_hh = self.pack_gates(self.w_hh, self.output_size)
+        if w_hr is not None:
+            self.project_hr = self.pack_columns(np.ascontiguousarray(self.w_hr.T))
+
+    @property
+    def isa(self):
+        """Name of the ISA whose kernels run this cell."""
+        return self.k.isa.decode()
+
+    cdef Buffer pack_gates(self, w, Py_ssize_t depth):
+        cdef Buffer packed = new_buffer(times(times(4, self.padded), depth), self.k.itemsize)
+        self.k.pack_gates(packed.data, cnp.PyArray_DATA(w), self.hidden_size, depth)
+        return packed
+
+    cdef Buffer pack_columns(self, m):
+        """A C-contiguous matrix (depth, columns), packed in columns."""
+        cdef Py_ssize_t depth = m.shape[0], columns = m.shape[1], panel = 4 * self.k.lanes
+        cdef Py_ssize_t panels = (columns + panel - 1) // panel
+        cdef Buffer packed = new_buffer(times(times(panels, panel), depth), self.k.itemsize)
+        self.k.pack_columns(packed.data, cnp.PyArray_DATA(m), columns, depth, columns, 0, panels)
+        return packed
+
+    cdef void prepare_backward(self, bint blas) except *:
+        """Pack what backward needs, so that its gradients belong to the weights forward used."""
+        if blas and self.kept_ih is None:
+            self.kept_ih = self.w_ih.copy()
+        if self.prepared:
+            return
+        self.columns_ih = self.pack_columns(self.w_ih)
+        self.columns_hh = self.pack_columns(self.w_hh)
+        if self.w_hr is not None:
+            self.columns_hr = self.pack_columns(self.w_hr)
+        self.prepared = True
+
+
+cdef class Tape:
+    pass

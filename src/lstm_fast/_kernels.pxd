@@ -1,0 +1,75 @@
+# The C headers in include/lstm_fast, as Cython sees them. They carry the documentation.
+
+cdef extern from "lstm_fast/kernels.h" nogil:
+    ctypedef struct lf_product:
+        Py_ssize_t rows, depth, columns
+        const void *a
+        Py_ssize_t a_row, a_step
+        const void *b
+        const void *init
+        Py_ssize_t init_row, init_panel
+        void *out
+        Py_ssize_t out_row, out_panel
+        Py_ssize_t first_panel, last_panel
+
+    ctypedef struct lf_cell_forward:
+        Py_ssize_t rows, depth, hidden_size
+        const void *h
+        Py_ssize_t h_row
+        const void *w
+        const void *x
+        Py_ssize_t x_row, x_panel, x_gate
+        const void *c_prev
+        void *c
+        Py_ssize_t c_row
+        void *y
+        Py_ssize_t y_row
+        void *gates
+        Py_ssize_t first_panel, last_panel
+
+    ctypedef struct lf_cell_backward:
+        lf_product product
+        const void *gates
+        const void *c_prev
+        const void *c
+        void *dc
+        void *dgates
+        void *h
+
+    ctypedef struct lf_kernels:
+        const char *isa
+        size_t itemsize
+        Py_ssize_t lanes
+        void (*pack_gates)(void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                             Py_ssize_t) noexcept nogil
+        void (*product)(const lf_product *) noexcept nogil
+        void (*cell_forward)(const lf_cell_forward *) noexcept nogil
+        void (*cell_backward)(const lf_cell_backward *) noexcept nogil
+        void (*hidden)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*exp)(void *, const void *, Py_ssize_t) noexcept nogil
+        void (*sigmoid)(void *, const void *, Py_ssize_t) noexcept nogil
+        void (*tanh)(void *, const void *, Py_ssize_t) noexcept nogil
+
+cdef extern from "lstm_fast/dispatch.h" nogil:
+    ctypedef struct lf_isa:
+        const char *name
+        const char *needs
+        const lf_kernels *f32
+        const lf_kernels *f64
+        int (*supported)() noexcept nogil
+    const lf_isa *lf_isas
+    int lf_isa_count
+
+cdef extern from "lstm_fast/barrier.h" nogil:
+    ctypedef struct lf_barrier:
+        pass
+    void lf_barrier_init(lf_barrier *)
+    void lf_barrier_wait(lf_barrier *, int threads)
+
+cdef extern from "lstm_fast/fpenv.h" nogil:
+    ctypedef struct lf_fpenv:
+        pass
+    lf_fpenv lf_fpenv_enter()
+    void lf_fpenv_leave(lf_fpenv)

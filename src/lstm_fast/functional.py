@@ -1,0 +1,162 @@
+"""One LSTM layer in one direction on plain arrays: nothing kept between calls but the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _backward, _checks, _engine, _forward
+from ._checks import Array
+
+__all__ = ["lstm_backward", "lstm_forward"]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What `lstm_backward` needs from `lstm_forward`. Opaque."""
+
+    tape: _engine.Tape
+    matmul: _checks.Matmul
+    dtype: np.dtype[Any]
+    shape: tuple[int, int, int, int]  # T, B, H, columns of y
+
+
+def lstm_forward(
+    x: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    *,
+    w_hr: Array | None = None,
+    reverse: bool = False,
+    training: bool = True,
+    matmul: _checks.Matmul = "auto",
+) -> tuple[Array, tuple[Array, Array], Cache | None]:
+    """Run one LSTM layer over a sequence.
+
+    The equations are those of `reference`. The weights are packed anew at every call; `LSTM`
+    keeps them.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (T, B, I)
+        Input; T and B may be 0. Every other array must have its dtype. Any strides, either byte
+        order.
+    w_ih : ndarray, shape (4 H, I)
+        Input weights; blocks of rows i, f, g, o.
+    w_hh : ndarray, shape (4 H, H), or (4 H, P) with `w_hr`
+        Recurrent weights, in the same blocks.
+    b_ih, b_hh : ndarray, shape (4 H,), optional
+        Biases, which add.
+    h0, c0 : ndarray, shapes (B, H), or (B, P) with `w_hr`, and (B, H), optional
+        Initial state; zeros where absent.
+    w_hr : ndarray, shape (P, H), optional
+        Projection of the output.
+    reverse : bool
+        Run from t = T - 1 down to 0; `y` stays in input order.
+    training : bool
+        Make the cache that `lstm_backward` needs.
+    matmul : {"auto", "packed", "blas"}
+        Which multiply serves the whole-sequence products; see `LSTM`.
+
+    Returns
+    -------
+    y : ndarray, shape (T, B, H) or (T, B, P)
+    (hn, cn) : tuple of ndarray, shaped as h0 and c0
+    cache : opaque, or None unless `training`
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype or is no array.
+    ValueError
+        If a shape or value is wrong.
+    """
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x: expected a NumPy array, got {type(x).__name__}")
+    dtype = _checks.real_dtype("x", x.dtype.newbyteorder("="))
+    x = _checks.real("x", x, dtype)
+    if x.ndim != 3:
+        raise ValueError(f"x: expected shape (T, B, I), got {x.shape}")
+    T, B, I = x.shape
+    rows = _checks.real("w_hh", w_hh, dtype).shape[:1]
+    H = rows[0] // 4 if rows else 0
+    if H == 0 or rows[0] % 4:
+        raise ValueError(f"w_hh: expected four blocks of rows, got shape {w_hh.shape}")
+    P = H
+    if w_hr is not None:
+        P = (*_checks.real("w_hr", w_hr, dtype).shape, 0)[0]
+        w_hr = _checks.shaped("w_hr", w_hr, dtype, (P, H), "P, H")
+        if P == 0:
+            raise ValueError(f"w_hr: expected at least one row, got shape {w_hr.shape}")
+    w_ih = _checks.shaped("w_ih", w_ih, dtype, (4 * H, I), "4 H, I")
+    w_hh = _checks.shaped(
+        "w_hh", w_hh, dtype, (4 * H, P), "4 H, P" if w_hr is not None else "4 H, H"
+    )
+    if b_ih is not None:
+        b_ih = _checks.shaped("b_ih", b_ih, dtype, (4 * H,), "4 H,")
+    if b_hh is not None:
+        b_hh = _checks.shaped("b_hh", b_hh, dtype, (4 * H,), "4 H,")
+    if h0 is not None:
+        h0 = _checks.shaped("h0", h0, dtype, (B, P), "B, P" if w_hr is not None else "B, H")
+    if c0 is not None:
+        c0 = _checks.shaped("c0", c0, dtype, (B, H), "B, H")
+    reverse, training = _checks.boolean("reverse", reverse), _checks.boolean("training", training)
+    matmul = _checks.matmul(matmul)
+    _checks.fits("x", T * B * max(5 * H, I), dtype)
+
+    # The cache outlives the call, and the caller may write to x before backward.
+    x = np.array(x, order="C") if training else np.ascontiguousarray(x)
+    y, hn, cn = np.empty((T, B, P), dtype), np.empty((B, P), dtype), np.empty((B, H), dtype)
+    cell = _engine.Cell(w_ih, w_hh, b_ih, b_hh, w_hr)
+    tape = _forward.forward(cell, x, h0, c0, y, hn, cn, reverse, training, matmul == "blas")
+    cache = None if tape is None else Cache(tape, matmul, dtype, (T, B, H, P))
+    return y, (hn, cn), cache
+
+
+def lstm_backward(
+    dy: Array | None, dhn: Array | None, dcn: Array | None, cache: Cache
+) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
+    """Return the gradients of a scalar loss, as `reference.lstm_backward` does.
+
+    Parameters
+    ----------
+    dy : ndarray, shape of y, or None
+        Gradient of the loss with respect to `y`, without what `dhn` says of its last step.
+    dhn, dcn : ndarray, shapes of hn and cn, or None
+        The same for `hn` and `cn`. None means zeros.
+    cache
+        From `lstm_forward`. It is not changed and may be used again.
+
+    Returns
+    -------
+    dx : ndarray, shape of x
+    (dh0, dc0) : tuple of ndarray
+    grads : dict
+        Gradients of the weights by argument name: ``"w_ih"``, ``"w_hh"``, and ``"b_ih"``,
+        ``"b_hh"``, ``"w_hr"`` where they were given.
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype, or `cache` does not come from `lstm_forward`.
+    ValueError
+        If a shape is wrong.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache: expected what lstm_forward returned, got {type(cache).__name__}")
+    T, B, H, P = cache.shape
+    if dy is not None:
+        dy = _checks.shaped("dy", dy, cache.dtype, (T, B, P), "T, B, columns of y")
+    if dhn is not None:
+        dhn = _checks.shaped("dhn", dhn, cache.dtype, (B, P), "B, columns of y")
+    if dcn is not None:
+        dcn = _checks.shaped("dcn", dcn, cache.dtype, (B, H), "B, H")
+    blas = {"auto": None, "packed": False, "blas": True}[cache.matmul]
+    dx, dh0, dc0, grads = _backward.backward(cache.tape, dy, dhn, dcn, blas)
+    return dx, (dh0, dc0), grads

@@ -1,0 +1,399 @@
+"""The `LSTM` class: parameters, layers and directions, checks of what is passed, state."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _backward, _checks, _engine, _forward
+from ._checks import Array, Matmul
+from .parameters import ParameterHolder, parameter_shapes, suffixes
+from .streaming import Stream
+
+__all__ = ["LSTM"]
+
+State = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What `LSTM.backward` needs from `LSTM.forward`. Opaque."""
+
+    lstm: LSTM
+    tapes: list[_engine.Tape]  # layer-major, then direction
+    masks: list[Array | None]  # dropout after each layer but the last, scale included
+    matmul: Matmul
+    rows: tuple[int, int]  # T, B
+    batched: bool
+
+
+class LSTM(ParameterHolder):
+    """A long short-term memory network on the CPU, for NumPy arrays.
+
+    Each layer computes, for every time step, with ``s`` the logistic sigmoid and ``*`` the product
+    of elements::
+
+        i = s(W_ii x + b_ii + W_hi h + b_hi)        f = s(W_if x + b_if + W_hf h + b_hf)
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)     o = s(W_io x + b_io + W_ho h + b_ho)
+        c' = f * c + i * g                          h' = o * tanh(c'), projected: W_hr (o *
+        tanh(c'))
+
+    Names, shapes, gate order and initial values are those of ``torch.nn.LSTM``.
+
+    Parameters
+    ----------
+    input_size : int
+        Features of the input, I.
+    hidden_size : int
+        Units, H.
+    num_layers : int
+        Layers, L; each takes the output of the one below.
+    bias : bool
+        Whether there are biases ``b_ih`` and ``b_hh``.
+    batch_first : bool
+        Batched input and output are (B, T, ...) instead of (T, B, ...). States are not affected.
+    dropout : float
+        Probability with which `forward` (not inference) zeroes an output of every layer but the
+        last; the others are scaled by 1 / (1 - dropout).
+    bidirectional : bool
+        Each layer runs in both directions (D = 2) and outputs both, concatenated.
+    proj_size : int
+        If positive, the outputs of each direction are projected to this size, P < H.
+    dtype : numpy.float32 or numpy.float64
+        Of the parameters, of all that is passed and returned, and of the computation.
+    seed : int or numpy.random.Generator, optional
+        Source of the initial parameters and of dropout.
+    matmul : {"auto", "packed", "blas"}
+        Which multiply serves the products over the whole sequence: the own kernels, BLAS, or
+        whichever is the faster. Inference is ``"packed"`` unless ``"blas"`` is asked for, and then
+        the bits of an output row do not depend on its batch, the number of threads, or how a
+        sequence is cut into calls.
+
+    Attributes
+    ----------
+    weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0, weight_ih_l0_reverse, ... :
+    ndarray
+        Read-only views of the parameters, shapes (4 H, I), (4 H, H or P), (4 H,), (4 H,), (P, H).
+    dropout, matmul
+        As above; may be set. The other settings are fixed.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a wrong type.
+    ValueError
+        If it has a wrong value.
+
+    Examples
+    --------
+    >>> lstm = LSTM(3, 5, seed=0)
+    >>> y, (hn, cn) = lstm(np.zeros((7, 2, 3), np.float32))
+    >>> y.shape, hn.shape
+    ((7, 2, 5), (1, 2, 5))
+    """
+
+    _FIXED = (
+        *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"),
+        *("proj_size", "dtype"),
+    )
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        seed: int | np.random.Generator | None = None,
+        matmul: Matmul = "auto",
+    ) -> None:
+        self.input_size = _checks.integer("input_size", input_size, 1)
+        self.hidden_size = _checks.integer("hidden_size", hidden_size, 1)
+        self.num_layers = _checks.integer("num_layers", num_layers, 1)
+        self.bias = _checks.boolean("bias", bias)
+        self.batch_first = _checks.boolean("batch_first", batch_first)
+        self.dropout = dropout
+        self.bidirectional = _checks.boolean("bidirectional", bidirectional)
+        self.proj_size = _checks.integer("proj_size", proj_size, 0)
+        self.dtype = _checks.real_dtype("dtype", dtype)
+        self.matmul = matmul
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(
+                f"proj_size: expected less than hidden_size={hidden_size}, got {proj_size}"
+            )
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} acts between layers, and num_layers=1 has none", stacklevel=2
+            )
+        self._rng = _checks.generator("seed", seed)
+        self._output_size = self.proj_size or self.hidden_size
+        self._directions = 2 if self.bidirectional else 1
+        sizes = (self.input_size, self.hidden_size, self.proj_size)
+        shapes = parameter_shapes(*sizes, self.num_layers, self._directions, self.bias)
+        _checks.fits("input_size", 4 * self.hidden_size * self.input_size, self.dtype)
+        _checks.fits("hidden_size", 8 * self.hidden_size**2, self.dtype)
+        bound = 1 / math.sqrt(self.hidden_size)
+        super().__init__(
+            {
+                name: self._rng.uniform(-bound, bound, s).astype(self.dtype)
+                for name, s in shapes.items()
+            }
+        )
+
+    # ---- settings
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "dropout":
+            value = _checks.fraction(name, value)
+        elif name == "matmul":
+            value = _checks.matmul(value)
+        elif "_parameters" in self.__dict__:
+            if name in self._FIXED:
+                raise AttributeError(f"{name} is fixed when an LSTM is made")
+            if name in self._parameters:
+                raise AttributeError(f"{name} is read-only: use writable() or load_state_dict()")
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        words = [str(self.input_size), str(self.hidden_size)]
+        defaults = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+            "proj_size": 0,
+            "matmul": "auto",
+        }
+        words += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k) != v]
+        return f"LSTM({', '.join(words)}, dtype={self.dtype})"
+
+    # ---- computing
+
+    def __call__(
+        self, x: Array, state: tuple[Array | None, Array | None] | None = None
+    ) -> tuple[Array, State]:
+        """Run over sequences without keeping anything for backward.
+
+        Parameters
+        ----------
+        x : ndarray, shape (T, B, I), or (B, T, I) with `batch_first`, or (T, I) for one sequence
+            T and B may be 0. Any strides, either byte order; the dtype must be that of the LSTM.
+        state : (h0, c0), optional
+            Initial state, shapes (L D, B, H) (h0: P columns when projected), or (L D, H) for one
+            sequence. Zeros where absent or None.
+
+        Returns
+        -------
+        y : ndarray, shape (T, B, D H), or as `x`; P instead of H when projected
+        (hn, cn) : tuple of ndarray
+            State after the last step, shaped as the initial one.
+
+        Raises
+        ------
+        TypeError
+            If an array has another dtype or is no array.
+        ValueError
+            If a shape is wrong.
+        """
+        y, state, _ = self._run(x, state, False)
+        return y, state
+
+    def forward(
+        self, x: Array, state: tuple[Array | None, Array | None] | None = None
+    ) -> tuple[Array, State, Cache]:
+        """Run over sequences in training: with dropout, and a cache for `backward`.
+
+        Parameters and results are those of a call, and the opaque cache. It takes 20 H bytes per
+        time step and row in float32 for each layer and direction, besides the inputs of the layers.
+        """
+        y, state, cache = self._run(x, state, True)
+        assert cache is not None
+        return y, state, cache
+
+    def _run(
+        self, x: Array, state: tuple[Array | None, Array | None] | None, training: bool
+    ) -> tuple[Array, State, Cache | None]:
+        layers, directions, columns = self.num_layers, self._directions, self._output_size
+        batched, x = self._time_major("x", x, self.input_size)
+        T, B, _ = x.shape
+        _checks.fits(
+            "x",
+            T * B * max(5 * self.hidden_size, directions * columns, self.input_size),
+            self.dtype,
+        )
+        h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)
+        hn = np.empty((layers * directions, B, columns), self.dtype)
+        cn = np.empty((layers * directions, B, self.hidden_size), self.dtype)
+        # The cache outlives the call, and the caller may write to x before backward.
+        y = np.array(x, order="C") if training else np.ascontiguousarray(x)
+        cells, use_blas = self._packed(), self.matmul == "blas"
+        tapes: list[_engine.Tape] = []
+        masks: list[Array | None] = []
+        for layer in range(layers):
+            source, y = y, self._new_output(T, B, layer == layers - 1)
+            for d in range(directions):
+                n = layer * directions + d
+                part = y if directions == 1 else y[:, :, d * columns : (d + 1) * columns]
+                tape = _forward.forward(
+                    cells[n],
+                    source,
+                    None if h0 is None else h0[n],
+                    None if c0 is None else c0[n],
+                    part,
+                    hn[n],
+                    cn[n],
+                    d == 1,
+                    training,
+                    use_blas,
+                )
+                if tape is not None:
+                    tapes.append(tape)
+            if training and layer < layers - 1:
+                mask = self._dropout_mask(y.shape)
+                masks.append(mask)
+                if mask is not None:
+                    y *= mask
+        cache = Cache(self, tapes, masks, self.matmul, (T, B), batched) if training else None
+        if batched:
+            return (y.swapaxes(0, 1) if self.batch_first else y), (hn, cn), cache
+        return y[:, 0], (hn[:, 0], cn[:, 0]), cache
+
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: tuple[Array | None, Array | None] | None,
+        cache: Cache,
+    ) -> tuple[Array, State, dict[str, Array]]:
+        """Return the gradients of a scalar loss for the input, the state and the parameters.
+
+        Parameters
+        ----------
+        dy : ndarray, shape of y, or None for zeros
+            Gradient with respect to `y`, without what `dstate` says of its last step.
+        dstate : (dhn, dcn) or None
+            Gradients with respect to `hn` and `cn`; None for zeros.
+        cache
+            From `forward` of this LSTM. It is not changed and may be used again. The gradients
+            belong to the parameters that `forward` used, whatever was written to them since.
+
+        Returns
+        -------
+        dx : ndarray, shape of x
+        (dh0, dc0) : tuple of ndarray
+        grads : dict
+            Keys and shapes of `state_dict`.
+
+        Raises
+        ------
+        TypeError
+            If an array has another dtype, or `cache` is no cache.
+        ValueError
+            If a shape is wrong, or `cache` comes from another LSTM.
+        """
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
+        if cache.lstm is not self:
+            raise ValueError("cache: comes from another LSTM")
+        T, B = cache.rows
+        directions, columns = self._directions, self._output_size
+        if dy is not None:
+            batched, dy = self._time_major("dy", dy, directions * columns)
+            if batched != cache.batched or dy.shape[:2] != (T, B):
+                raise ValueError(
+                    f"dy: expected the shape of y for T={T}, B={B}, got {dy.shape} (time first)"
+                )
+            dy = np.ascontiguousarray(dy)
+        dhn, dcn = self._state("dstate", dstate, ("dhn", "dcn"), B, cache.batched)
+        dh0 = np.empty((self.num_layers * directions, B, columns), self.dtype)
+        dc0 = np.empty((self.num_layers * directions, B, self.hidden_size), self.dtype)
+        use_blas = {"auto": None, "packed": False, "blas": True}[cache.matmul]
+        grads: dict[str, Array] = {}
+        for layer in reversed(range(self.num_layers)):
+            dx: Array | None = None
+            for d in range(directions):
+                n = layer * directions + d
+                dx_d, dh0[n], dc0[n], part = _backward.backward(
+                    cache.tapes[n],
+                    None if dy is None else dy[:, :, d * columns : (d + 1) * columns],
+                    None if dhn is None else dhn[n],
+                    None if dcn is None else dcn[n],
+                    use_blas,
+                )
+                dx = dx_d if dx is None else np.add(dx, dx_d, out=dx)
+                for name, grad in part.items():
+                    kind = name.replace("w_", "weight_").replace("b_", "bias_")
+                    grads[f"{kind}_{suffixes(layer, directions)[d]}"] = grad
+            assert dx is not None
+            mask = cache.masks[layer - 1] if layer else None
+            dy = dx if mask is None else np.multiply(dx, mask, out=dx)
+        assert dy is not None
+        grads = {name: grads[name] for name in self._parameters}
+        if cache.batched:
+            return (dy.swapaxes(0, 1) if self.batch_first else dy), (dh0, dc0), grads
+        return dy[:, 0], (dh0[:, 0], dc0[:, 0]), grads
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a `Stream`, which runs this LSTM one time step at a time from a zero state.
+
+        Raises
+        ------
+        ValueError
+            If the LSTM is bidirectional: its reverse direction starts at the end of the sequence.
+        """
+        return Stream(self, batch_size)
+
+    # ---- helpers
+
+    def _time_major(self, name: str, value: Array, columns: int) -> tuple[bool, Array]:
+        """Return whether `value` is batched, and it as (T, B, columns)."""
+        value = _checks.real(name, value, self.dtype)
+        if value.ndim not in (2, 3) or value.shape[-1] != columns:
+            axes = "B, T" if self.batch_first else "T, B"
+            raise ValueError(
+                f"{name}: expected shape ({axes}, {columns}) or (T, {columns}), got {value.shape}"
+            )
+        if value.ndim == 2:
+            return False, value[:, None]
+        return True, value.swapaxes(0, 1) if self.batch_first else value
+
+    def _state(
+        self, name: str, value: Any, names: tuple[str, str], B: int, batched: bool
+    ) -> tuple[Array | None, Array | None]:
+        """Return a state or its gradient as arrays (L D, B, columns), or None for zeros."""
+        h, c = _checks.pair(name, value)
+        rows = (self.num_layers * self._directions, *((B,) if batched else ()))
+        letters = "L D, B, columns" if batched else "L D, columns"
+        if h is not None:
+            h = _checks.shaped(names[0], h, self.dtype, (*rows, self._output_size), letters)
+        if c is not None:
+            c = _checks.shaped(names[1], c, self.dtype, (*rows, self.hidden_size), letters)
+        if batched:
+            return h, c
+        return None if h is None else h[:, None], None if c is None else c[:, None]
+
+    def _new_output(self, T: int, B: int, last: bool) -> Array:
+        """Return an empty (T, B, columns) in the memory order in which it is used next."""
+        columns = self._directions * self._output_size
+        if last and self.batch_first:
+            return np.empty((B, T, columns), self.dtype).swapaxes(0, 1)
+        return np.empty((T, B, columns), self.dtype)
+
+    def _dropout_mask(self, shape: tuple[int, ...]) -> Array | None:
+        """Return per element 0 with probability `dropout`, else 1 / (1 - dropout); or None."""
+        if not self.dropout:
+            return None
+        kept = self._rng.random(shape, np.float32) >= self.dropout
+        scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
+        mask: Array = np.where(kept, self.dtype.type(scale), self.dtype.type(0))
+        return mask

@@ -1,0 +1,191 @@
+"""Names, shapes and storage of an LSTM's parameters: reading, writing, packing, copying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _engine
+from ._checks import Array
+
+__all__ = ["ParameterHolder", "WritableParameters", "parameter_shapes"]
+
+
+def parameter_shapes(
+    input_size: int, hidden_size: int, proj_size: int, num_layers: int, directions: int, bias: bool
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by its name in ``torch.nn.LSTM``, in PyTorch's order."""
+    H, P = hidden_size, proj_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(num_layers):
+        inputs = directions * (P or H) if layer else input_size
+        for suffix in suffixes(layer, directions):
+            shapes[f"weight_ih_{suffix}"] = (4 * H, inputs)
+            shapes[f"weight_hh_{suffix}"] = (4 * H, P or H)
+            if bias:
+                shapes[f"bias_ih_{suffix}"] = shapes[f"bias_hh_{suffix}"] = (4 * H,)
+            if P:
+                shapes[f"weight_hr_{suffix}"] = (P, H)
+    return shapes
+
+
+def suffixes(layer: int, directions: int) -> list[str]:
+    """Return what the names of a layer's parameters end in, by direction."""
+    return [f"l{layer}", f"l{layer}_reverse"][:directions]
+
+
+def copy_checked(
+    name: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Return a copy of floating-point values of one shape, cast to `dtype`."""
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name}: expected real floating-point numbers, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array.astype(dtype)
+
+
+class WritableParameters(Mapping[str, Array]):
+    """Parameters that can be written in place until closed; ``p[name] = value`` copies values."""
+
+    def __init__(self, parameters: dict[str, Array]) -> None:
+        self._views = {name: value.view() for name, value in parameters.items()}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
+        view = self._views[name]
+        if value is not view:  # p[name] -= ... assigns the array that it has changed in place
+            view[...] = copy_checked(name, value, view.shape, view.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def close(self) -> None:
+        """Make the arrays that were handed out read-only."""
+        for view in self._views.values():
+            view.flags.writeable = False
+
+
+class ParameterHolder:
+    """Parameters by name: read-only but in `writable`, and packed for the kernels when needed.
+
+    Parameters
+    ----------
+    parameters : dict of str to ndarray
+        Arrays that own their memory, of one dtype; they now belong to the holder. Their names end
+        in the suffix of their layer and direction, layer-major.
+    """
+
+    def __init__(self, parameters: dict[str, Array]) -> None:
+        self._parameters = parameters
+        self._set_writeable(False)
+        self._cells: list[_engine.Cell] | None = None  # packed parameters; None: stale
+        self._writers = 0
+
+    def _set_writeable(self, writeable: bool) -> None:
+        # Of the arrays that own the memory: a view of a read-only one cannot be made writable.
+        for value in self._parameters.values():
+            value.flags.writeable = writeable
+
+    def __getattr__(self, name: str) -> Array:
+        parameters = self.__dict__.get("_parameters", {})
+        if name in parameters:
+            view: Array = parameters[name].view()
+            view.flags.writeable = False
+            return view
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._parameters})
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all parameters by name, in PyTorch's order."""
+        return {name: value.copy() for name, value in self._parameters.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
+        """Set all parameters; nothing changes if this raises.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array_like
+            Exactly the keys and shapes of `state_dict`. Floating-point values of another precision
+            are cast.
+
+        Raises
+        ------
+        TypeError
+            If `state_dict` is no mapping, or a value does not hold real floating-point numbers.
+        ValueError
+            If a key is missing or unknown, or a value has another shape.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
+        missing = [name for name in self._parameters if name not in state_dict]
+        unknown = [name for name in state_dict if name not in self._parameters]
+        if missing or unknown:
+            raise ValueError(f"state_dict: missing keys {missing}, unknown keys {unknown}")
+        values = {
+            name: copy_checked(f"state_dict[{name!r}]", state_dict[name], old.shape, old.dtype)
+            for name, old in self._parameters.items()
+        }
+        with self.writable() as parameters:
+            for name, value in values.items():
+                parameters[name] = value
+
+    @contextmanager
+    def writable(self) -> Iterator[WritableParameters]:
+        """Open the parameters for writing: ``with lstm.writable() as p: p["bias_hh_l0"] += 1``.
+
+        The arrays are the parameters themselves. Calls inside the block and after it use the new
+        values. After the block they are read-only again; do not keep views of them.
+        """
+        self._cells = None
+        self._writers += 1
+        self._set_writeable(True)
+        parameters = WritableParameters(self._parameters)
+        try:
+            yield parameters
+        finally:
+            parameters.close()
+            self._cells = None
+            self._writers -= 1
+            if not self._writers:
+                self._set_writeable(False)
+
+    def _packed(self) -> list[_engine.Cell]:
+        """Return the packed parameters of every layer and direction."""
+        cells = self._cells
+        if cells is None:
+            groups: dict[str, dict[str, Array]] = {}
+            for name, value in self._parameters.items():
+                kind, suffix = name.split("_l", 1)
+                group = groups.setdefault(suffix, {})
+                group[kind.replace("weight", "w").replace("bias", "b")] = value
+            cells = [_engine.Cell(**group) for group in groups.values()]
+            if not self._writers:
+                self._cells = cells
+        return cells
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_cells", "_writers")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _cells=None, _writers=0)
+        # Unpickled arrays may lie in a buffer that cannot be made writable again.
+        self._parameters = {name: value.copy() for name, value in self._parameters.items()}
+        self._set_writeable(False)
+
+    def __copy__(self) -> Any:
+        """Return a deep copy: with shared arrays, one would not see writes to the other."""
+        return deepcopy(self)

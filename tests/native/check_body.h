@@ -1,0 +1,134 @@
+/* The checks of one dtype; check_kernels.c defines real, NAME(x), TOLERANCE. */
+
+static real *NAME(random)(size_t n)
+{
+    real *p = allocate(n * sizeof(real));
+    for (size_t j = 0; j < n; j++)
+        p[j] = (real)(uniform() - 0.5);
+    return p;
+}
+
+static double NAME(worst)(const real *got, const double *exact, size_t n)
+{
+    double worst = 0;
+    for (size_t j = 0; j < n; j++) {
+        double error = fabs(got[j] - exact[j]);
+        if (!(error <= worst)) /* catches NaN */
+            worst = error;
+    }
+    return worst;
+}
+
+static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t columns)
+{
+    const ptrdiff_t panel = 4 * k->lanes, panels = (columns + panel - 1) / panel;
+    real *a = NAME(random)(rows * depth), *b = NAME(random)(depth * columns), *out = NAME(random)(rows * columns);
+    real *packed = NAME(random)(panels * panel * depth);
+    double *exact = allocate(rows * columns * sizeof(double));
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t j = 0; j < columns; j++) {
+            double sum = out[r * columns + j];
+            for (ptrdiff_t n = 0; n < depth; n++)
+                sum += (double)a[r * depth + n] * b[n * columns + j];
+            exact[r * columns + j] = sum;
+        }
+    k->pack_columns(packed, b, columns, depth, columns, 0, panels);
+    const lf_product p = {
+        .rows = rows, .depth = depth, .columns = columns, .a = a, .a_row = depth, .a_step = 1, .b = packed,
+        .init = out, .init_row = columns, .init_panel = panel, .out = out, .out_row = columns, .out_panel = panel,
+        .first_panel = 0, .last_panel = panels};
+    k->product(&p);
+    report(k, "product", rows, depth, columns, NAME(worst)(out, exact, rows * columns), TOLERANCE * depth);
+    free(a), free(b), free(out), free(packed), free(exact);
+}
+
+/* One step forward, then one back from dh = dy; the forward half also against plain arithmetic. */
+static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t H)
+{
+    const ptrdiff_t lanes = k->lanes, panels = (H + lanes - 1) / lanes, padded = panels * lanes;
+    const ptrdiff_t size = rows * padded, column_panels = (H + 4 * lanes - 1) / (4 * lanes);
+    real *h = NAME(random)(rows * depth), *w = NAME(random)(4 * H * depth), *packed = NAME(random)(4 * padded * depth);
+    real *x = NAME(random)(rows * 4 * padded), *c_prev = NAME(random)(size), *c = NAME(random)(size);
+    real *y = NAME(random)(rows * H), *gates = NAME(random)(4 * size), *dy = NAME(random)(rows * H);
+    real *dc = NAME(random)(size), *dgates = NAME(random)(rows * 4 * H), *again = NAME(random)(rows * H);
+    double *exact = allocate(rows * H * sizeof(double)), *dexact = allocate(rows * 4 * H * sizeof(double));
+    k->pack_gates(packed, w, H, depth);
+    const lf_cell_forward f = {
+        .rows = rows, .depth = depth, .hidden_size = H, .h = h, .h_row = depth, .w = packed, .x = x, .x_row = 4 * lanes,
+        .x_panel = rows * 4 * lanes, .x_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y, .y_row = H,
+        .gates = gates, .first_panel = 0, .last_panel = panels};
+    k->cell_forward(&f);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t u = 0; u < H; u++) {
+            double a[4];
+            for (ptrdiff_t g = 0; g < 4; g++) {
+                a[g] = x[u / lanes * f.x_panel + r * f.x_row + g * lanes + u % lanes];
+                for (ptrdiff_t n = 0; n < depth; n++)
+                    a[g] += (double)h[r * depth + n] * w[(g * H + u) * depth + n];
+                a[g] = g == 2 ? tanh(a[g]) : 1 / (1 + exp(-a[g]));
+            }
+            double cp = c_prev[r * padded + u], tc = tanh(a[1] * cp + a[0] * a[2]), dh = dy[r * H + u];
+            double dct = dc[r * padded + u] + dh * a[3] * (1 - tc * tc), *d = dexact + r * 4 * H + u;
+            exact[r * H + u] = a[3] * tc;
+            d[0] = dct * a[2] * a[0] * (1 - a[0]);
+            d[H] = dct * cp * a[1] * (1 - a[1]);
+            d[2 * H] = dct * a[0] * (1 - a[2] * a[2]);
+            d[3 * H] = dh * tc * a[3] * (1 - a[3]);
+        }
+    report(k, "cell_forward", rows, depth, H, NAME(worst)(y, exact, rows * H), TOLERANCE * (depth + 8));
+    const lf_cell_backward b = {
+        .product = {.rows = rows, .columns = H, .a = h, .a_step = 1, .b = packed, .init = dy, .init_row = H,
+                    .init_panel = 4 * lanes, .first_panel = 0, .last_panel = column_panels},
+        .gates = gates, .c_prev = c_prev, .c = c, .dc = dc, .dgates = dgates, .h = again};
+    k->cell_backward(&b);
+    report(k, "cell_backward", rows, depth, H, NAME(worst)(dgates, dexact, rows * 4 * H), TOLERANCE * (depth + 8));
+    report(k, "h once more", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
+    k->hidden(again, gates, c, rows, H);
+    report(k, "hidden", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
+    free(h), free(w), free(packed), free(x), free(c_prev), free(c), free(y), free(gates), free(dy), free(dc);
+    free(dgates), free(again), free(exact), free(dexact);
+}
+
+/* Relative error of the elementwise functions over exponents and signs, and their special values. */
+static void NAME(check_functions)(const lf_kernels *k)
+{
+    enum { N = 40001 };
+    real *x = allocate(N * sizeof(real)), *out = allocate(N * sizeof(real));
+    for (int j = 0; j < N; j++)
+        x[j] = (real)((j % 2 ? 1 : -1) * ldexp(1 + uniform(), j % 60 - 53));
+    for (int f = 0; f < 3; f++) {
+        (f == 0 ? k->exp : f == 1 ? k->sigmoid : k->tanh)(out, x, N);
+        double worst = 0;
+        for (int j = 0; j < N; j++) {
+            double v = x[j], e = f == 0 ? exp(v) : f == 1 ? 1 / (1 + exp(-v)) : tanh(v);
+            if (fabs((double)(real)e) < SMALLEST || !isfinite((real)e))
+                continue;
+            double error = fabs(out[j] - e) / fabs(e);
+            if (!(error <= worst))
+                worst = error;
+        }
+        report(k, f == 0 ? "exp" : f == 1 ? "sigmoid" : "tanh", N, 0, 0, worst, TOLERANCE * 3);
+    }
+    const real special[3] = {(real)INFINITY, (real)-INFINITY, (real)NAN};
+    k->tanh(out, special, 3);
+    k->sigmoid(out + 3, special, 3);
+    k->exp(out + 6, special, 3);
+    const int good = out[0] == 1 && out[1] == -1 && isnan(out[2]) && out[3] == 1 && out[4] == 0 && isnan(out[5]) &&
+                     isinf(out[6]) && out[7] == 0 && isnan(out[8]);
+    report(k, "special values", 3, 0, 0, !good, 0);
+    free(x), free(out);
+}
+
+static void NAME(check)(const lf_kernels *k)
+{
+    const ptrdiff_t L = k->lanes, sizes[] = {1, L - 1 + (L == 1), L, L + 1, 2 * L + 3, 4 * L, 4 * L + 1, 9 * L + 2};
+    const int count = sizeof sizes / sizeof sizes[0];
+    for (ptrdiff_t rows = 1; rows < 14; rows += rows == 13 ? 86 : 1)
+        for (int n = 0; n < count; n++) {
+            NAME(check_product)(k, rows, sizes[(n + 3) % count], sizes[n]);
+            NAME(check_cell)(k, rows, sizes[(n + rows) % count], sizes[n]);
+        }
+    NAME(check_product)(k, 99, 7, 2 * L + 1);
+    NAME(check_cell)(k, 99, 7, 2 * L + 1);
+    NAME(check_functions)(k);
+}

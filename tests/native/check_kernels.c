@@ -1,0 +1,69 @@
+/* Checks the kernels of every ISA that this build holds and this CPU runs against plain C, without Python:
+ * for targets that are cross-compiled and run under an emulator. Prints one line per ISA and dtype; the exit
+ * status is 1 if any check failed. tests/test_native.py builds and runs it. */
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lstm_fast/dispatch.h"
+
+static int checks, failures;
+
+static void report(const lf_kernels *k, const char *what, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t columns,
+                   double error, double tolerance)
+{
+    checks++;
+    if (error <= tolerance)
+        return;
+    failures++;
+    printf("%s, %zu bytes: %s (%td, %td, %td): error %g, tolerance %g\n", k->isa, k->itemsize, what, rows, depth,
+           columns, error, tolerance);
+}
+
+static void *allocate(size_t size)
+{
+    void *p = malloc(size + 64); /* vectors of unpadded gates may be read past the end */
+    if (!p) {
+        puts("out of memory");
+        exit(1);
+    }
+    return p;
+}
+
+/* A linear congruential generator: the same numbers on every target. */
+static double uniform(void)
+{
+    static uint64_t state = 1;
+    state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (double)(state >> 11) * 0x1p-53;
+}
+
+#define real float
+#define NAME(x) x##_f32
+#define TOLERANCE FLT_EPSILON
+#define SMALLEST FLT_MIN
+#include "check_body.h"
+#undef real
+#undef NAME
+#undef TOLERANCE
+#undef SMALLEST
+#define real double
+#define NAME(x) x##_f64
+#define TOLERANCE DBL_EPSILON
+#define SMALLEST DBL_MIN
+#include "check_body.h"
+
+int main(void)
+{
+    for (int n = 0; n < lf_isa_count; n++) {
+        if (!lf_isas[n].supported())
+            continue;
+        check_f32(lf_isas[n].f32);
+        check_f64(lf_isas[n].f64);
+        printf("%s: %d checks, %d failures\n", lf_isas[n].name, checks, failures);
+    }
+    return failures != 0 || checks == 0;
+}

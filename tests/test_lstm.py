@@ -1,0 +1,361 @@
+"""The class `LSTM`: golden numbers, shapes, gradients, dropout, construction."""
+
+import copy
+import inspect
+import json
+from pathlib import Path
+
+import helpers
+import numpy as np
+import pytest
+from helpers import assert_identical
+
+import lstm_fast
+from lstm_fast import LSTM, reference
+
+GOLDEN = Path(__file__).parent / "golden" / "lstm_torch.npz"
+CASES = ["plain", "no_bias", "projected", "one_step", "bidirectional"]
+CASES += ["two_layers", "three_layers"]
+SETTINGS = [
+    {},
+    {"num_layers": 3, "batch_first": True},
+    {"bidirectional": True, "bias": False},
+    {"proj_size": 2, "batch_first": True, "bias": False},
+    {"num_layers": 2, "bidirectional": True, "proj_size": 3},
+]
+# Relative to the largest element of an array: at least three times the errors seen.
+TOLERANCE = {"float32": 4e-6, "float64": 1e-14}
+
+
+def draw(rng, lstm, T, B):
+    """Return x, h0, c0 and the gradients dy, dhn, dcn, all random, in the order `run` takes."""
+    D = 2 if lstm.bidirectional else 1
+    rows, R = lstm.num_layers * D, lstm.proj_size or lstm.hidden_size
+    sequence = (B, T) if lstm.batch_first else (T, B)
+    h, c = (rows, B, R), (rows, B, lstm.hidden_size)
+    shapes = [(*sequence, lstm.input_size), h, c, (*sequence, D * R), h, c]
+    return [rng.standard_normal(shape).astype(lstm.dtype) for shape in shapes]
+
+
+def backward(lstm, dy, dhn, dcn, cache):
+    """Return the gradients by name."""
+    dx, (dh0, dc0), grads = lstm.backward(dy, (dhn, dcn), cache)
+    return {"dx": dx, "dh0": dh0, "dc0": dc0, **{f"d{name}": grads[name] for name in grads}}
+
+
+def run(lstm, x, h0, c0, dy, dhn, dcn):
+    """Return results and gradients by name."""
+    y, (hn, cn), cache = lstm.forward(x, (h0, c0))
+    return {"y": y, "hn": hn, "cn": cn, **backward(lstm, dy, dhn, dcn, cache)}
+
+
+def composed(functions, lstm, precision, *given):
+    """As `run`, from the functions of one layer and direction of a module."""
+    x, h0, c0, dy, dhn, dcn = (array.astype(precision) for array in given)
+    if lstm.batch_first:
+        x, dy = x.swapaxes(0, 1), dy.swapaxes(0, 1)
+    parameters, directions = lstm.state_dict(), [0, 1] if lstm.bidirectional else [0]
+    kinds = {"w_ih": "weight_ih", "w_hh": "weight_hh", "w_hr": "weight_hr"}
+    kinds |= {"b_ih": "bias_ih", "b_hh": "bias_hh"}
+    runs, h, c, dh, dc, grads = {}, {}, {}, {}, {}, {}
+    for layer in range(lstm.num_layers):
+        for d in directions:
+            n, end = layer * len(directions) + d, f"_l{layer}" + "_reverse" * d
+            weights = {k: parameters.get(kind + end) for k, kind in kinds.items()}
+            weights = {k: w.astype(precision) for k, w in weights.items() if w is not None}
+            runs[n] = functions.lstm_forward(x, **weights, h0=h0[n], c0=c0[n], reverse=d == 1)
+            h[n], c[n] = runs[n][1]
+        x = np.concatenate([runs[layer * len(directions) + d][0] for d in directions], axis=2)
+    for layer in reversed(range(lstm.num_layers)):
+        parts = np.split(dy, len(directions), axis=2)
+        dy = 0
+        for d in directions:
+            n, end = layer * len(directions) + d, f"_l{layer}" + "_reverse" * d
+            dx, (dh[n], dc[n]), part = functions.lstm_backward(parts[d], dhn[n], dcn[n], runs[n][2])
+            dy = dy + dx
+            grads |= {f"d{kinds[k]}{end}": grad for k, grad in part.items()}
+    if lstm.batch_first:
+        x, dy = x.swapaxes(0, 1), dy.swapaxes(0, 1)
+    states = {"hn": h, "cn": c, "dh0": dh, "dc0": dc}
+    stacked = {k: np.stack([v[n] for n in sorted(v)]) for k, v in states.items()}
+    return {"y": x, "dx": dy, **stacked, **grads}
+
+
+def assert_close(actual, expected, dtype):
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        assert (actual[name].shape, actual[name].dtype) == (array.shape, dtype), name
+        error = np.abs(actual[name] - array).max(initial=0)
+        assert error <= TOLERANCE[dtype.name] * np.abs(array).max(initial=0), name
+
+
+# Values
+
+
+@pytest.mark.parametrize("matmul", ["packed", "blas"])
+@pytest.mark.parametrize("case", CASES)
+def test_results_and_gradients_are_the_golden_ones(case, matmul, dtype, isa):
+    with np.load(GOLDEN) as archive:
+        golden = {k.split("/")[1]: archive[k] for k in archive.files if k.startswith(f"{case}/")}
+    lstm = LSTM(**json.loads(golden.pop("config").item()), dtype=dtype, matmul=matmul)
+    lstm.load_state_dict({name: golden[name] for name in lstm.state_dict()})
+    given = [golden.pop(name).astype(dtype) for name in ("x", "h0", "c0", "dy", "dhn", "dcn")]
+    expected = {name: array for name, array in golden.items() if name not in lstm.state_dict()}
+    actual = run(lstm, *given)
+    assert_close(actual, expected, dtype)
+    y, (hn, cn) = lstm(given[0], (given[1], given[2]))
+    outputs = {"y": y, "hn": hn, "cn": cn}
+    assert_identical(outputs, {name: actual[name] for name in outputs})
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_layers_are_those_of_lstm_forward(settings, dtype, isa, rng):
+    lstm = LSTM(5, 7, **settings, dtype=dtype, seed=0)
+    given = draw(rng, lstm, 4, 3)
+    assert_identical(run(lstm, *given), composed(lstm_fast, lstm, dtype, *given))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("size", [(1, 1, 1, 1), (3, 2, 1, 5), (4, 1, 5, 4), (3, 9, 2, 17)])
+def test_layers_are_those_of_the_reference(size, settings, dtype, isa, rng):
+    T, B, I, H = size
+    if settings.get("proj_size", 0) >= H:
+        settings = settings | {"proj_size": 0}
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    given = draw(rng, lstm, T, B)
+    expected = composed(reference, lstm, np.float64, *given)
+    assert_close(run(lstm, *given), expected, dtype)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(("T", "B"), [(0, 3), (4, 0), (0, 0)])
+def test_without_steps_the_state_and_its_gradient_pass_through(T, B, settings, dtype, isa, rng):
+    lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
+    x, h0, c0, dy, dhn, dcn = draw(rng, lstm, T, B)
+    expected = {"y": np.zeros_like(dy), "hn": h0, "cn": c0, "dx": np.zeros_like(x)}
+    expected |= {"dh0": dhn, "dc0": dcn}
+    expected |= {f"d{k}": np.zeros_like(v) for k, v in lstm.state_dict().items()}
+    assert_identical(run(lstm, x, h0, c0, dy, dhn, dcn), expected)
+    assert_identical({"y": lstm(x, (h0, c0))[0]}, {"y": expected["y"]})
+
+
+# States and shapes
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_one_sequence_needs_no_batch_axis(settings, dtype, rng):
+    lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
+    given = draw(rng, lstm, 4, 1)
+    batched = run(lstm, *given)
+    axis = 0 if lstm.batch_first else 1
+    axes = dict.fromkeys(("y", "dx"), axis) | dict.fromkeys(("hn", "cn", "dh0", "dc0"), 1)
+    expected = {k: v.squeeze(axes[k]) if k in axes else v for k, v in batched.items()}
+    x, h0, c0, dy, dhn, dcn = given
+    flat = [x.squeeze(axis), h0[:, 0], c0[:, 0], dy.squeeze(axis), dhn[:, 0], dcn[:, 0]]
+    assert_identical(run(lstm, *flat), expected)
+    assert_identical({"y": lstm(flat[0], (flat[1], flat[2]))[0]}, {"y": expected["y"]})
+    for array, other in [(x, flat[3]), (flat[0], dy)]:
+        with pytest.raises(ValueError, match=r"^dy: expected the shape of y"):
+            lstm.backward(other, None, lstm.forward(array)[2])
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_absent_is_zero(settings, dtype, isa, rng):
+    lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
+    given = draw(rng, lstm, 4, 2)
+    for absent in [(1,), (2,), (1, 2), (3,), (4,), (5,), (3, 4, 5)]:
+        none = [None if n in absent else array for n, array in enumerate(given)]
+        zero = [np.zeros_like(array) if n in absent else array for n, array in enumerate(given)]
+        assert_identical(run(lstm, *none), run(lstm, *zero))
+    x, h0, c0, *_ = given
+    zeros = np.zeros_like(h0), np.zeros_like(c0)
+    for state, same in [(None, zeros), ((h0, None), (h0, zeros[1])), ((None, c0), (zeros[0], c0))]:
+        np.testing.assert_array_equal(lstm(x, state)[0], lstm(x, same)[0])
+    _, _, cache = lstm.forward(x)
+    np.testing.assert_array_equal(lstm.backward(None, None, cache)[0], np.zeros_like(x))
+
+
+# Backward
+
+
+@pytest.mark.parametrize("matmul", ["auto", "packed", "blas"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_gradients_belong_to_what_forward_saw(settings, matmul, dtype, isa, rng):
+    lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0, matmul=matmul)
+    x, h0, c0, *d_results = draw(rng, lstm, 4, 2)
+    y, (hn, cn), cache = lstm.forward(x, (h0, c0))
+    expected = backward(lstm, *d_results, cache)
+    for array in (x, h0, c0, y, hn, cn):
+        array.fill(np.nan)
+    with lstm.writable() as p:
+        for array in p.values():
+            array.fill(np.nan)
+    lstm.matmul = "packed" if matmul == "blas" else "blas"
+    for _ in range(2):  # and the cache serves again, whatever becomes of its first results
+        actual = backward(lstm, *d_results, cache)
+        assert_identical(actual, expected)
+        for array in actual.values():
+            array.fill(np.nan)
+
+
+@pytest.mark.parametrize("matmul", ["packed", "blas"])
+def test_gradients_belong_to_what_lstm_forward_saw(matmul, dtype, isa, rng):
+    args, d_results = helpers.draw(rng, 4, 2, 3, 5, 2, dtype=dtype)
+    expected = helpers.run(lstm_fast, args, d_results, matmul=matmul)
+    y, (hn, cn), cache = lstm_fast.lstm_forward(**args, matmul=matmul)
+    for array in (*args.values(), y, hn, cn):
+        array.fill(np.nan)
+    for _ in range(2):
+        dx, (dh0, dc0), grads = lstm_fast.lstm_backward(*d_results, cache)
+        actual = {"dx": dx, "dh0": dh0, "dc0": dc0} | {f"d{k}": v for k, v in grads.items()}
+        assert_identical(actual, {name: expected[name] for name in actual})
+        for array in actual.values():
+            array.fill(np.nan)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_arguments_are_unchanged_and_no_results_share_memory(settings, dtype, rng):
+    lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
+    given = draw(rng, lstm, 4, 2)
+    before = copy.deepcopy(given)
+    arrays = [*given, *run(lstm, *given).values(), *lstm.state_dict().values()]
+    assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
+    for k, array in enumerate(arrays):
+        assert not any(np.shares_memory(array, other) for other in arrays[:k])
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_matmul_modes_agree(settings, dtype, isa, rng):
+    lstm = LSTM(9, 12, **settings, dtype=dtype, seed=0)
+    given = draw(rng, lstm, 6, 4)
+    lstm.matmul = "packed"
+    expected = run(lstm, *given)
+    for matmul in ("auto", "blas"):
+        lstm.matmul = matmul
+        assert_close(run(lstm, *given), expected, dtype)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("matmul", ["packed", "blas"])
+def test_gradients_are_central_differences(matmul, dropout, isa, rng):
+    lstm = LSTM(2, 3, 2, True, False, dropout, True, 2, dtype=float, seed=0, matmul=matmul)
+    x, h0, c0, *d_results = draw(rng, lstm, 3, 2)
+
+    def loss():
+        # A copy draws the same dropout masks as the next one.
+        y, (hn, cn), _ = copy.deepcopy(lstm).forward(x, (h0, c0))
+        return sum((a * d).sum() for a, d in zip((y, hn, cn), d_results, strict=True))
+
+    gradients = run(copy.deepcopy(lstm), x, h0, c0, *d_results)
+    step = 1e-5  # the difference errs by about step**2 (truncation) and 1e-16 / step (rounding)
+    with lstm.writable() as p:
+        for name, array in {"x": x, "h0": h0, "c0": c0, **p}.items():
+            difference = np.empty_like(array)
+            for index in np.ndindex(array.shape):
+                value = array[index]
+                array[index] = value + step
+                above = loss()
+                array[index] = value - step
+                difference[index] = (above - loss()) / (2 * step)
+                array[index] = value
+            assert np.abs(difference).max() > 1e-3, name
+            np.testing.assert_allclose(gradients[f"d{name}"], difference, 0, 1e-8, err_msg=name)
+
+
+# Dropout
+
+
+def test_dropout_is_for_training_only(dtype, rng):
+    lstm = LSTM(3, 5, 2, dropout=0.5, dtype=dtype, seed=0)
+    x, *_ = draw(rng, lstm, 4, 2)
+    plain = LSTM(3, 5, 2, dtype=dtype)
+    plain.load_state_dict(lstm.state_dict())
+    np.testing.assert_array_equal(lstm(x)[0], plain(x)[0])
+    assert not np.array_equal(lstm.forward(x)[0], plain(x)[0])
+    lstm.dropout = 0
+    np.testing.assert_array_equal(lstm.forward(x)[0], plain(x)[0])
+
+
+def test_a_seed_reproduces_parameters_and_masks(dtype, rng):
+    first = LSTM(3, 5, 2, dropout=0.5, dtype=dtype, seed=7)
+    second = LSTM(3, 5, 2, dropout=0.5, dtype=dtype, seed=np.random.default_rng(7))
+    assert_identical(first.state_dict(), second.state_dict())
+    x, *_ = draw(rng, first, 4, 2)
+    one, two = first.forward(x)[0], first.forward(x)[0]
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(second.forward(x)[0], one)
+    np.testing.assert_array_equal(second.forward(x)[0], two)
+    other = LSTM(3, 5, 2, dtype=dtype, seed=8).state_dict()
+    assert not any(np.array_equal(other[k], v) for k, v in first.state_dict().items())
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.5, 0.9])
+def test_dropout_zeroes_a_fraction_and_scales_the_rest(dropout, rng):
+    # The second layer shows its input: with f shut, i and o open, y = tanh(tanh(0.1 x)).
+    H = 8
+    lstm = LSTM(3, H, 2, dropout=dropout, dtype=float, seed=0)
+    with lstm.writable() as p:
+        for name in ("weight_ih_l1", "weight_hh_l1", "bias_ih_l1", "bias_hh_l1"):
+            p[name].fill(0)
+        p["weight_ih_l1"][2 * H : 3 * H] = np.eye(H) / 10
+        p["bias_ih_l1"][:] = np.repeat([100, -1000, 0, 100], H)
+    x, *_ = draw(rng, lstm, 50, 40)
+    mask = np.arctanh(np.arctanh(lstm.forward(x)[0])) / np.arctanh(np.arctanh(lstm(x)[0]))
+    kept = mask != 0
+    np.testing.assert_allclose(mask[kept], 1 / (1 - dropout), rtol=1e-9)
+    deviation = np.sqrt(dropout * (1 - dropout) / mask.size)
+    assert abs(kept.mean() - (1 - dropout)) < 4 * deviation
+
+
+def test_dropout_of_everything(dtype, isa, rng):
+    lstm = LSTM(3, 5, 2, dropout=1, dtype=dtype, seed=0)
+    x, h0, c0, dy, *_ = draw(rng, lstm, 4, 2)
+    actual = run(lstm, x, h0, c0, dy, None, None)
+    above = LSTM(5, 5, dtype=dtype)
+    above.load_state_dict({k[:-1] + "0": v for k, v in lstm.state_dict().items() if k[-1] == "1"})
+    y, _ = above(np.zeros((4, 2, 5), dtype), (h0[1:], c0[1:]))
+    np.testing.assert_array_equal(actual["y"], y)
+    assert not actual["dweight_ih_l1"].any()
+    assert actual["dbias_ih_l1"].all()
+    below = ("dx", *(k for k in actual if k.endswith("_l0")))
+    assert not any(actual[k].any() for k in below)
+
+
+# Construction
+
+
+def test_constructor_is_pytorchs():
+    parameters = inspect.signature(LSTM).parameters.values()
+    assert {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD} == {
+        "input_size": inspect.Parameter.empty,
+        "hidden_size": inspect.Parameter.empty,
+        "num_layers": 1,
+        "bias": True,
+        "batch_first": False,
+        "dropout": 0.0,
+        "bidirectional": False,
+        "proj_size": 0,
+    }
+    assert LSTM(2, 3).dtype == np.float32
+    assert LSTM(2, 3).matmul == "auto"
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_settings_are_attributes_and_repr_states_them(settings, dtype):
+    lstm = LSTM(3, 5, **settings, dtype=dtype, matmul="blas")
+    assert all(getattr(lstm, name) == value for name, value in settings.items())
+    again = eval(repr(lstm), {"LSTM": LSTM, "float32": np.float32, "float64": np.float64})
+    names = [*inspect.signature(LSTM).parameters]
+    names.remove("seed")
+    assert [getattr(again, name) for name in names] == [getattr(lstm, name) for name in names]
+    assert repr(again) == repr(lstm)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_initial_parameters_are_uniform(settings, dtype):
+    for name, array in LSTM(40, 50, **settings, dtype=dtype, seed=0).state_dict().items():
+        fraction = np.sort(array, axis=None) * np.sqrt(50) / 2 + 0.5
+        assert 0 <= fraction[0] < fraction[-1] <= 1, name
+        quantiles = (np.arange(array.size) + 0.5) / array.size
+        # Kolmogorov and Smirnov: a right sampler exceeds this once in 1000 times.
+        assert np.abs(fraction - quantiles).max() < 1.95 / np.sqrt(array.size), name

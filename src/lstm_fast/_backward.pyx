@@ -300,7 +300,7 @@ def backward(Tape tape not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     chunks = (T + chunk - 1) // chunk
     blas = use_blas or (use_blas is None and total_work > BLAS_WORK)
     blas = blas and times(times(chunk, B), max(4 * H, I)) < 2**31
-    job.gemm_dx = blas and use_blas is True
+    job.gemm_dx = blas and use_blas is True and cell.kept_ih is not None
     job.gemm = load_gemm(size) if blas else NULL
     split = plan(B, panels_of(H, &job), times(4 * H, P) * size, step_work, total_work)
     job.by_rows = split.by_rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,19 +19,22 @@ LARGEST_ARRAY = 2**48
 def real_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
     """Return the dtype, float32 or float64 in native byte order."""
     try:
-        dtype = np.dtype(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: expected float32 or float64, got {value!r}") from error
+        dtype = None if value is None else np.dtype(value)  # NumPy takes None for float64
+    except (TypeError, ValueError, SyntaxError):
+        dtype = None
     if dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
-    return dtype
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}")
+    return np.dtype(dtype.type)
 
 
 def integer(name: str, value: Any, least: int) -> int:
     """Return an int (NumPy's included, bool excluded) of at least `least`."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    number = int(value.__index__())
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
     if number < least:
         raise ValueError(f"{name}: expected at least {least}, got {number}")
     return number
@@ -44,8 +49,8 @@ def boolean(name: str, value: Any) -> bool:
 
 def fraction(name: str, value: Any) -> float:
     """Return a float from 0 to 1."""
-    if isinstance(value, (bool, np.bool_, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
     number = float(value)
     if not 0.0 <= number <= 1.0:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {number}")
@@ -80,15 +85,20 @@ def real(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
         return value
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {type(value).__name__}")
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected a plain array, got a masked one, whose mask would be ignored"
-        )
+    unmasked(name, value)
     if value.dtype.newbyteorder("=") != dtype:
         raise TypeError(
             f"{name}: expected dtype {dtype}, got {value.dtype} (convert it with astype)"
         )
     return np.asarray(value, dtype)
+
+
+def unmasked(name: str, value: Any) -> None:
+    """Raise if `value` is a masked array."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one, whose mask would be ignored"
+        )
 
 
 def shaped(

@@ -35,6 +35,9 @@ cdef class Buffer:
     def __dealloc__(self):
         free(self.data)
 
+    def __reduce__(self):
+        raise TypeError("a cache can be neither pickled nor copied")
+
 
 cdef Buffer new_buffer(size_t elements, size_t itemsize):
     """Uninitialised memory for `elements` elements."""

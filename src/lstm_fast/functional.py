@@ -108,7 +108,7 @@ def lstm_forward(
         c0 = _checks.shaped("c0", c0, dtype, (B, H), "B, H")
     reverse, training = _checks.boolean("reverse", reverse), _checks.boolean("training", training)
     matmul = _checks.matmul(matmul)
-    _checks.fits("x", T * B * max(5 * H, I), dtype)
+    _checks.fits("x", max(T, 1) * B * max(5 * H, I), dtype)
 
     # The cache outlives the call, and the caller may write to x before backward.
     x = np.array(x, order="C") if training else np.ascontiguousarray(x)

@@ -139,9 +139,10 @@ class LSTM(ParameterHolder):
         self._output_size = self.proj_size or self.hidden_size
         self._directions = 2 if self.bidirectional else 1
         sizes = (self.input_size, self.hidden_size, self.proj_size)
-        shapes = parameter_shapes(*sizes, self.num_layers, self._directions, self.bias)
-        _checks.fits("input_size", 4 * self.hidden_size * self.input_size, self.dtype)
         _checks.fits("hidden_size", 8 * self.hidden_size**2, self.dtype)
+        _checks.fits("input_size", 4 * self.hidden_size * self.input_size, self.dtype)
+        _checks.fits("num_layers", 8 * self.hidden_size**2 * self.num_layers, self.dtype)
+        shapes = parameter_shapes(*sizes, self.num_layers, self._directions, self.bias)
         bound = 1 / math.sqrt(self.hidden_size)
         super().__init__(
             {
@@ -163,6 +164,9 @@ class LSTM(ParameterHolder):
             if name in self._parameters:
                 raise AttributeError(f"{name} is read-only: use writable() or load_state_dict()")
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} cannot be deleted")
 
     def __repr__(self) -> str:
         words = [str(self.input_size), str(self.hidden_size)]
@@ -229,7 +233,7 @@ class LSTM(ParameterHolder):
         T, B, _ = x.shape
         _checks.fits(
             "x",
-            T * B * max(5 * self.hidden_size, directions * columns, self.input_size),
+            max(T, 1) * B * max(5 * self.hidden_size, directions * columns, self.input_size),
             self.dtype,
         )
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)

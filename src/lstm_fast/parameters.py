@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _engine
+from . import _checks, _engine
 from ._checks import Array
 
 __all__ = ["ParameterHolder", "WritableParameters", "parameter_shapes"]
@@ -43,7 +43,11 @@ def copy_checked(
     name: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
     """Return a copy of floating-point values of one shape, cast to `dtype`."""
-    array = np.asarray(value)
+    _checks.unmasked(name, value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected shape {shape}, got rows of different lengths") from error
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected real floating-point numbers, got {array.dtype}")
     if array.shape != shape:
@@ -134,7 +138,9 @@ class ParameterHolder:
         missing = [name for name in self._parameters if name not in state_dict]
         unknown = [name for name in state_dict if name not in self._parameters]
         if missing or unknown:
-            raise ValueError(f"state_dict: missing keys {missing}, unknown keys {unknown}")
+            wrong = [f"missing keys {missing}"] * bool(missing)
+            wrong += [f"unknown keys {unknown}"] * bool(unknown)
+            raise ValueError(f"state_dict: {', '.join(wrong)}")
         values = {
             name: copy_checked(f"state_dict[{name!r}]", state_dict[name], old.shape, old.dtype)
             for name, old in self._parameters.items()
@@ -182,6 +188,8 @@ class ParameterHolder:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _cells=None, _writers=0)
+        # NumPy's own instance again, which checks of arrays recognise at once.
+        self.__dict__["dtype"] = np.dtype(self.__dict__["dtype"].name)
         # Unpickled arrays may lie in a buffer that cannot be made writable again.
         self._parameters = {name: value.copy() for name, value in self._parameters.items()}
         self._set_writeable(False)

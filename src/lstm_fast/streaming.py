@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from . import _checks, _forward
 from ._checks import Array
+from .parameters import ParameterHolder
 
 if TYPE_CHECKING:
     from .layers import LSTM
@@ -37,13 +38,17 @@ class Stream:
     """
 
     def __init__(self, lstm: LSTM, batch_size: int = 1) -> None:
+        if not isinstance(lstm, ParameterHolder):
+            raise TypeError(f"lstm: expected an LSTM, got {lstm!r}")
         if lstm.bidirectional:
             raise ValueError(
                 "a bidirectional LSTM cannot stream: its reverse direction starts at the end"
             )
-        self.lstm = lstm
-        self.batch_size = _checks.integer("batch_size", batch_size, 1)
+        batch_size = _checks.integer("batch_size", batch_size, 1)
+        widest = max(lstm.input_size, 4 * lstm.hidden_size)
+        _checks.fits("batch_size", batch_size * widest, lstm.dtype)
         columns = lstm.proj_size or lstm.hidden_size
+        self._lstm = lstm
         self._in, self._out = (batch_size, lstm.input_size), (batch_size, columns)
         # The current state and the next one, which becomes current when a step has succeeded.
         self._now, self._next = (
@@ -57,6 +62,16 @@ class Stream:
             for _ in range(2)
         )
         self._between = [np.empty((1, *self._out), lstm.dtype) for _ in range(lstm.num_layers - 1)]
+
+    @property
+    def lstm(self) -> LSTM:
+        """The LSTM that runs."""
+        return self._lstm
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences, B."""
+        return self._in[0]
 
     def step(self, x_t: Array, out: Array | None = None) -> Array:
         """Advance every sequence by one time step.
@@ -79,7 +94,8 @@ class Stream:
             If `x_t` or `out` has a wrong dtype or shape, or `out` is read-only; the state is
             unchanged.
         """
-        dtype = self.lstm.dtype
+        lstm = self._lstm
+        dtype = lstm.dtype
         x = _checks.real("x_t", x_t, dtype)
         if x.shape != self._in:
             raise ValueError(f"x_t: expected shape (B, I) = {self._in}, got {x.shape}")
@@ -88,7 +104,7 @@ class Stream:
         else:
             y = self._checked_out(out, x)
         x = np.ascontiguousarray(x)[None]
-        cells, use_blas = self.lstm._packed(), self.lstm.matmul == "blas"
+        cells, use_blas = lstm._packed(), lstm.matmul == "blas"
         last = len(cells) - 1
         for layer, cell in enumerate(cells):
             above = y[None] if layer == last else self._between[layer]
@@ -103,9 +119,10 @@ class Stream:
 
     def _checked_out(self, out: Array, x: Array) -> Array:
         """Return `out`, or a new array where the engine cannot write to `out` directly."""
-        if not isinstance(out, np.ndarray) or out.dtype != self.lstm.dtype:
+        if not isinstance(out, np.ndarray) or out.dtype != self._lstm.dtype:
             got = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
-            raise TypeError(f"out: expected a NumPy array of {self.lstm.dtype}, got {got}")
+            raise TypeError(f"out: expected a NumPy array of {self._lstm.dtype}, got {got}")
+        _checks.unmasked("out", out)
         if out.shape != self._out:
             raise ValueError(f"out: expected shape (B, H or P) = {self._out}, got {out.shape}")
         if not out.flags.writeable:
@@ -147,6 +164,12 @@ class Stream:
             If a row does not exist.
         """
         index: Any = slice(None) if rows is None else rows
+        if not isinstance(index, slice):
+            index = np.asarray(rows)
+            if index.size == 0 and not isinstance(rows, np.ndarray):
+                index = index.astype(np.intp)
+            if index.dtype == bool and index.shape != (self.batch_size,):
+                raise IndexError(f"rows: expected {self.batch_size} booleans, got {rows!r}")
         np.empty(self.batch_size, bool)[index]  # raises before anything is written
         for arrays in self._now:
             for array in arrays:

@@ -23,7 +23,7 @@ COMPUTING = {"_forward", "_backward", "_engine"}
 ALLOWED = {
     "__init__": {"reference", "_config", "_threads", "functional", "layers", "streaming"},
     "layers": {*COMPUTING, "_checks", "parameters", "streaming"},
-    "streaming": {*COMPUTING, "_checks"},
+    "streaming": {*COMPUTING, "_checks", "parameters"},
     "functional": {*COMPUTING, "_checks"},
     "parameters": {*COMPUTING, "_checks"},
     "_config": {"__init__", "_dispatch", "_threads", "_blas"},

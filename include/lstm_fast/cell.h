@@ -36,15 +36,32 @@ LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, ptrdiff_t row, const int 
 {
     const real *h = (const real *)p->h + row * p->h_row;
     const real *w = (const real *)p->w + panel * PANEL * p->depth;
-    vec acc[TILE_ROWS][8];
+    vec acc[TILE_ROWS][8], sum[TILE_ROWS][8];
+    for (ptrdiff_t k = 0;; k += DEPTH_BLOCK) {
+        const real *b = w + k * PANEL;
+        LF(multiply)(acc, rows, 4 * panels, h + k, p->h_row, 1, b, b + PANEL * p->depth,
+                     LF_CLAMP(p->depth - k, DEPTH_BLOCK));
+        if (k > 0)
+            LF_UNROLL
+            for (int r = 0; r < rows; r++)
+                LF_UNROLL
+                for (int v = 0; v < 4 * panels; v++)
+                    acc[r][v] = v_add(sum[r][v], acc[r][v]);
+        if (k + DEPTH_BLOCK >= p->depth)
+            break;
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < 4 * panels; v++)
+                sum[r][v] = acc[r][v];
+    }
     LF_UNROLL
     for (int r = 0; r < rows; r++) {
         const real *x = (const real *)p->x + (row + r) * p->x_row + panel * p->x_panel;
         LF_UNROLL
         for (int v = 0; v < 4 * panels; v++)
-            acc[r][v] = v_load(x + v / 4 * p->x_panel + v % 4 * p->x_gate);
+            acc[r][v] = v_add(acc[r][v], v_load(x + v / 4 * p->x_panel + v % 4 * p->x_gate));
     }
-    LF(multiply)(acc, rows, 4 * panels, h, p->h_row, 1, w, w + PANEL * p->depth, p->depth);
     LF_UNROLL
     for (int r = 0; r < rows; r++)
         LF_UNROLL

@@ -20,9 +20,12 @@
 
 /* Rows are taken in blocks that stay in the cache while the panels pass, and a block in tiles of at most
  * TILE_ROWS rows, as equal as possible: 8 rows are 4 + 4, not 6 + 2, which would wait for the weights.
- * A panel of DEPTH_BLOCK terms is 128 KiB of floats: it stays in the L2 cache while the rows pass. */
+ * Every sum goes over k in pieces of DEPTH_BLOCK terms, one accumulator each, and the pieces are added in
+ * order: the same bits in every tile, errors that do not grow with the length of one long chain, and a piece of
+ * a panel (64 KiB of floats) that stays in the L2 cache while the rows pass. */
 #define ROW_BLOCK 96
-#define DEPTH_BLOCK 512
+#define DEPTH_BLOCK 256
+#define SUM_BLOCK 32 /* the same for sums of rows, which are not products and cost nothing more in short pieces */
 #define LF_FOR_ROW_BLOCKS(count, first, last)                                                    \
     for (ptrdiff_t first = 0, last; last = LF_CLAMP(first + ROW_BLOCK, count), first < (count);  \
          first = last)

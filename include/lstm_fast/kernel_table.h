@@ -10,8 +10,13 @@ static void LF(add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t r
     for (ptrdiff_t j = 0; j < columns; j += LANES) {
         const ptrdiff_t n = LF_CLAMP(columns - j, LANES);
         vec sum = LF(load_n)((const real *)sums + j, n);
-        for (ptrdiff_t row = 0; row < rows; row++)
-            sum = v_add(sum, LF(load_n)((const real *)m + row * m_row + j, n));
+        for (ptrdiff_t row = 0; row < rows;) {
+            const ptrdiff_t end = row + LF_CLAMP(rows - row, SUM_BLOCK);
+            vec part = v_set1((real)0);
+            for (; row < end; row++)
+                part = v_add(part, LF(load_n)((const real *)m + row * m_row + j, n));
+            sum = v_add(sum, part);
+        }
         LF(store_n)((real *)sums + j, n, sum);
     }
 }

@@ -18,9 +18,9 @@
 
 /* out[row, column] = init[row, column] + sum over k of a[row, k] b[k, column]
  *
- * for the panels first_panel <= panel < last_panel of b. The sum runs over k in ascending order,
- * starting from init, in one accumulator: the bits of an element depend on nothing but its row of a,
- * its column of b and its init. Element (row, column j of panel p) of init and out lies at
+ * for the panels first_panel <= panel < last_panel of b. The sum runs over k in ascending order, in
+ * pieces of fixed length with one accumulator each: the bits of an element depend on nothing but its row
+ * of a, its column of b and its init. Element (row, column j of panel p) of init and out lies at
  * row * *_row + p * *_panel + j. */
 typedef struct lf_product {
     ptrdiff_t rows, depth, columns;
@@ -89,7 +89,7 @@ typedef struct lf_kernels {
     void (*cell_backward)(const lf_cell_backward *);
     /* h = sigmoid(ao) tanh(c) once more, from what forward kept: the same bits as its y. */
     void (*hidden)(void *h, const void *gates, const void *c, ptrdiff_t rows, ptrdiff_t hidden_size);
-    /* sums[column] += sum over rows of m[row * m_row + column]. */
+    /* sums[column] += sum over rows of m[row * m_row + column], in pieces of fixed length. */
     void (*add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns);
     /* Elementwise out[i] = f(x[i]). */
     void (*exp)(void *out, const void *x, ptrdiff_t n);

@@ -2,13 +2,18 @@
 #undef PANEL
 #define PANEL (4 * LANES) /* columns of a full panel */
 
-/* acc[r][v] += sum over k of a[r, k] b[k, v]. `rows` and `vectors` are compile-time constants where
+/* acc[r][v] = sum over k of a[r, k] b[k, v]. `rows` and `vectors` are compile-time constants where
  * this is inlined, so that acc lives in registers; vectors == 8 takes two panels side by side. */
 LF_INLINE void LF(multiply)(vec acc[][8], const int rows, const int vectors, const real *a,
                             ptrdiff_t a_row, ptrdiff_t a_step, const real *b, const real *b_next,
                             ptrdiff_t depth)
 {
     const int step = (vectors < 4 ? vectors : 4) * LANES;
+    LF_UNROLL
+    for (int r = 0; r < rows; r++)
+        LF_UNROLL
+        for (int v = 0; v < vectors; v++)
+            acc[r][v] = v_set1((real)0);
     for (ptrdiff_t k = 0; k < depth; k++) {
         vec w[8];
         LF_UNROLL
@@ -33,7 +38,7 @@ static inline int LF(panel_vectors)(ptrdiff_t columns)
 }
 
 /* One tile of a product: rows from `row` on, one panel, depth_count terms of the sums from k = depth_first on.
- * The first terms start from init, later ones from what is in out; `whole` writes full vectors to out,
+ * The first terms are added to init, later ones to what is in out; `whole` writes full vectors to out,
  * else only the columns that exist. */
 typedef struct LF(block) {
     ptrdiff_t panel, depth_first, depth_count;
@@ -52,33 +57,27 @@ LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff
     const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * vectors * LANES;
     const real *init = (const real *)p->init + row * p->init_row + q->panel * p->init_panel;
     real *out = q->out + (row - q->first) * q->out_row;
+    const real *before = q->depth_first ? out : p->init ? init : NULL;
+    const ptrdiff_t before_row = q->depth_first ? q->out_row : p->init_row;
+    const int before_full = full || (q->depth_first && q->whole);
     vec acc[TILE_ROWS][8];
-    LF_UNROLL
-    for (int r = 0; r < rows; r++)
-        LF_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            const ptrdiff_t j = v * LANES, n = LF_CLAMP(columns - j, LANES);
-            acc[r][v] = q->depth_first ? (full || q->whole ? v_load(out + r * q->out_row + j)
-                                                           : LF(load_n)(out + r * q->out_row + j, n))
-                        : !p->init     ? v_set1((real)0)
-                        : full         ? v_load(init + r * p->init_row + j)
-                                       : LF(load_n)(init + r * p->init_row + j, n);
-        }
     LF(multiply)(acc, rows, vectors, a, p->a_row, p->a_step, b, b, q->depth_count);
     LF_UNROLL
     for (int r = 0; r < rows; r++)
         LF_UNROLL
         for (int v = 0; v < vectors; v++) {
-            const ptrdiff_t j = v * LANES;
+            const ptrdiff_t j = v * LANES, n = LF_CLAMP(columns - j, LANES);
+            if (before)
+                acc[r][v] = v_add(acc[r][v], before_full ? v_load(before + r * before_row + j)
+                                                         : LF(load_n)(before + r * before_row + j, n));
             if (full || q->whole)
                 v_store(out + r * q->out_row + j, acc[r][v]);
             else
-                LF(store_n)(out + r * q->out_row + j, LF_CLAMP(columns - j, LANES), acc[r][v]);
+                LF(store_n)(out + r * q->out_row + j, n, acc[r][v]);
         }
 }
 
-/* The rows first .. last - 1 of one panel. Long sums go in pieces, so that a piece of the panel stays in the
- * cache while the rows pass; the order of a sum's terms is the same. */
+/* The rows first .. last - 1 of one panel. */
 static void LF(product_panel)(const lf_product *p, ptrdiff_t panel, ptrdiff_t first, ptrdiff_t last, real *out,
                               ptrdiff_t out_row, int whole)
 {

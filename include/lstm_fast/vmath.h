@@ -88,22 +88,28 @@ static inline vec LF(exp)(vec x)
     return LF(ldexp)(v_add(v_set1((real)1.0), p), n);
 }
 
-/* sigmoid(x) = 1 / (1 + e) for x >= 0 and e / (1 + e) for x < 0, e = exp(-|x|): accurate down to the
- * subnormal results of large negative x, and nothing overflows. */
+/* With exp(-x) = 2^n (1 + p) and w = 2^-|n|:
+ *
+ *     sigmoid(x) = 1 / (1 + (w p + w)) for x >= 0,    w / (1 + (p + w)) for x < 0
+ *
+ * Both numerators are exact, results are accurate down to the subnormal ones, and nothing overflows. */
 static inline vec LF(sigmoid)(vec x)
 {
-    vec n, t, one = v_set1((real)1.0);
-    vec p = LF(expm1_reduced)(v_max(v_set1(EXP_LOWEST), v_sub(v_set1(SIGN_BIT), v_abs(x))), &n, &t);
-    vec e = LF(ldexp)(v_add(one, p), n);
-    return v_div(v_select_negative(x, e, one), v_add(one, e));
+    vec n, t, one = v_set1((real)1.0), highest = v_set1(-EXP_LOWEST);
+    vec minus_x = v_max(v_set1(EXP_LOWEST), v_min(highest, v_sub(v_set1(SIGN_BIT), x)));
+    vec p = LF(expm1_reduced)(minus_x, &n, &t);
+    vec w = LF(ldexp)(one, v_sub(v_set1(SIGN_BIT), v_abs(n)));
+    vec e = v_fma(v_select_negative(x, one, w), p, w);
+    return v_div(v_select_negative(x, w, one), v_add(one, e));
 }
 
-/* tanh(|x|) = -m / (2 + m), m = expm1(-2 |x|) = 2^n expm1(r) + (2^n - 1): relative accuracy near 0. */
+/* tanh(|x|) = (1 - e) / (1 + e), e = exp(-2 |x|) = 2^n (1 + expm1(r)); 1 - e keeps relative accuracy near 0,
+ * where n = 0 and 1 - e = -expm1(r). */
 static inline vec LF(tanh)(vec x)
 {
-    vec n, t, two = v_set1((real)2.0);
+    vec n, t, one = v_set1((real)1.0);
     vec p = LF(expm1_reduced)(v_max(v_set1(TANH_LOWEST), v_mul(v_set1((real)-2.0), v_abs(x))), &n, &t);
     vec scale = v_exponent(t);
-    vec m = v_fma(scale, p, v_sub(scale, v_set1((real)1.0)));
-    return v_copysign(v_div(v_sub(v_set1(SIGN_BIT), m), v_add(two, m)), x);
+    vec above = v_fnma(scale, p, v_sub(one, scale));
+    return v_copysign(v_div(above, v_fma(scale, p, v_add(one, scale))), x);
 }

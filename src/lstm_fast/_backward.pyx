@@ -18,7 +18,7 @@ import numpy as np
 
 from ._blas cimport gemm_function
 from ._engine import held_to_one_thread
-from ._engine cimport Buffer, Cell, Tape, borrow, copy_rows, give_back, load_gemm, times
+from ._engine cimport Buffer, Cell, Tape, add, borrow, copy_rows, give_back, load_gemm, times
 from ._kernels cimport (lf_barrier, lf_barrier_init, lf_barrier_wait, lf_cell_backward, lf_fpenv,
                         lf_fpenv_enter, lf_fpenv_leave, lf_kernels, lf_product)
 from ._threads cimport Split, plan, share, team_size, used_threads
@@ -282,7 +282,7 @@ def backward(Tape tape not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     dtype = tape.x.dtype
     dh_last = np.zeros((B, P), dtype) if dhn is None else dhn.copy()
     if T > 0 and dy is not None:
-        dh_last += dy[0 if tape.reverse else T - 1]
+        add(dh_last, dy[0 if tape.reverse else T - 1])
     dx, dh0, dc0 = np.empty((T, B, I), dtype), np.empty((B, P), dtype), np.zeros((B, H), dtype)
     if dcn is not None:
         dc0[:] = dcn

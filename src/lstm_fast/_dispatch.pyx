@@ -56,12 +56,11 @@ def isas():
     """
     cdef int n
     built = [lf_isas[n].name.decode() for n in range(lf_isa_count)]
-    forced = os.environ.get("LSTM_FAST_ISA")
     return {
         "built": built,
         "detected": _detected(),
         "active": _active.name.decode(),
-        "reason": f"LSTM_FAST_ISA={forced}" if forced else "the best of those detected",
+        "reason": f"LSTM_FAST_ISA={_forced}" if _forced else "the best of those detected",
         "needs": {lf_isas[n].name.decode(): lf_isas[n].needs.decode() for n in range(lf_isa_count)},
     }
 
@@ -101,7 +100,8 @@ def elementwise(str function, x, str isa=None):
     return out.reshape(x.shape)
 
 
+_forced = os.environ.get("LSTM_FAST_ISA")
 try:
-    use(os.environ.get("LSTM_FAST_ISA") or _detected()[0])
+    use(_forced or _detected()[0])
 except ValueError as error:
     raise ImportError(f"LSTM_FAST_ISA: {error}") from None

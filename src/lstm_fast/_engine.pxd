@@ -13,6 +13,7 @@ cdef void give_back(Buffer buffer)
 cdef size_t times(size_t a, size_t b) except? 0
 cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t row, Py_ssize_t rows,
                     Py_ssize_t columns) noexcept nogil
+cdef void add(a, b) except *
 cdef gemm_function load_gemm(size_t itemsize) except NULL
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ._blas cimport gemm_function
 from ._dispatch cimport kernels
+from ._kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
 
 cnp.import_array()
 
@@ -80,6 +81,15 @@ cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t 
             memset(to + n * to_row + columns, 0, to_row - columns)
 
 
+cdef void add(a, b) except *:
+    """a += b, in the default floating-point environment, as the kernels."""
+    cdef lf_fpenv saved = lf_fpenv_enter()
+    try:
+        np.add(a, b, out=a)
+    finally:
+        lf_fpenv_leave(saved)
+
+
 cdef gemm_function load_gemm(size_t itemsize) except NULL:
     """BLAS's matrix multiply. Imports SciPy the first time."""
     from lstm_fast import _blas
@@ -123,7 +133,7 @@ cdef class Cell:
         self.bias_sum = np.zeros(4 * self.hidden_size, self.w_ih.dtype)
         for b in (b_ih, b_hh):
             if b is not None:
-                self.bias_sum += b
+                add(self.bias_sum, b)
         self.bias = self.pack_gates(self.bias_sum, 1)
         self.gates_ih = self.pack_gates(self.w_ih, self.input_size)
         self.gates_hh = self.pack_gates(self.w_hh, self.output_size)

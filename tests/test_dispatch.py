@@ -142,9 +142,9 @@ def test_a_cell_keeps_the_isa_it_was_made_under(isa):
 
 def test_elementwise_rejects_what_it_does_not_know():
     x = np.zeros(3, np.float32)
-    with pytest.raises(ValueError, match="isa: .*got 'nonsense'"):
+    with pytest.raises(ValueError, match=r"isa: .*got 'nonsense'"):
         _dispatch.elementwise("exp", x, "nonsense")
-    with pytest.raises(ValueError, match="function: .*got 'cosh'"):
+    with pytest.raises(ValueError, match=r"function: .*got 'cosh'"):
         _dispatch.elementwise("cosh", x)
-    with pytest.raises(TypeError, match="x: .*int64"):
+    with pytest.raises(TypeError, match=r"x: .*int64"):
         _dispatch.elementwise("exp", np.zeros(3, np.int64))

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ROOT / "src/lstm_fast/kernels"
-FLAGS = "-std=c11 -O3 -ffp-contract=off -Wall -Wextra -Wshadow -Werror".split()
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
 X86 = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],

@@ -1,4 +1,4 @@
-"""Threads, OpenMP's and Python's; forks, signals, and the floating-point environment of the caller."""
+"""Threads, OpenMP's and Python's; forks, signals, and the caller's floating-point environment."""
 
 import ctypes
 import os

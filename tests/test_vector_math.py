@@ -16,23 +16,23 @@ from lstm_fast._dispatch import elementwise
 FUNCTIONS = ["exp", "sigmoid", "tanh"]
 VMATH = Path(__file__).parents[1] / "include/lstm_fast/vmath.h"
 CHUNK = 1 << 16  # inputs whose intermediate results stay in the cache
-PROMISED = {"float32": 2, "float64": 4}
+PROMISED = {"float32": 2, "float64": 3}
 
 # The largest error and an input that has it, for ISAs with FMA and without. float32: over all 2^32
-# inputs, the table of vmath.h. float64: the largest of 10^8 random inputs.
+# inputs, the table of vmath.h. float64: the largest of 3 * 10^7 random inputs.
 WORST = {
     ("float32", "exp", "fma"): (1.047, "-0x1.75a312p+2"),
     ("float32", "exp", "baseline"): (1.022, "-0x1.762c42p+2"),
-    ("float32", "sigmoid", "fma"): (2.402, "-0x1.0a111ap+2"),
-    ("float32", "sigmoid", "baseline"): (2.402, "-0x1.0a111ap+2"),
-    ("float32", "tanh", "fma"): (2.499, "0x1.205368p+2"),
-    ("float32", "tanh", "baseline"): (2.499, "0x1.205368p+2"),
+    ("float32", "sigmoid", "fma"): (2.000, "-0x1.69c008p-12"),
+    ("float32", "sigmoid", "baseline"): (2.000, "-0x1.69c008p-12"),
+    ("float32", "tanh", "fma"): (1.966, "0x1.0a0d6ep-1"),
+    ("float32", "tanh", "baseline"): (1.990, "0x1.0a09fcp-1"),
     ("float64", "exp", "fma"): (0.983, "0x1.edbdb7df9b7b4p+1"),
     ("float64", "exp", "baseline"): (0.951, "0x1.7acf86469fa37p+8"),
-    ("float64", "sigmoid", "fma"): (2.398, "-0x1.8f2dc55a13686p+2"),
-    ("float64", "sigmoid", "baseline"): (2.398, "-0x1.8f2dc55a13686p+2"),
-    ("float64", "tanh", "fma"): (2.563, "0x1.c3b8503756200p-3"),
-    ("float64", "tanh", "baseline"): (2.520, "0x1.b58d9c681fae0p-3"),
+    ("float64", "sigmoid", "fma"): (1.986, "-0x1.3d04b000ab800p-10"),
+    ("float64", "sigmoid", "baseline"): (1.985, "-0x1.98c8dce961b80p-8"),
+    ("float64", "tanh", "fma"): (2.084, "0x1.c246d1dfa3b60p-3"),
+    ("float64", "tanh", "baseline"): (2.047, "0x1.fdc9d90a71152p-2"),
 }
 # Where the result is the limit, to the left and to the right; None: there is none.
 LIMITS = {

@@ -10,8 +10,8 @@
  *
  *               FMA ISAs, with input     baseline, with input
  *     exp       1.047  -0x1.75a312p+2    1.022  -0x1.762c42p+2
- *     sigmoid   2.402  -0x1.0a111ap+2    2.402  -0x1.0a111ap+2
- *     tanh      2.499   0x1.205368p+2    2.499   0x1.205368p+2
+ *     sigmoid   2.000  -0x1.69c008p-12   2.000  -0x1.69c008p-12
+ *     tanh      1.966   0x1.0a0d6ep-1    1.990   0x1.0a09fcp-1
  */
 #undef EXPONENT_MAGIC
 #undef LOG2_E

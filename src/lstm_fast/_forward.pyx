@@ -269,8 +269,8 @@ def forward(Cell cell not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, c
             PyErr_CheckSignals()
 
     if T > 0 and B > 0:
-        copy_rows(<char *>cnp.PyArray_DATA(hn), P * size, at(job.y, 0 if reverse else (T - 1) * job.y_t, &job),
-                  job.y_b * size, B, P * size)
+        copy_rows(<char *>cnp.PyArray_DATA(hn), P * size,
+                  at(job.y, 0 if reverse else (T - 1) * job.y_t, &job), job.y_b * size, B, P * size)
     elif cnp.PyArray_DATA(hn) != job.h0:
         memcpy(cnp.PyArray_DATA(hn), job.h0, B * P * size)
     copy_rows(<char *>cnp.PyArray_DATA(cn), H * size,

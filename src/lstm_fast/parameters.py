@@ -47,7 +47,9 @@ def copy_checked(
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name}: expected shape {shape}, got rows of different lengths") from error
+        raise ValueError(
+            f"{name}: expected shape {shape}, got rows of different lengths"
+        ) from error
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected real floating-point numbers, got {array.dtype}")
     if array.shape != shape:

@@ -1,5 +1,6 @@
 """Fixtures: each test that asks for `isa` runs once per instruction set this machine has."""
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ from lstm_fast import _dispatch, _threads
 from lstm_fast._engine import Cell
 
 ISAS = _dispatch.isas()["detected"]
+THREADS = _threads.get_num_threads()
 
 
 def active_isa() -> str:
@@ -43,3 +45,11 @@ def threads() -> Iterator[None]:
     before = _threads.get_num_threads()
     yield
     _threads.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_pytorch() -> Iterator[None]:
+    """Undo `torch.set_num_threads`: PyTorch shares the OpenMP runtime, to which this is a limit."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(THREADS)

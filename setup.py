@@ -26,7 +26,7 @@ ISAS = [
 ]
 # No contraction: a product and a sum that the source keeps apart are rounded apart, in every tile
 # alike, or results would depend on which tile a row falls into.
-C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off"]
+C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-g0"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
 
 OPENMP_PROBE = """

@@ -115,7 +115,10 @@ class BuildExt(build_ext):
         return True
 
 
-MODULES = ["_dispatch", "_threads", "_blas", "_engine", "_forward", "_backward"]
+MODULES = [
+    *("_dispatch", "_threads", "_blas", "_engine"),
+    *("_layer_forward", "_forward", "_layer_backward", "_backward"),
+]
 setup(
     ext_modules=cythonize(
         [extension(name) for name in MODULES],

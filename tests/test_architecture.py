@@ -22,14 +22,20 @@ NAMES = {path.stem for path in MODULES}
 COMPUTING = {"_forward", "_backward", "_engine"}
 ALLOWED = {
     "__init__": {"reference", "_config", "_threads", "functional", "layers", "streaming"},
-    "layers": {*COMPUTING, "_checks", "parameters", "streaming"},
+    "layers": {"_checks", "_results", "parameters", "ragged", "stack", "streaming"},
+    "_results": {"_checks"},
+    "stack": {*COMPUTING, "_checks", "checkpoint"},
+    "checkpoint": {*COMPUTING, "_checks"},
+    "ragged": {"_engine", "_checks"},
     "streaming": {*COMPUTING, "_checks", "parameters"},
-    "functional": {*COMPUTING, "_checks"},
+    "functional": {*COMPUTING, "_checks", "ragged"},
     "parameters": {*COMPUTING, "_checks"},
     "_config": {"__init__", "_dispatch", "_threads", "_blas"},
-    "_forward": {"_engine", "_threads", "_kernels", "_blas"},
-    "_backward": {"_engine", "_threads", "_kernels", "_blas"},
-    "_engine": {"_dispatch", "_kernels", "_blas"},
+    "_forward": {"_layer_forward", "_engine", "_threads", "_kernels", "_blas"},
+    "_backward": {"_layer_backward", "_engine", "_threads", "_kernels", "_blas"},
+    "_layer_forward": {"_engine", "_threads", "_kernels", "_blas"},
+    "_layer_backward": {"_engine", "_threads", "_kernels", "_blas"},
+    "_engine": {"_dispatch", "_kernels", "_blas", "_threads"},
     "_dispatch": {"_kernels"},
     "_threads": set(),
     "_blas": set(),
@@ -108,8 +114,12 @@ def test_the_arrows_that_the_package_documents_are_there():
     found = {}
     for path in MODULES:
         found[path.stem] = found.get(path.stem, set()) | imports(path)
-    assert {"_forward", "_backward", "_engine", "parameters", "streaming"} <= found["layers"]
-    assert {"_engine", "_threads", "_kernels", "_blas"} <= found["_forward"] & found["_backward"]
+    assert {"_results", "parameters", "ragged", "stack", "streaming"} <= found["layers"]
+    assert {"_forward", "_backward", "_engine"} <= found["stack"]
+    below = {"_engine", "_threads", "_kernels"}
+    assert {"_layer_forward", *below} <= found["_forward"]
+    assert {"_layer_backward", *below} <= found["_backward"]
+    assert {"_blas", *below} <= found["_layer_forward"] & found["_layer_backward"]
     assert {"_dispatch", "_kernels", "_blas"} <= found["_engine"]
     assert {"scipy", "threadpoolctl"} <= found["_blas"]
 

@@ -176,10 +176,11 @@ def test_forward_into_part_of_an_array_and_into_its_state(isa, dtype, rng, rever
     expected = run(lstm_fast, args, (dy, dhn, dcn), reverse=reverse)
     cell = _engine.Cell(*(args[k] for k in ("w_ih", "w_hh", "b_ih", "b_hh")))
     wide = np.full((T, B, 2 * H + 1), 7, dtype)
-    y, (h, c) = wide[:, :, H : 2 * H], (args["h0"].copy(), args["c0"].copy())
-    tape = _forward.forward(cell, args["x"], h, c, y, h, c, reverse, True)
+    y, h, c = wide[:, :, H : 2 * H], args["h0"][None].copy(), args["c0"][None].copy()
+    tapes = _forward.forward([cell], args["x"], h, c, y, h, c, reverse=reverse, training=True)
     assert (np.delete(wide, np.s_[H : 2 * H], axis=2) == 7).all()
     wide[:, :, H : 2 * H], strided = dy, y.copy()
-    dx, dh0, dc0, grads = _backward.backward(tape, wide[:, :, H : 2 * H], dhn, dcn)
-    actual = {"y": strided, "hn": h, "cn": c, "dx": dx, "dh0": dh0, "dc0": dc0}
-    assert_identical(actual | {f"d{name}": grad for name, grad in grads.items()}, expected)
+    dx, dh0, dc0, (grads,) = _backward.backward(tapes, wide[:, :, H : 2 * H], dhn[None], dcn[None])
+    actual = {"y": strided, "hn": h[0], "cn": c[0], "dx": dx, "dh0": dh0[0], "dc0": dc0[0]}
+    named = zip(cell.parameters, _backward.in_order(cell, grads), strict=True)
+    assert_identical(actual | {f"d{name}": grad for name, grad in named}, expected)

@@ -108,7 +108,8 @@ static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, p
     real *out = (real *)p->dgates + row * 4 * hidden_size + unit;
     for (int gate = 0; gate < 4; gate++)
         LF(store_n)(out + gate * hidden_size, units, dgates[gate]);
-    LF(store_n)((real *)p->h + row * hidden_size + unit, units, v_mul(o, tc));
+    if (p->h)
+        LF(store_n)((real *)p->h + row * hidden_size + unit, units, v_mul(o, tc));
 }
 
 static void LF(cell_backward)(const lf_cell_backward *p)
@@ -122,16 +123,5 @@ static void LF(cell_backward)(const lf_cell_backward *p)
             for (ptrdiff_t row = first; row < last; row++)
                 for (ptrdiff_t j = 0; j < units; j += LANES)
                     LF(differentiate)(p, row, unit + j, v_load(dh[row - first] + j));
-        }
-}
-
-static void LF(hidden)(void *h, const void *gates, const void *c, ptrdiff_t rows, ptrdiff_t hidden_size)
-{
-    const ptrdiff_t padded = LF(padded)(hidden_size);
-    for (ptrdiff_t row = 0; row < rows; row++)
-        for (ptrdiff_t unit = 0; unit < hidden_size; unit += LANES) {
-            vec o = v_load((const real *)gates + (4 * row + 3) * padded + unit);
-            vec tc = LF(tanh)(v_load((const real *)c + row * padded + unit));
-            LF(store_n)((real *)h + row * hidden_size + unit, LF_CLAMP(hidden_size - unit, LANES), v_mul(o, tc));
         }
 }

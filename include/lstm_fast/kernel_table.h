@@ -43,7 +43,6 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .product = LF(product),
     .cell_forward = LF(cell_forward),
     .cell_backward = LF(cell_backward),
-    .hidden = LF(hidden),
     .add_rows = LF(add_rows),
     .exp = LF(array_exp),
     .sigmoid = LF(array_sigmoid),

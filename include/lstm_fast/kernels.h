@@ -16,12 +16,12 @@
 
 #include <stddef.h>
 
-/* out[row, column] = init[row, column] + sum over k of a[row, k] b[k, column]
+/* out[row, column] = (sum over k of a[row, k] b[k, column]) + init[row, column]
  *
  * for the panels first_panel <= panel < last_panel of b. The sum runs over k in ascending order, in
  * pieces of fixed length with one accumulator each: the bits of an element depend on nothing but its row
- * of a, its column of b and its init. Element (row, column j of panel p) of init and out lies at
- * row * *_row + p * *_panel + j. */
+ * of a, its column of b and its init. With `accumulate` the pieces are added to what is in out.
+ * Element (row, column j of panel p) of init and out lies at row * *_row + p * *_panel + j. */
 typedef struct lf_product {
     ptrdiff_t rows, depth, columns;
     const void *a; /* a[row, k] at row * a_row + k * a_step; a_step == 1 is fastest */
@@ -29,6 +29,7 @@ typedef struct lf_product {
     const void *b;    /* packed in columns, or in gates (then columns = 4 * lanes * panels) */
     const void *init; /* NULL: zeros; init_row == 0: the same for each row */
     ptrdiff_t init_row, init_panel;
+    int accumulate;
     void *out;
     ptrdiff_t out_row, out_panel;
     ptrdiff_t first_panel, last_panel;
@@ -71,7 +72,7 @@ typedef struct lf_cell_backward {
     const void *c_prev, *c; /* (rows, padded hidden size) */
     void *dc;           /* in and out: (rows, padded hidden size) */
     void *dgates;       /* out: (rows, 4, hidden_size) */
-    void *h;            /* out: (rows, hidden_size) */
+    void *h;            /* NULL, or out: (rows, hidden_size) */
 } lf_cell_backward;
 
 typedef struct lf_kernels {
@@ -87,8 +88,6 @@ typedef struct lf_kernels {
     void (*product)(const lf_product *);
     void (*cell_forward)(const lf_cell_forward *);
     void (*cell_backward)(const lf_cell_backward *);
-    /* h = sigmoid(ao) tanh(c) once more, from what forward kept: the same bits as its y. */
-    void (*hidden)(void *h, const void *gates, const void *c, ptrdiff_t rows, ptrdiff_t hidden_size);
     /* sums[column] += sum over rows of m[row * m_row + column], in pieces of fixed length. */
     void (*add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns);
     /* Elementwise out[i] = f(x[i]). */

@@ -38,7 +38,7 @@ static inline int LF(panel_vectors)(ptrdiff_t columns)
 }
 
 /* One tile of a product: rows from `row` on, one panel, depth_count terms of the sums from k = depth_first on.
- * The first terms are added to init, later ones to what is in out; `whole` writes full vectors to out,
+ * Later terms are added to what is in out, and init after the last ones; `whole` writes full vectors to out,
  * else only the columns that exist. */
 typedef struct LF(block) {
     ptrdiff_t panel, depth_first, depth_count;
@@ -57,9 +57,8 @@ LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff
     const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * vectors * LANES;
     const real *init = (const real *)p->init + row * p->init_row + q->panel * p->init_panel;
     real *out = q->out + (row - q->first) * q->out_row;
-    const real *before = q->depth_first ? out : p->init ? init : NULL;
-    const ptrdiff_t before_row = q->depth_first ? q->out_row : p->init_row;
-    const int before_full = full || (q->depth_first && q->whole);
+    const int add_out = q->depth_first || p->accumulate;
+    const int add_init = p->init && q->depth_first + q->depth_count == p->depth;
     vec acc[TILE_ROWS][8];
     LF(multiply)(acc, rows, vectors, a, p->a_row, p->a_step, b, b, q->depth_count);
     LF_UNROLL
@@ -67,9 +66,12 @@ LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff
         LF_UNROLL
         for (int v = 0; v < vectors; v++) {
             const ptrdiff_t j = v * LANES, n = LF_CLAMP(columns - j, LANES);
-            if (before)
-                acc[r][v] = v_add(acc[r][v], before_full ? v_load(before + r * before_row + j)
-                                                         : LF(load_n)(before + r * before_row + j, n));
+            if (add_out)
+                acc[r][v] = v_add(acc[r][v], full || q->whole ? v_load(out + r * q->out_row + j)
+                                                              : LF(load_n)(out + r * q->out_row + j, n));
+            if (add_init)
+                acc[r][v] = v_add(acc[r][v], full ? v_load(init + r * p->init_row + j)
+                                                  : LF(load_n)(init + r * p->init_row + j, n));
             if (full || q->whole)
                 v_store(out + r * q->out_row + j, acc[r][v]);
             else

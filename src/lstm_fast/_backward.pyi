@@ -1,10 +1,20 @@
 from ._checks import Array
-from ._engine import Tape
+from ._engine import Cell, Ragged, Tape
 
+Gradients = dict[str, Array]
+
+def blas_pays(cells: list[Cell], rows: int) -> bool: ...
+def segments(
+    cell: Cell, T: int, B: int, ragged: Ragged | None, reverse: bool, steps: int
+) -> list[tuple[int, int]]: ...
+def in_order(cell: Cell, grads: Gradients) -> list[Array]: ...
 def backward(
-    tape: Tape,
+    tapes: list[Tape],
     dy: Array | None,
     dhn: Array | None,
     dcn: Array | None,
-    use_blas: bool | None = None,
-) -> tuple[Array, Array, Array, dict[str, Array]]: ...
+    *,
+    grads: list[Gradients] | None = None,
+    dw_blas: bool = False,
+    dx_blas: bool = False,
+) -> tuple[Array, Array, Array, list[Gradients]]: ...

@@ -1,10 +1,6 @@
-"""Backward of one layer and direction: the time loop, its threads, and the gradients of the weights.
+"""Backward of chained layers or of two directions: their chunks of time, threads, and memory.
 
-A chunk of time steps at a time, from the last to the first. Within a chunk the steps run one after the
-other and leave the gradients of the pre-activations, dgates; then the products over the whole chunk, which
-do not depend on one another, take them while they are in the cache:
-
-    dx = dgates w_ih    dw_ih += dgates' x    dw_hh += dgates' h(t-1)    db += sum of dgates
+A chunk of time steps at a time, from the last to the first: see `_layer_backward`.
 """
 
 cimport numpy as cnp
@@ -16,331 +12,278 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from ._blas cimport gemm_function
 from ._engine import held_to_one_thread
-from ._engine cimport Buffer, Cell, Tape, add, borrow, copy_rows, give_back, load_gemm, times
-from ._kernels cimport (lf_barrier, lf_barrier_init, lf_barrier_wait, lf_cell_backward, lf_fpenv,
-                        lf_fpenv_enter, lf_fpenv_leave, lf_kernels, lf_product)
-from ._threads cimport Split, plan, share, team_size, used_threads
+from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, borrow, carve, copy_rows, give_back, load_gemm,
+                       rounded, rows_at, times)
+from ._kernels cimport lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set
+from ._layer_backward cimport Job, Scratch, at, panels_of, run_chunk, time_of
+from ._threads cimport Place, Split, place, plan, team_size, used_threads
 
 cnp.import_array()
-
-cdef extern from *:
-    """
-    #undef I /* complex.h's, which NumPy includes */
-    """
 
 # dgates of a chunk stay in the L2 cache between the steps and the products.
 cdef size_t CHUNK_BYTES = 1 << 19
 cdef Py_ssize_t LEAST_CHUNK_ROWS = 512
+# In a pipeline of layers dx goes to the layer below in so many blocks.
+cdef Py_ssize_t PIPELINE_BLOCKS = 8
 cdef double WORK_PER_SIGNAL_CHECK = 4e9
 # Multiply-adds from which BLAS is the faster one for the gradients of the weights.
 cdef double BLAS_WORK = 4e6
 
 
-cdef struct Job:
-    const lf_kernels *k
-    gemm_function gemm             # NULL: own products for the gradients of the weights
-    bint gemm_dx                   # BLAS for dx too
-    lf_barrier barrier
-    bint by_rows, reverse
-    Py_ssize_t T, B, I, H, P       # P: columns of h and y
-    Py_ssize_t padded, panels, chunk
-    const char *x                  # (T, B, I)
-    const char *h0                 # (B, P)
-    const char *h                  # with projection: h before (reverse: after) each time, (T + 1, B, P)
-    const char *gates              # (T, B, 4, padded), by step
-    const char *c                  # (T + 1, B, padded), by step
-    const char *w_ih               # (4H, I), for BLAS
-    const char *columns_ih         # packed in columns: (4H, I), (4H, P), (P, H)
-    const char *columns_hh
-    const char *columns_hr         # NULL without projection
-    const char *dy                 # NULL: zeros
-    Py_ssize_t dy_t, dy_b          # its strides
-    const char *dh_last            # (B, P): gradient of the last step's h, dy included
-    char *dx                       # (T, B, I)
-    char *dh0                      # (B, P)
-    char *dc                       # (B, padded): of c(t) on its way down
-    char *dw_ih
-    char *dw_hh
-    char *db
-    char *dw_hr
-    char *dgates[2]                # (chunk, B, 4H) each, by time; of this chunk and the one after it
-    char *h_chunk                  # (chunk + 1, B, H): h(t-1), or with projection o tanh(c)
-    char *dh_chunk                 # with projection: (chunk, B, P), gradients of y(t)
-    char *packed                   # a right-hand side of the weights' gradients, packed in columns
+cdef struct Stage:
+    # The jobs of a call: layers, each the input of the next, or else directions.
+    Job *jobs
+    int count
+    bint chained
+    int groups
+    Scratch *scratch               # one for each group
 
 
-cdef inline const char *at(const char *p, Py_ssize_t elements, const Job *job) noexcept nogil:
-    return p + elements * <Py_ssize_t>job.k.itemsize
-
-
-cdef Py_ssize_t panels_of(Py_ssize_t columns, const Job *job) noexcept nogil:
-    return (columns + 4 * job.k.lanes - 1) // (4 * job.k.lanes)
-
-
-cdef lf_product product_of(Job *job, Py_ssize_t rows, const char *a, Py_ssize_t depth, const char *b,
-                           Py_ssize_t columns, int part, int parts) noexcept nogil:
-    """a (rows, depth) b for one of `parts` shares of the columns; init and out are the caller's to set."""
-    cdef lf_product p
-    p.rows, p.depth, p.columns = rows, depth, columns
-    p.a, p.a_row, p.a_step = a, depth, 1
-    p.b = b
-    p.init, p.init_row, p.init_panel = NULL, 0, 4 * job.k.lanes
-    p.out, p.out_row, p.out_panel = NULL, columns, 4 * job.k.lanes
-    share(panels_of(columns, job), part, parts, &p.first_panel, &p.last_panel)
-    return p
-
-
-cdef void outer(Job *job, char *dw, Py_ssize_t dw_rows, const char *d, const char *m, Py_ssize_t rows,
-                Py_ssize_t columns, int thread, int threads) noexcept nogil:
-    """dw (dw_rows, columns) += d (rows, dw_rows)' m (rows, columns), each thread some rows of dw.
-
-    A row of dw is summed over `rows` in order, whoever does it: the bits do not depend on the threads.
-    """
-    cdef Py_ssize_t first, last, first_panel, last_panel
-    cdef lf_product p
-    share(dw_rows, thread, threads, &first, &last)
-    if job.gemm != NULL:
-        job.gemm(True, False, <int>(last - first), <int>columns, <int>rows, at(d, first, job), <int>dw_rows,
-                 m, <int>columns, <char *>at(dw, first * columns, job), <int>columns)
-        return
-    share(panels_of(columns, job), thread, threads, &first_panel, &last_panel)
-    job.k.pack_columns(job.packed, m, columns, rows, columns, first_panel, last_panel)
-    lf_barrier_wait(&job.barrier, threads)
-    p.rows, p.depth, p.columns = last - first, rows, columns
-    p.a, p.a_row, p.a_step = at(d, first, job), 1, dw_rows
-    p.b = job.packed
-    p.out = <char *>at(dw, first * columns, job)
-    p.out_row, p.out_panel = columns, 4 * job.k.lanes
-    p.init, p.init_row, p.init_panel = p.out, p.out_row, p.out_panel
-    p.first_panel, p.last_panel = 0, panels_of(columns, job)
-    job.k.product(&p)
-    lf_barrier_wait(&job.barrier, threads)
-
-
-cdef void step_back(Job *job, Py_ssize_t s, const char *later, char *dgates, char *h, char *dh,
-                    Py_ssize_t first_row, Py_ssize_t last_row, int part, int parts,
-                    int meeting) noexcept nogil:
-    """Step s, for some rows and one of `parts` shares of the units.
-
-    `later` is dgates of step s + 1. `dgates` and `h` receive this step's gradients and o tanh(c); with
-    projection, `dh` receives the gradient of y(t).
-    """
-    cdef Py_ssize_t H = job.H, P = job.P, rows = last_row - first_row
-    cdef Py_ssize_t t = job.T - 1 - s if job.reverse else s, at_s = s * job.B + first_row
-    cdef lf_cell_backward step
-    cdef lf_product p
-    p = product_of(job, rows, at(later, first_row * 4 * H, job), 4 * H if s < job.T - 1 else 0,
-                   job.columns_hh, P, part, parts)
-    if s == job.T - 1:
-        p.init, p.init_row = at(job.dh_last, first_row * P, job), P
-    elif job.dy != NULL:
-        p.init, p.init_row = at(job.dy, t * job.dy_t + first_row * job.dy_b, job), job.dy_b
-    if job.columns_hr != NULL:
-        p.out = <char *>at(dh, first_row * P, job)
-        job.k.product(&p)
-        lf_barrier_wait(&job.barrier, meeting)
-        p = product_of(job, rows, <const char *>p.out, P, job.columns_hr, H, part, parts)
-    step.product = p
-    step.gates = at(job.gates, at_s * 4 * job.padded, job)
-    step.c_prev = at(job.c, at_s * job.padded, job)
-    step.c = at(job.c, (at_s + job.B) * job.padded, job)
-    step.dc = <char *>at(job.dc, first_row * job.padded, job)
-    step.dgates = <char *>at(dgates, first_row * 4 * H, job)
-    step.h = <char *>at(h, first_row * H, job)
-    job.k.cell_backward(&step)
-
-
-cdef void add_gradients(Job *job, const char *dgates, const char *h, Py_ssize_t t, Py_ssize_t steps,
-                        int thread, int threads) noexcept nogil:
-    """dx of the times t .. t + steps - 1, and what they add to the gradients of the weights."""
-    cdef Py_ssize_t I = job.I, H = job.H, P = job.P, rows = steps * job.B, first, last
-    cdef const char *x = at(job.x, t * job.B * I, job)
-    cdef char *dx = <char *>at(job.dx, t * job.B * I, job)
-    cdef const char *h_before
-    cdef lf_product p
-    share(rows, thread, threads, &first, &last)
-    if job.gemm_dx:
-        dx = <char *>at(dx, first * I, job)
-        memset(dx, 0, (last - first) * I * job.k.itemsize)
-        job.gemm(False, False, <int>(last - first), <int>I, <int>(4 * H), at(dgates, first * 4 * H, job),
-                 <int>(4 * H), job.w_ih, <int>I, dx, <int>I)
-    else:
-        p = product_of(job, last - first, at(dgates, first * 4 * H, job), 4 * H, job.columns_ih, I, 0, 1)
-        p.out = <char *>at(dx, first * I, job)
-        job.k.product(&p)
-    share(4 * H, thread, threads, &first, &last)
-    job.k.add_rows(<char *>at(job.db, first, job), at(dgates, first, job), 4 * H, rows, last - first)
-    outer(job, job.dw_ih, 4 * H, dgates, x, rows, I, thread, threads)
-    if job.columns_hr == NULL:
-        outer(job, job.dw_hh, 4 * H, dgates, h, rows, H, thread, threads)
-    else:
-        h_before = at(job.h, (t + job.reverse) * job.B * P, job)
-        outer(job, job.dw_hh, 4 * H, dgates, h_before, rows, P, thread, threads)
-        outer(job, job.dw_hr, P, job.dh_chunk, h, rows, H, thread, threads)
-
-
-cdef void work(Job *job, Py_ssize_t first_chunk, Py_ssize_t last_chunk, int thread,
+cdef void work(const Stage *stage, Py_ssize_t first_chunk, Py_ssize_t last_chunk, int thread,
                int threads) noexcept nogil:
-    """One thread's share of some chunks, counted from the last time step."""
+    """One thread's share of some chunks of all jobs, counted from the last time step."""
     cdef lf_fpenv saved = lf_fpenv_enter()
-    cdef Py_ssize_t B = job.B, H = job.H, step_size = B * 4 * H, n, s, low, high, t, slot = 0, ahead
-    cdef Py_ssize_t first_row = 0, last_row = B, row, end_row
-    cdef int part = thread, parts = threads, meeting = threads
-    cdef bint projected = job.columns_hr != NULL
-    cdef char *dgates
-    cdef char *h
-    cdef const char *later
-    cdef lf_product p
-    if job.by_rows:
-        share(B, thread, threads, &first_row, &last_row)
-        part, parts, meeting = 0, 1, 1
-    ahead = -1 if job.reverse else 1  # from the slot of step s to that of step s + 1
+    cdef Place here = place(thread, threads, stage.groups, stage.count)
+    cdef Py_ssize_t j, n
     for n in range(first_chunk, last_chunk):
-        high = job.T - n * job.chunk
-        low = max(0, high - job.chunk)
-        t = job.T - high if job.reverse else low
-        dgates = job.dgates[n & 1]
-        # The slot of step s holds h(s - 1); cell_backward gives h(s), for the slot ahead.
-        h = job.h_chunk if projected or not job.reverse else <char *>at(job.h_chunk, B * H, job)
-        for s in range(high - 1, low - 1, -1):
-            slot = (job.T - 1 - s if job.reverse else s) - t
-            if s + 1 < high or n == 0:
-                later = at(dgates, (slot + ahead if s + 1 < high else slot) * step_size, job)
-            else:
-                later = at(job.dgates[(n - 1) & 1], (job.chunk - 1 if job.reverse else 0) * step_size, job)
-            step_back(job, s, later, <char *>at(dgates, slot * step_size, job),
-                      <char *>at(h, (slot if projected else slot + ahead) * B * H, job),
-                      <char *>at(job.dh_chunk, slot * B * job.P, job), first_row, last_row, part, parts,
-                      meeting)
-            lf_barrier_wait(&job.barrier, meeting)
-        if not projected:
-            share(B, thread, threads, &row, &end_row)
-            if low == 0:
-                memcpy(<char *>at(h, (slot * B + row) * H, job), at(job.h0, row * H, job),
-                       (end_row - row) * H * job.k.itemsize)
-            else:
-                job.k.hidden(<char *>at(h, (slot * B + row) * H, job),
-                             at(job.gates, ((low - 1) * B + row) * 4 * job.padded, job),
-                             at(job.c, (low * B + row) * job.padded, job), end_row - row, H)
-        lf_barrier_wait(&job.barrier, threads)
-        add_gradients(job, dgates, h, t, high - low, thread, threads)
-        lf_barrier_wait(&job.barrier, threads)
-        if low == 0:
-            p = product_of(job, B, at(dgates, slot * step_size, job), 4 * H, job.columns_hh, job.P, thread,
-                           threads)
-            p.out = job.dh0
-            job.k.product(&p)
+        for j in range(here.last_job - 1, here.first_job - 1, -1):  # a layer before the one below
+            if n < stage.jobs[j].chunks:
+                run_chunk(&stage.jobs[j], &stage.scratch[here.group], n, here.part, here.parts)
     lf_fpenv_leave(saved)
 
 
-cdef void run(Job *job, Py_ssize_t first_chunk, Py_ssize_t last_chunk, int threads) noexcept:
+cdef void run(Stage *stage, Py_ssize_t first_chunk, Py_ssize_t last_chunk, int threads) noexcept:
     """Some chunks on `threads` threads, without the GIL."""
+    cdef int j
+    cdef Job *job
     if threads == 1:
         with nogil:
-            work(job, first_chunk, last_chunk, 0, 1)
+            work(stage, first_chunk, last_chunk, 0, 1)
         return
     used_threads()
-    lf_barrier_init(&job.barrier)
+    for j in range(stage.count):
+        job = &stage.jobs[j]
+        lf_barrier_init(&job.barrier)
+        lf_progress_set(&job.done, job.rows.T - job.bounds[min(first_chunk, job.chunks)])
     with nogil, parallel(num_threads=threads):
-        work(job, first_chunk, last_chunk, threadid(), team_size())
+        work(stage, first_chunk, last_chunk, threadid(), team_size())
 
 
-def backward(Tape tape not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, use_blas=None):
-    """Gradients of one layer in one direction.
+cdef void cut_into_chunks(Job *job, Py_ssize_t chunk_rows) noexcept:
+    """Fill `bounds`, of room for T + 1. Depends on the batch alone: the bits of the weights' gradients do on it."""
+    cdef Py_ssize_t s = job.rows.T, rows = 0, running
+    job.chunks = 0
+    job.bounds[0] = s
+    while s > 0:
+        running = rows_at(job.rows, time_of(job, s - 1))
+        if rows > 0 and rows + running > chunk_rows:
+            job.chunks += 1
+            job.bounds[job.chunks] = s
+            rows = 0
+        rows += running
+        s -= 1
+    if rows > 0:
+        job.chunks += 1
+    job.bounds[job.chunks] = 0
 
-    The caller has checked: the gradients have the cell's dtype in native byte order, the shapes fit, `dhn`
+
+cdef Py_ssize_t chunk_rows_of(Cell cell, Py_ssize_t B):
+    return max(LEAST_CHUNK_ROWS, B, <Py_ssize_t>(CHUNK_BYTES // times(4 * cell.hidden_size, cell.k.itemsize)))
+
+
+def blas_pays(list cells not None, Py_ssize_t rows):
+    """Whether BLAS is faster for the gradients of the weights, with so many rows over all times."""
+    cdef Cell cell
+    cdef double work = 0
+    for cell in cells:
+        work += cell.hidden_size * (8.0 * cell.output_size + 8.0 * cell.input_size + 3.0 * cell.proj_size)
+    return work / len(cells) * rows > BLAS_WORK
+
+
+def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint reverse, Py_ssize_t steps):
+    """Cut a sequence into segments that can be differentiated one by one, with the same bits.
+
+    Returns
+    -------
+    list of (int, int)
+        The first time of each segment and the one after its last, in the order of forward. Each has `steps`
+        time steps or a few more, to hold whole chunks of `backward`; the first may have fewer.
+    """
+    cdef Rows rows
+    cdef Job job
+    cdef Buffer bounds = borrow(T + 1, sizeof(Py_ssize_t))
+    cdef Py_ssize_t n, high = T
+    rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
+    if ragged is not None:
+        rows = ragged.rows
+    job.rows, job.reverse, job.bounds = &rows, reverse, <Py_ssize_t *>bounds.data
+    cut_into_chunks(&job, chunk_rows_of(cell, B))
+    found = []
+    for n in range(1, job.chunks + 1):
+        if high - job.bounds[n] >= steps or n == job.chunks:
+            found.append((T - high, T - job.bounds[n]) if reverse else (job.bounds[n], high))
+            high = job.bounds[n]
+    give_back(bounds)
+    return found[::-1] or [(0, 0)]
+
+
+def in_order(Cell cell not None, dict grads):
+    """The gradients of a cell in the order of its parameters; no two share memory."""
+    found = []
+    for name in cell.parameters:
+        if name == "b_hh" and "b_ih" in cell.parameters:
+            found.append(grads["b"].copy())
+        else:
+            found.append(grads["b" if name.startswith("b_") else name])
+    return found
+
+
+def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, *, list grads=None,
+             bint dw_blas=False, bint dx_blas=False):
+    """Gradients of what one call of `forward` computed.
+
+    The caller has checked: the gradients have the cells' dtype in native byte order, the shapes fit, `dhn`
     and `dcn` are C-contiguous, and the last axis of `dy` is. H is `hidden_size`, P the columns of h.
 
     Parameters
     ----------
-    tape : Tape
+    tapes : list of Tape
         From `forward`; not changed.
-    dy : ndarray, shape (T, B, P), or None for zeros
-    dhn, dcn : ndarray, shapes (B, P) and (B, H), or None for zeros
-    use_blas : bool or None
-        BLAS instead of the own products; None: for the gradients of the weights, where it is faster.
+    dy : ndarray, shape of y, or None for zeros
+    dhn, dcn : ndarray, shapes (L, B, P) and (L, B, H), or None for zeros
+    grads : list of dict, optional
+        What this function returned for later time steps, to which the gradients of the weights are added.
+    dw_blas, dx_blas : bool
+        BLAS instead of the own products for the gradients of the weights, and of the input.
 
     Returns
     -------
-    dx : ndarray, shape (T, B, I)
-    dh0, dc0 : ndarray, shapes (B, P) and (B, H)
-    grads : dict
-        By the names of `Cell`'s parameters, those it was made from.
+    dx : ndarray, shape of x
+    dh0, dc0 : ndarray, shapes (L, B, P) and (L, B, H)
+    grads : list of dict
+        For each cell, by the names of its parameters.
     """
-    cdef Job job
-    cdef Cell cell = tape.cell
-    cdef Py_ssize_t T = tape.T, B = tape.B, I = cell.input_size, H = cell.hidden_size, P = cell.output_size
-    cdef Py_ssize_t padded = cell.padded, size = cell.k.itemsize, chunk, chunks, n, end, segment
-    cdef Buffer scratch
+    cdef Stage stage
     cdef Split split
-    cdef bint blas
-    cdef size_t dgates_size, h_size, dh_size, packed_size
-    cdef double step_work = <double>B * 4 * H * P
-    cdef double total_work = T * (2 * step_work + <double>B * H * (8 * I + (3 * P if cell.proj_size else 0)))
-    dtype = tape.x.dtype
-    dh_last = np.zeros((B, P), dtype) if dhn is None else dhn.copy()
-    if T > 0 and dy is not None:
-        add(dh_last, dy[0 if tape.reverse else T - 1])
-    dx, dh0, dc0 = np.empty((T, B, I), dtype), np.empty((B, P), dtype), np.zeros((B, H), dtype)
+    cdef Job *job
+    cdef Tape tape = tapes[0]
+    cdef Cell cell = tape.cell
+    cdef Rows rows = tape.rows
+    cdef Py_ssize_t T = rows.T, B = rows.B, L = len(tapes), H = cell.hidden_size, P = cell.output_size
+    cdef Py_ssize_t padded = cell.padded, size = cell.k.itemsize, n, end, segment, widest = 0, chunk_rows, chunks = 0
+    cdef size_t dgates_size, p_size, packed_size, inner_dx
+    cdef int rows_axis
+    cdef Buffer scratch
+    cdef char *free
+    cdef double step_work = <double>B * 4 * H * P, total_work = 0
+    dtype = cell.w_ih.dtype
+    stage.chained = L == 1 or (<Tape>tapes[1]).x_owner is tape.h
+    dh, dc = np.zeros((L, B, P), dtype), np.zeros((L, B, H), dtype)
+    if dhn is not None:
+        dh[...] = dhn
     if dcn is not None:
-        dc0[:] = dcn
-    dw_ih, dw_hh = np.zeros((4 * H, I), dtype), np.zeros((4 * H, P), dtype)
-    db, dw_hr = np.zeros(4 * H, dtype), np.zeros((cell.proj_size, H), dtype)
-    grads = {"w_ih": dw_ih, "w_hh": dw_hh, "b_ih": db, "b_hh": None, "w_hr": dw_hr}
-    if T == 0 or B == 0:
-        grads["b_hh"] = db.copy()
-        return dx, dh_last, dc0, {name: grads[name] for name in cell.parameters}
+        dc[...] = dcn
+    fresh = grads is None
+    if fresh:
+        grads = [new_gradients((<Tape>tape_).cell) for tape_ in tapes]
+    dxs = [np.empty(np.shape(tape.x_owner), dtype) for _ in range(1 if stage.chained else L)]
+    if rows.total == 0:
+        if fresh:
+            for one in grads:
+                for grad in one.values():
+                    grad[...] = 0
+        dxs[0][...] = 0
+        return dxs[0], dh, dc, grads
 
-    job.k, job.T, job.B, job.I, job.H, job.P = cell.k, T, B, I, H, P
-    job.padded, job.panels, job.reverse = padded, cell.panels, tape.reverse
-    chunk = max(LEAST_CHUNK_ROWS // B, <Py_ssize_t>(CHUNK_BYTES // times(times(B, 4 * H), size)), 1)
-    job.chunk = chunk = min(chunk, T)
-    chunks = (T + chunk - 1) // chunk
-    blas = use_blas or (use_blas is None and total_work > BLAS_WORK)
-    blas = blas and times(times(chunk, B), max(4 * H, I)) < 2**31
-    job.gemm_dx = blas and use_blas is True and cell.kept_ih is not None
-    job.gemm = load_gemm(size) if blas else NULL
-    split = plan(B, panels_of(H, &job), times(4 * H, P) * size, step_work, total_work)
-    job.by_rows = split.by_rows
+    for tape in tapes:
+        cell = tape.cell
+        widest = max(widest, cell.input_size, H)
+        total_work += rows.total * <double>H * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
+    stage.count, chunk_rows = <int>L, min(rows.total, chunk_rows_of(cell, B))
+    split = plan(stage.count, stage.chained, T, B, panels_of(H, cell.k), times(4 * H, P) * size, step_work,
+                 total_work)
+    stage.groups = split.groups
+    dx_blas = dx_blas and times(chunk_rows, max(4 * H, widest)) < 2**31
+    dw_blas = dw_blas and times(chunk_rows, max(4 * H, widest)) < 2**31
 
-    dgates_size, h_size = times(times(chunk, B), 4 * H), times(times(chunk + 1, B), H)
-    dh_size = times(times(chunk, B), P) if cell.proj_size else 0
-    packed_size = 0 if blas else times(times(chunk, B), panels_of(max(I, H), &job) * 4 * cell.k.lanes)
-    scratch = borrow(2 * dgates_size + h_size + dh_size + packed_size + times(B, padded), size)
-    job.packed = scratch.data
-    job.dgates[0] = job.packed + packed_size * size
-    job.dgates[1] = job.dgates[0] + dgates_size * size
-    job.h_chunk = job.dgates[1] + dgates_size * size
-    job.dh_chunk = job.h_chunk + h_size * size
-    job.dc = job.dh_chunk + dh_size * size
-
-    job.x, job.h0 = <char *>cnp.PyArray_DATA(tape.x), <char *>cnp.PyArray_DATA(tape.h0)
-    job.h = <char *>cnp.PyArray_DATA(tape.h) if cell.proj_size else NULL
-    job.gates, job.c = tape.gates.data, tape.c.data
-    job.w_ih = <char *>cnp.PyArray_DATA(cell.kept_ih) if job.gemm_dx else NULL
-    job.columns_ih, job.columns_hh = cell.columns_ih.data, cell.columns_hh.data
-    job.columns_hr = cell.columns_hr.data if cell.proj_size else NULL
-    job.dy, job.dy_t, job.dy_b = NULL, 0, 0
-    if dy is not None:
-        job.dy = <char *>cnp.PyArray_DATA(dy)
-        job.dy_t, job.dy_b = cnp.PyArray_STRIDE(dy, 0) // size, cnp.PyArray_STRIDE(dy, 1) // size
-    job.dh_last = <char *>cnp.PyArray_DATA(dh_last)
-    job.dx, job.dh0 = <char *>cnp.PyArray_DATA(dx), <char *>cnp.PyArray_DATA(dh0)
-    job.dw_ih, job.dw_hh = <char *>cnp.PyArray_DATA(dw_ih), <char *>cnp.PyArray_DATA(dw_hh)
-    job.db, job.dw_hr = <char *>cnp.PyArray_DATA(db), <char *>cnp.PyArray_DATA(dw_hr)
-    copy_rows(job.dc, padded * size, <char *>cnp.PyArray_DATA(dc0), H * size, B, H * size)
+    # One block of scratch. For each group: what a chunk needs. For each job: dc, dgates_after, bounds and, in
+    # all layers but the lowest, dx.
+    dgates_size, p_size = times(times(chunk_rows, 4 * H), size), times(times(chunk_rows, P), size)
+    packed_size = 0 if dw_blas else times(times(chunk_rows, panels_of(widest, cell.k) * 4 * cell.k.lanes), size)
+    inner_dx = times(times(<size_t>rows.total, P), size) if stage.chained else 0
+    scratch = borrow(L * (rounded(sizeof(Job)) + rounded(B * padded * size) + rounded(B * 4 * H * size)
+                          + rounded((T + 1) * sizeof(Py_ssize_t)) + rounded(inner_dx))
+                     + split.groups * (rounded(sizeof(Scratch)) + rounded(dgates_size) + 2 * rounded(p_size)
+                                       + rounded(chunk_rows * H * size) + rounded(packed_size)), 1)
+    free = scratch.data
+    stage.jobs = <Job *>carve(&free, L * sizeof(Job))
+    stage.scratch = <Scratch *>carve(&free, split.groups * sizeof(Scratch))
+    for n in range(split.groups):
+        stage.scratch[n].dgates = carve(&free, dgates_size)
+        stage.scratch[n].h_before = carve(&free, p_size if tape.ragged is not None else 0)
+        stage.scratch[n].dy = carve(&free, p_size if cell.proj_size else 0)
+        stage.scratch[n].hidden = carve(&free, chunk_rows * H * size if cell.proj_size else 0)
+        stage.scratch[n].packed = carve(&free, packed_size)
+    for n in range(L - 1, -1, -1):
+        tape, job = tapes[n], &stage.jobs[n]
+        cell = tape.cell
+        memset(job, 0, sizeof(Job))
+        job.k, job.rows, job.reverse = cell.k, &rows, tape.reverse
+        job.I, job.H, job.P, job.padded = cell.input_size, H, P, padded
+        job.gemm = load_gemm(size) if dw_blas or dx_blas else NULL
+        job.gemm_dx = dx_blas and cell.kept_ih is not None
+        job.by_rows, job.chained, job.block = split.by_rows, stage.chained and L > 1, T
+        if job.chained and stage.groups > 1:
+            job.block = max(1, T // PIPELINE_BLOCKS)
+            job.above = &stage.jobs[n + 1].done if n < L - 1 else NULL
+        job.x, job.h, job.gates, job.c = tape.x, tape.h.data, tape.gates.data, tape.c.data
+        job.w_ih = data_of(cell.kept_ih) if job.gemm_dx else NULL
+        job.columns_ih, job.columns_hh = cell.columns_ih.data, cell.columns_hh.data
+        job.columns_hr = cell.columns_hr.data if cell.proj_size else NULL
+        if stage.chained and n < L - 1:
+            job.dy, job.dy_t, job.dy_b = stage.jobs[n + 1].dx, B * P, P
+        elif dy is not None:
+            rows_axis = cnp.PyArray_NDIM(dy) - 2
+            job.dy = at(<char *>cnp.PyArray_DATA(dy), 0 if stage.chained else n * P, job)
+            job.dy_t, job.dy_b = cnp.PyArray_STRIDE(dy, 0) // size, cnp.PyArray_STRIDE(dy, rows_axis) // size
+        job.dh = <char *>at(<char *>cnp.PyArray_DATA(dh), n * B * P, job)
+        job.dw_ih, job.dw_hh = data_of(grads[n]["w_ih"]), data_of(grads[n]["w_hh"])
+        job.dw_hr = data_of(grads[n]["w_hr"]) if cell.proj_size else NULL
+        job.db, job.accumulate = data_of(grads[n]["b"]), not fresh
+        job.dc, job.dgates_after = carve(&free, B * padded * size), carve(&free, B * 4 * H * size)
+        job.bounds = <Py_ssize_t *>carve(&free, (T + 1) * sizeof(Py_ssize_t))
+        job.dx = carve(&free, inner_dx) if stage.chained and n > 0 else data_of(dxs[0 if stage.chained else n])
+        copy_rows(job.dc, padded * size, at(<char *>cnp.PyArray_DATA(dc), n * B * H, job), H * size, B, H * size)
+        cut_into_chunks(job, chunk_rows)
+        chunks = max(chunks, job.chunks)
 
     segment = <Py_ssize_t>min(<double>chunks, 1 + WORK_PER_SIGNAL_CHECK * split.threads * chunks / total_work)
     n = 0
-    with held_to_one_thread() if blas else nullcontext():
+    with held_to_one_thread() if dw_blas or dx_blas else nullcontext():
         while n < chunks:
             end = min(n + segment, chunks)
-            run(&job, n, end, split.threads)
+            run(&stage, n, end, split.threads)
             n = end
             PyErr_CheckSignals()
-    copy_rows(<char *>cnp.PyArray_DATA(dc0), H * size, job.dc, padded * size, B, H * size)
+    for n in range(L):
+        job = &stage.jobs[n]
+        copy_rows(<char *>at(<char *>cnp.PyArray_DATA(dc), n * B * H, job), H * size, job.dc, padded * size, B, H * size)
     give_back(scratch)
-    grads["b_hh"] = db.copy()
-    return dx, dh0, dc0, {name: grads[name] for name in cell.parameters}
+    for dx in dxs[1:]:
+        add(dxs[0], dx)
+    return dxs[0], dh, dc, grads
+
+
+cdef char *data_of(cnp.ndarray a) noexcept:
+    return <char *>cnp.PyArray_DATA(a)
+
+
+cdef dict new_gradients(Cell cell):
+    """Arrays for the gradients of a cell's weights: "b" for both biases."""
+    H, P, dtype = cell.hidden_size, cell.output_size, cell.w_ih.dtype
+    grads = {"w_ih": np.empty((4 * H, cell.input_size), dtype), "w_hh": np.empty((4 * H, P), dtype),
+             "b": np.zeros(4 * H, dtype)}
+    if cell.proj_size:
+        grads["w_hr"] = np.empty((P, H), dtype)
+    return grads

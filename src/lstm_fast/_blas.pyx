@@ -13,19 +13,19 @@ from threadpoolctl import ThreadpoolController
 from ._blas cimport gemm_function
 
 
-# BLAS is column-major: it sees the transposes of our matrices, and c' += op(b)' op(a)'.
+# BLAS is column-major: it sees the transposes of our matrices, and c' = op(b)' op(a)'.
 cdef void _gemm_f32(bint a_transposed, bint b_transposed, int m, int n, int k, const void *a, int a_row,
-                    const void *b, int b_row, void *c, int c_row) noexcept nogil:
-    cdef float one = 1.0
+                    const void *b, int b_row, void *c, int c_row, bint accumulate) noexcept nogil:
+    cdef float one = 1.0, beta = accumulate
     sgemm(b"T" if b_transposed else b"N", b"T" if a_transposed else b"N", &n, &m, &k, &one,
-          <float *>b, &b_row, <float *>a, &a_row, &one, <float *>c, &c_row)
+          <float *>b, &b_row, <float *>a, &a_row, &beta, <float *>c, &c_row)
 
 
 cdef void _gemm_f64(bint a_transposed, bint b_transposed, int m, int n, int k, const void *a, int a_row,
-                    const void *b, int b_row, void *c, int c_row) noexcept nogil:
-    cdef double one = 1.0
+                    const void *b, int b_row, void *c, int c_row, bint accumulate) noexcept nogil:
+    cdef double one = 1.0, beta = accumulate
     dgemm(b"T" if b_transposed else b"N", b"T" if a_transposed else b"N", &n, &m, &k, &one,
-          <double *>b, &b_row, <double *>a, &a_row, &one, <double *>c, &c_row)
+          <double *>b, &b_row, <double *>a, &a_row, &beta, <double *>c, &c_row)
 
 
 # By itemsize: capsules that hold a gemm_function.

@@ -111,6 +111,46 @@ def shaped(
     return np.ascontiguousarray(array)
 
 
+def output(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Return an array that a result of exactly this dtype and shape can be written to."""
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:
+        got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {got}")
+    unmasked(name, value)
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
+    if not value.flags.writeable:
+        raise ValueError(f"{name}: is read-only")
+    return value
+
+
+def lengths(name: str, value: Any, T: int, B: int) -> npt.NDArray[np.intp]:
+    """Return the lengths, from 0 to T, of B sequences."""
+    unmasked(name, value)
+    if not isinstance(value, (np.ndarray, list, tuple)):
+        raise TypeError(f"{name}: expected an array of integers, got {type(value).__name__}")
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: expected shape (B,) = {(B,)}, got {value!r}") from error
+    if array.size == 0:
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got {array.dtype}")
+    if array.shape != (B,):
+        raise ValueError(f"{name}: expected shape (B,) = {(B,)}, got {array.shape}")
+    if B and (array.min() < 0 or array.max() > T):
+        raise ValueError(f"{name}: expected 0 to T = {T}, got {array.min()} to {array.max()}")
+    return array.astype(np.intp)
+
+
+def padding(value: Any) -> Literal["zero", "hold"]:
+    """Return what comes after the end of a row."""
+    if value not in ("zero", "hold"):
+        raise ValueError(f"padding: expected zero or hold, got {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
 def pair(name: str, value: Any) -> tuple[Any, Any]:
     """Return the two items of a state (h, c) or of its gradient; (None, None) for None."""
     if value is None:

@@ -1,3 +1,5 @@
+cimport numpy as cnp
+
 from ._blas cimport gemm_function
 from ._kernels cimport lf_kernels
 
@@ -11,9 +13,20 @@ cdef Buffer new_buffer(size_t elements, size_t itemsize)
 cdef Buffer borrow(size_t elements, size_t itemsize)
 cdef void give_back(Buffer buffer)
 cdef size_t times(size_t a, size_t b) except? 0
+
+cdef inline size_t rounded(size_t size) noexcept nogil:
+    """A size in bytes, rounded up to whole cache lines."""
+    return (size + 63) // 64 * 64
+
+cdef inline char *carve(char **free, size_t size) noexcept nogil:
+    """`size` bytes, `rounded`, off the front of the free memory."""
+    cdef char *piece = free[0]
+    free[0] += rounded(size)
+    return piece
+
 cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t row, Py_ssize_t rows,
                     Py_ssize_t columns) noexcept nogil
-cdef void add(a, b) except *
+cpdef void add(a, b) except *
 cdef gemm_function load_gemm(size_t itemsize) except NULL
 
 
@@ -32,16 +45,42 @@ cdef class Cell:
     cdef bint prepared
     cdef Buffer pack_gates(self, w, Py_ssize_t depth)
     cdef Buffer pack_columns(self, m)
-    cdef void prepare_backward(self, bint blas) except *
+    cpdef void prepare_backward(self, bint blas) except *
+
+
+cdef struct Rows:
+    # The rows of a batch, of which those at time t run that have more than t steps; the others come after.
+    Py_ssize_t T, B, total
+    const Py_ssize_t *counts   # NULL: every row has T steps
+    const Py_ssize_t *offsets
+    const Py_ssize_t *lengths
+
+cdef inline Py_ssize_t rows_at(const Rows *rows, Py_ssize_t t) noexcept nogil:
+    """Rows that run at time t, 0 <= t < T."""
+    return rows.B if rows.counts == NULL else rows.counts[t]
+
+cdef inline Py_ssize_t rows_before(const Rows *rows, Py_ssize_t t) noexcept nogil:
+    """Rows of all times before t, 0 <= t <= T: where those of time t begin."""
+    return t * rows.B if rows.offsets == NULL else rows.offsets[t]
+
+cdef void share_rows(const Rows *rows, int part, int parts, Py_ssize_t *first, Py_ssize_t *last) noexcept nogil
+
+
+cdef class Ragged:
+    cdef Rows rows
+    cdef readonly object lengths, counts, offsets
+
+cdef Rows rows_of(cnp.ndarray x, Ragged ragged)
 
 
 cdef class Tape:
-    """What `forward` keeps for `backward` of one layer and direction. Step s is the s-th computed."""
+    """What `forward` keeps for `backward` of one layer and direction. N: rows of all times together."""
     cdef Cell cell
-    cdef readonly Py_ssize_t T, B
+    cdef Rows rows
+    cdef Ragged ragged
     cdef bint reverse
-    cdef object x       # (T, B, I), C order
-    cdef object h0      # (B, output size)
-    cdef Buffer gates   # (T, B, 4, padded): i, f, g, o of step s
-    cdef Buffer c       # (T + 1, B, padded): c before step s
-    cdef object h       # with projection: (T + 1, B, P), h before (reverse: after) time t
+    cdef object x_owner
+    cdef const char *x  # (N, I)
+    cdef Buffer gates   # (N, 4, padded): i, f, g, o
+    cdef Buffer c       # (B + N, padded): c0, then c of each time
+    cdef Buffer h       # (B + N, P): h0, then h of each time; reverse: (N + B, P), h0 after them

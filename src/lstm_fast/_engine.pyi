@@ -1,4 +1,9 @@
+import numpy as np
+import numpy.typing as npt
+
 from ._checks import Array
+
+Indices = npt.NDArray[np.intp]
 
 class Cell:
     parameters: tuple[str, ...]
@@ -13,9 +18,18 @@ class Cell:
         b_hh: Array | None = None,
         w_hr: Array | None = None,
     ) -> None: ...
+    def prepare_backward(self, blas: bool) -> None: ...
     @property
     def isa(self) -> str: ...
 
+class Ragged:
+    lengths: Indices
+    counts: Indices
+    offsets: Indices
+    def __init__(self, lengths: Indices) -> None: ...
+
+def add(a: Array, b: Array) -> None: ...
+
 class Tape:
-    T: int
-    B: int
+    @property
+    def nbytes(self) -> int: ...

@@ -1,4 +1,4 @@
-"""What forward and backward share: memory, the packed weights of a layer, the tape between the two."""
+"""What forward and backward share: memory, the rows of a batch, the packed weights of a layer, the tape."""
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -10,6 +10,7 @@ import numpy as np
 from ._blas cimport gemm_function
 from ._dispatch cimport kernels
 from ._kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
+from ._threads cimport share
 
 cnp.import_array()
 
@@ -81,7 +82,7 @@ cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t 
             memset(to + n * to_row + columns, 0, to_row - columns)
 
 
-cdef void add(a, b) except *:
+cpdef void add(a, b) except *:
     """a += b, in the default floating-point environment, as the kernels."""
     cdef lf_fpenv saved = lf_fpenv_enter()
     try:
@@ -158,7 +159,7 @@ cdef class Cell:
         self.k.pack_columns(packed.data, cnp.PyArray_DATA(m), columns, depth, columns, 0, panels)
         return packed
 
-    cdef void prepare_backward(self, bint blas) except *:
+    cpdef void prepare_backward(self, bint blas) except *:
         """Pack what backward needs, so that its gradients belong to the weights forward used."""
         if blas and self.kept_ih is None:
             self.kept_ih = self.w_ih.copy()
@@ -171,5 +172,66 @@ cdef class Cell:
         self.prepared = True
 
 
+cdef class Ragged:
+    """The rows of a batch whose sequences have different lengths, longest first.
+
+    Arrays of such a batch have no padding: the rows of time 0 come first, then those of time 1 that still
+    run, and so on, (N, columns) in all. Times end with the longest sequence.
+
+    Parameters
+    ----------
+    lengths : ndarray of intp, shape (B,)
+        Not increasing, not negative.
+
+    Attributes
+    ----------
+    lengths : ndarray of intp, shape (B,)
+    counts : ndarray of intp, shape (T + 1,)
+        Rows that run at each time; 0 at T.
+    offsets : ndarray of intp, shape (T + 1,)
+        Rows of all earlier times.
+    """
+
+    def __init__(self, lengths):
+        self.lengths = np.array(lengths, np.intp)
+        cdef Py_ssize_t T = self.lengths[0] if len(lengths) else 0
+        self.counts = len(lengths) - np.searchsorted(self.lengths[::-1], np.arange(T + 1), side="right")
+        self.offsets = np.concatenate(([0], np.cumsum(self.counts[:T], dtype=np.intp)))
+        self.rows.T, self.rows.B, self.rows.total = T, len(lengths), self.offsets[T]
+        self.rows.counts = <Py_ssize_t *>cnp.PyArray_DATA(self.counts)
+        self.rows.offsets = <Py_ssize_t *>cnp.PyArray_DATA(self.offsets)
+        self.rows.lengths = <Py_ssize_t *>cnp.PyArray_DATA(self.lengths)
+
+
+cdef Rows rows_of(cnp.ndarray x, Ragged ragged):
+    """The rows of an input, (T, B, I), or (N, I) of a ragged batch."""
+    cdef Rows rows
+    if ragged is not None:
+        return ragged.rows
+    rows.T, rows.B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    rows.total = rows.T * rows.B
+    rows.counts = rows.offsets = rows.lengths = NULL
+    return rows
+
+
+cdef void share_rows(const Rows *rows, int part, int parts, Py_ssize_t *first, Py_ssize_t *last) noexcept nogil:
+    """Part `part` of `parts` of the rows of a batch, about as many steps in each."""
+    cdef Py_ssize_t row, steps = 0
+    share(rows.B, part, parts, first, last)
+    if rows.lengths == NULL:
+        return
+    first[0] = last[0] = rows.B
+    for row in range(rows.B):
+        if first[0] == rows.B and steps >= rows.total * part // parts:
+            first[0] = row
+        if part < parts - 1 and steps >= rows.total * (part + 1) // parts:
+            last[0] = row
+            return
+        steps += rows.lengths[row]
+
+
 cdef class Tape:
-    pass
+    @property
+    def nbytes(self):
+        """Bytes of memory that it holds: of its own buffers, not of the input."""
+        return self.gates.size + self.c.size + self.h.size

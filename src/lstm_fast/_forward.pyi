@@ -1,15 +1,18 @@
 from ._checks import Array
-from ._engine import Cell, Tape
+from ._engine import Cell, Ragged, Tape
 
 def forward(
-    cell: Cell,
+    cells: list[Cell],
     x: Array,
     h0: Array | None,
     c0: Array | None,
-    y: Array,
+    y: Array | None,
     hn: Array,
     cn: Array,
+    *,
+    directions: int = 1,
     reverse: bool = False,
+    ragged: Ragged | None = None,
     training: bool = False,
     blas: bool = False,
-) -> Tape | None: ...
+) -> list[Tape]: ...

@@ -1,195 +1,155 @@
-"""Forward of one layer and direction: the time loop, its threads, and the input projection."""
+"""Forward of chained layers or of two directions: the time loop, its threads, and the input projection."""
 
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from contextlib import nullcontext
 
-import numpy as np
-
-from ._blas cimport gemm_function
 from ._engine import held_to_one_thread
-from ._engine cimport Buffer, Cell, Tape, borrow, copy_rows, give_back, load_gemm, new_buffer, times
-from ._kernels cimport (lf_barrier, lf_barrier_init, lf_barrier_wait, lf_cell_forward, lf_fpenv,
-                        lf_fpenv_enter, lf_fpenv_leave, lf_kernels, lf_product)
-from ._threads cimport Split, plan, share, team_size, used_threads
+from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, borrow, carve, copy_rows, give_back, load_gemm,
+                       new_buffer, rounded, rows_at, rows_before, rows_of, times)
+from ._kernels cimport (lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set,
+                        lf_progress_wait)
+from ._layer_forward cimport Job, at, c_row, run_chunk, y_at
+from ._threads cimport Place, Split, place, plan, share, team_size, used_threads
 
 cnp.import_array()
 
-cdef extern from *:
-    """
-    #undef I /* complex.h's, which NumPy includes */
-    """
-
 # The projected input of a chunk of time steps stays in the L2 cache between projection and use.
 cdef size_t CHUNK_BYTES = 1 << 20
+# In a pipeline of layers a call has so many chunks, unless they got fewer rows than a tile or two.
+cdef Py_ssize_t PIPELINE_CHUNKS = 8
+cdef Py_ssize_t LEAST_CHUNK_ROWS = 12
 # Multiply-adds of one thread between two looks at signals: 0.1 to 0.3 s.
 cdef double WORK_PER_SIGNAL_CHECK = 4e9
 
 
-cdef struct Job:
-    const lf_kernels *k
-    gemm_function gemm        # NULL: own product
-    lf_barrier barrier
-    bint by_rows, reverse
-    Py_ssize_t T, B, I, H, P  # P: columns of h and y
-    Py_ssize_t panels         # of units
-    Py_ssize_t chunk          # time steps whose input is projected at once
-    const char *x
-    const char *h0            # (B, P)
-    const char *w_ih          # own product: packed in gates; BLAS: (4H, I)
-    const char *bias          # own product: packed in gates; BLAS: (4H,)
-    const char *w_hr          # packed in columns, or NULL
-    char *projected           # input of a chunk: see lf_cell_forward.x
-    char *unprojected_h       # with w_hr: (B, H)
-    char *y
-    Py_ssize_t y_t, y_b       # strides of y
-    lf_cell_forward step      # what is the same in every step
-    Py_ssize_t c_step         # from one step's c to the next: 0 in inference
-    Py_ssize_t gates_step
+cdef struct Stage:
+    # The jobs of a call: layers, each the input of the next, or else directions.
+    Job *jobs
+    int count
+    bint chained
+    int groups
+    Py_ssize_t chunk_rows     # rows whose input is projected at once
+    char *projected           # their projected input, one for each group
+    size_t projected_size     # in bytes
 
 
-cdef inline const char *at(const char *p, Py_ssize_t elements, const Job *job) noexcept nogil:
-    return p + elements * <Py_ssize_t>job.k.itemsize
-
-
-cdef void project(Job *job, Py_ssize_t t, Py_ssize_t steps, Py_ssize_t first_row, Py_ssize_t last_row,
-                  Py_ssize_t first_panel, Py_ssize_t last_panel) noexcept nogil:
-    """x w_ih' + bias of the times t .. t + steps - 1 into the chunk's buffer, for some rows and panels."""
-    cdef Py_ssize_t panel = 4 * job.k.lanes, n, rows = last_row - first_row
-    cdef lf_product p
-    p.rows = rows
-    p.depth = job.I
-    p.columns = panel * job.panels
-    p.a_row, p.a_step = job.I, 1
-    p.b = job.w_ih
-    p.init, p.init_row, p.init_panel = job.bias, 0, panel
-    p.out_row, p.out_panel = panel, panel * job.chunk * job.B
-    p.first_panel, p.last_panel = first_panel, last_panel
-    if rows == job.B:  # the rows of all these times are adjacent: one product
-        p.rows, steps = rows * steps, 1
-    for n in range(steps):
-        p.a = at(job.x, ((t + n) * job.B + first_row) * job.I, job)
-        p.out = <char *>at(job.projected, (n * job.B + first_row) * panel, job)
-        job.k.product(&p)
-
-
-cdef void project_blas(Job *job, Py_ssize_t t, Py_ssize_t steps, Py_ssize_t first_panel,
-                       Py_ssize_t last_panel) noexcept nogil:
-    """The same through BLAS, into rows (i, f, g, o) of 4H, for all rows."""
-    cdef Py_ssize_t H = job.H, rows = steps * job.B, row, gate, gates = 4, column
-    cdef Py_ssize_t first = first_panel * job.k.lanes, units = min(H, last_panel * job.k.lanes) - first
-    if units == H:
-        units, gates = 4 * H, 1
-    for gate in range(gates):
-        column = gate * H + first
-        for row in range(rows):
-            memcpy(<char *>at(job.projected, row * 4 * H + column, job), at(job.bias, column, job),
-                   units * job.k.itemsize)
-        job.gemm(False, True, <int>rows, <int>units, <int>job.I, at(job.x, t * job.B * job.I, job),
-                 <int>job.I, at(job.w_ih, column * job.I, job), <int>job.I,
-                 <char *>at(job.projected, column, job), <int>(4 * H))
-
-
-cdef void project_hidden(Job *job, char *y, Py_ssize_t first_row, Py_ssize_t last_row, int part,
-                         int parts) noexcept nogil:
-    """y(t) = (o tanh(c)) w_hr' for some rows; one of `parts` shares of the columns."""
-    cdef lf_product p
-    cdef Py_ssize_t panel = 4 * job.k.lanes
-    p.rows = last_row - first_row
-    p.depth = job.H
-    p.columns = job.P
-    p.a = at(job.unprojected_h, first_row * job.H, job)
-    p.a_row, p.a_step = job.H, 1
-    p.b = job.w_hr
-    p.init = NULL
-    p.out = <char *>at(y, first_row * job.y_b, job)
-    p.out_row, p.out_panel = job.y_b, panel
-    share((job.P + panel - 1) // panel, part, parts, &p.first_panel, &p.last_panel)
-    job.k.product(&p)
-
-
-cdef void work(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, int thread, int threads) noexcept nogil:
-    """One thread's share of some time steps: its own rows of all units, or its own units of all rows."""
-    cdef lf_fpenv saved = lf_fpenv_enter()
-    cdef lf_cell_forward step = job.step
-    cdef Py_ssize_t first_row = 0, last_row = job.B, s, t, chunk_end, chunk_t, c_at, h_row
-    cdef const char *h
-    cdef char *y
-    cdef int part = thread, parts = threads, meeting = threads
-    if job.by_rows:
-        share(job.B, thread, threads, &first_row, &last_row)
-        part, parts, meeting = 0, 1, 1
-    share(job.panels, part, parts, &step.first_panel, &step.last_panel)
-    step.rows = last_row - first_row
-    s = first_step
+cdef Py_ssize_t chunk_end(const Stage *stage, const Job *job, Py_ssize_t first_step,
+                          Py_ssize_t last_step) noexcept nogil:
+    """The step after a chunk that begins with `first_step`."""
+    cdef Py_ssize_t T = job.rows.T, s = first_step, rows = 0
+    if job.rows.counts == NULL:
+        return min(last_step, first_step + max(1, stage.chunk_rows // job.rows.B))
     while s < last_step:
-        chunk_end = min(s + job.chunk, last_step)
-        chunk_t = job.T - chunk_end if job.reverse else s
-        if job.gemm != NULL:
-            project_blas(job, chunk_t, chunk_end - s, step.first_panel, step.last_panel)
-        else:
-            project(job, chunk_t, chunk_end - s, first_row, last_row, step.first_panel, step.last_panel)
-        while s < chunk_end:
-            t = job.T - 1 - s if job.reverse else s
-            h, h_row = job.h0, job.P
-            if s > 0:
-                h, h_row = at(job.y, (t + 1 if job.reverse else t - 1) * job.y_t, job), job.y_b
-            step.h, step.h_row = at(h, first_row * h_row, job), h_row
-            step.x = at(job.projected, ((t - chunk_t) * job.B + first_row) * step.x_row, job)
-            c_at = s * job.c_step + first_row * step.c_row
-            step.c_prev = at(<const char *>job.step.c, c_at, job)
-            step.c = <char *>at(<const char *>job.step.c, c_at + job.c_step, job)
-            if job.step.gates != NULL:
-                step.gates = <char *>at(<const char *>job.step.gates,
-                                        s * job.gates_step + first_row * 4 * step.c_row, job)
-            y = <char *>at(job.y, t * job.y_t, job)
-            if job.w_hr == NULL:
-                step.y = <char *>at(y, first_row * job.y_b, job)
-            else:
-                step.y = <char *>at(job.unprojected_h, first_row * job.H, job)
-            job.k.cell_forward(&step)
-            if job.w_hr != NULL:
-                lf_barrier_wait(&job.barrier, meeting)
-                project_hidden(job, y, first_row, last_row, part, parts)
-            lf_barrier_wait(&job.barrier, meeting)
-            s += 1
+        rows += rows_at(job.rows, T - 1 - s if job.reverse else s)
+        if rows > stage.chunk_rows and s > first_step:
+            break
+        s += 1
+    return s
+
+
+cdef void run_chain(const Stage *stage, Py_ssize_t first_job, Py_ssize_t last_job, Py_ssize_t first_step,
+                    Py_ssize_t last_step, Place here) noexcept nogil:
+    """One thread's share of some layers, which go through time together, a chunk after the other."""
+    cdef char *projected = stage.projected + here.group * stage.projected_size
+    cdef Py_ssize_t s = first_step, end, j
+    cdef bint pipelined = stage.chained and stage.groups > 1
+    while s < last_step:
+        end = chunk_end(stage, &stage.jobs[first_job], s, last_step)
+        for j in range(first_job, last_job):
+            if pipelined and j > 0:
+                lf_progress_wait(&stage.jobs[j - 1].done, end)
+            run_chunk(&stage.jobs[j], s, end, projected, here.part, here.parts)
+            if pipelined and here.part == 0:
+                lf_progress_set(&stage.jobs[j].done, end)
+        s = end
+
+
+cdef void work(const Stage *stage, Py_ssize_t first_step, Py_ssize_t last_step, int thread,
+               int threads) noexcept nogil:
+    """One thread's share of some time steps of all jobs."""
+    cdef lf_fpenv saved = lf_fpenv_enter()
+    cdef Place here = place(thread, threads, stage.groups, stage.count)
+    cdef Py_ssize_t j
+    if stage.chained:
+        run_chain(stage, here.first_job, here.last_job, first_step, last_step, here)
+    else:
+        for j in range(here.first_job, here.last_job):
+            run_chain(stage, j, j + 1, first_step, last_step, here)
     lf_fpenv_leave(saved)
 
 
-cdef void run(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, int threads) noexcept:
+cdef void run(Stage *stage, Py_ssize_t first_step, Py_ssize_t last_step, int threads) noexcept:
     """Some time steps on `threads` threads, without the GIL."""
+    cdef int j
     if threads == 1:
         with nogil:
-            work(job, first_step, last_step, 0, 1)
+            work(stage, first_step, last_step, 0, 1)
         return
     used_threads()
-    lf_barrier_init(&job.barrier)
+    for j in range(stage.count):
+        lf_barrier_init(&stage.jobs[j].barrier)
+        lf_progress_set(&stage.jobs[j].done, first_step)
     with nogil, parallel(num_threads=threads):
-        work(job, first_step, last_step, threadid(), team_size())
+        work(stage, first_step, last_step, threadid(), team_size())
 
 
-def forward(Cell cell not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
-            cnp.ndarray hn, cnp.ndarray cn, bint reverse=False, bint training=False, bint blas=False):
-    """Run one layer in one direction.
+cdef void set_up(Job *job, Cell cell, const Rows *rows, bint reverse, bint blas, Py_ssize_t chunk_rows) except *:
+    """What follows from the weights; x, y, h0, c and gates are the caller's to set."""
+    memset(job, 0, sizeof(Job))
+    job.k, job.rows, job.reverse, job.chunk_rows = cell.k, rows, reverse, chunk_rows
+    job.I, job.H, job.P, job.panels = cell.input_size, cell.hidden_size, cell.output_size, cell.panels
+    job.gemm = load_gemm(cell.k.itemsize) if blas else NULL
+    job.w_ih = <char *>cnp.PyArray_DATA(cell.w_ih if cell.kept_ih is None else cell.kept_ih) if blas else cell.gates_ih.data
+    job.bias = <char *>cnp.PyArray_DATA(cell.bias_sum) if blas else cell.bias.data
+    job.w_hr = cell.project_hr.data if cell.proj_size else NULL
+    job.step.depth, job.step.hidden_size, job.step.w = job.P, job.H, cell.gates_hh.data
+    job.step.c_row = cell.padded
+    if blas:
+        job.step.x_row, job.step.x_panel, job.step.x_gate = 4 * job.H, cell.k.lanes, job.H
+    else:
+        job.step.x_row = 4 * cell.k.lanes
+        job.step.x_panel, job.step.x_gate = job.step.x_row * chunk_rows, cell.k.lanes
 
-    The caller has checked: every array has the cell's dtype in native byte order, the shapes fit, `x`,
+
+cdef Tape new_tape(Cell cell, Ragged ragged, const Job *job):
+    """A tape whose buffers have room for all rows."""
+    cdef Tape tape = Tape.__new__(Tape)
+    cdef size_t rows = <size_t>job.rows.total, all_rows = rows + <size_t>job.rows.B
+    tape.cell, tape.ragged, tape.rows, tape.reverse = cell, ragged, job.rows[0], job.reverse
+    tape.gates = new_buffer(times(times(rows, 4), cell.padded), cell.k.itemsize)
+    tape.c = new_buffer(times(all_rows, cell.padded), cell.k.itemsize)
+    tape.h = new_buffer(times(all_rows, cell.output_size), cell.k.itemsize)
+    return tape
+
+
+def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
+            cnp.ndarray hn, cnp.ndarray cn, *, int directions=1, bint reverse=False, Ragged ragged=None,
+            bint training=False, bint blas=False):
+    """Run chained layers of one direction, or one layer in two.
+
+    The caller has checked: every array has the cells' dtype in native byte order, the shapes fit, `x`,
     `h0`, `c0`, `hn` and `cn` are C-contiguous, and the last axis of `y` is. H is `hidden_size`, P the
-    columns of h.
+    columns of h, the same in all L cells.
 
     Parameters
     ----------
-    cell : Cell
-    x : ndarray, shape (T, B, I)
-    h0, c0 : ndarray, shapes (B, P) and (B, H); None for zeros
-    y : ndarray, shape (T, B, P)
-        Written, in input order.
-    hn, cn : ndarray, shapes (B, P) and (B, H)
-        Written: the state after the last step (reverse: after t = 0). `hn` may be `h0`, `cn` may be `c0`.
+    cells : list of Cell
+        With ``directions=1``, layers from the lowest; with 2, forward and reverse of one layer.
+    x : ndarray, shape (T, B, I), or (N, I) of a ragged batch
+    h0, c0 : ndarray, shapes (L, B, P) and (L, B, H); None for zeros
+    y : ndarray, shape (T, B, directions P) or (N, directions P)
+        Written, in input order. None in training: not wanted.
+    hn, cn : ndarray, shapes (L, B, P) and (L, B, H)
+        Written: the state after the last step. `hn` may be `h0`, `cn` may be `c0`.
+    directions : int
     reverse : bool
-        From t = T - 1 down to 0.
+        From the last time down to 0; with two directions, the second does so anyway.
+    ragged : Ragged, optional
+        The rows of a batch of different lengths.
     training : bool
         Keep what `backward` needs.
     blas : bool
@@ -197,90 +157,124 @@ def forward(Cell cell not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, c
 
     Returns
     -------
-    Tape or None
-        None unless training. It keeps a reference to `x`: the caller must not write to it.
+    list of Tape
+        One for each cell, or none unless training. They keep a reference to `x`: the caller must not
+        write to it.
     """
-    cdef Job job
-    cdef Py_ssize_t T = cnp.PyArray_DIM(x, 0), B = cnp.PyArray_DIM(x, 1), s, end, segment
-    cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size, padded = cell.padded
-    cdef Py_ssize_t size = cell.k.itemsize
-    cdef Buffer scratch, c_buffer, gates_buffer = None
-    cdef Tape tape = None
+    cdef Stage stage
     cdef Split split
-    # A copy: hn may be h0, and gets its new value before the tape is made.
-    initial_h = None if not training else np.zeros((B, P), x.dtype) if h0 is None else h0.copy()
-    cdef size_t weights, projected_size, c_size, row_size = times(B, padded)
-    cdef double step_work = <double>B * 4 * H * P
-    cdef Py_ssize_t other_columns = 4 * cell.input_size + cell.proj_size
-    cdef double total_work = T * (step_work + <double>B * H * other_columns)
+    cdef Job *job
+    cdef Cell cell = cells[0]
+    cdef Tape tape, below = None
+    cdef Rows rows = rows_of(x, ragged)
+    cdef Py_ssize_t T = rows.T, B = rows.B, L = len(cells), H = cell.hidden_size, P = cell.output_size
+    cdef Py_ssize_t padded = cell.padded, size = cell.k.itemsize, n, s, t, end, segment, row, inputs = 0
+    cdef size_t row_size = times(B, padded), all_rows = <size_t>rows.total
+    cdef size_t inner_y
+    cdef list tapes = []
+    cdef Buffer scratch
+    cdef char *free
+    cdef char *zeros
+    cdef char *c
+    cdef char *kept_y
+    cdef double step_work = <double>B * 4 * H * P, total_work
 
-    blas = blas and T > 0 and B > 0 and times(times(T, B), max(4 * H, cell.input_size)) < 2**31
-    job.k, job.T, job.B, job.I, job.H, job.P = cell.k, T, B, cell.input_size, H, P
-    job.panels, job.reverse = cell.panels, reverse
-    job.chunk = max(1, min(T, <Py_ssize_t>(CHUNK_BYTES // (times(times(row_size, 4), size) + 1))))
-    job.gemm = load_gemm(size) if blas else NULL
-    job.w_ih = <char *>cnp.PyArray_DATA(cell.w_ih) if blas else cell.gates_ih.data
-    job.bias = <char *>cnp.PyArray_DATA(cell.bias_sum) if blas else cell.bias.data
-    job.w_hr = cell.project_hr.data if cell.proj_size else NULL
-    weights = times(times(4, padded), P) * size
-    split = plan(1 if blas else B, job.panels, weights, step_work, total_work)
-    job.by_rows = split.by_rows
-    if training:
-        cell.prepare_backward(blas)
-        tape = Tape.__new__(Tape)
-        tape.gates = gates_buffer = new_buffer(times(times(row_size, 4), T), size)
-        tape.c = c_buffer = new_buffer(times(row_size, T + 1), size)
-    # One block of scratch: projected input, c, h before the projection, and zeros for an absent h0.
-    projected_size = times(times(row_size, 4), job.chunk)
-    c_size = 0 if training else row_size
-    scratch = borrow(projected_size + c_size + row_size + times(B, P), size)
-    job.x, job.y = <char *>cnp.PyArray_DATA(x), <char *>cnp.PyArray_DATA(y)
-    job.y_t, job.y_b = cnp.PyArray_STRIDE(y, 0) // size, cnp.PyArray_STRIDE(y, 1) // size
-    job.projected = scratch.data
-    job.unprojected_h = scratch.data + (projected_size + c_size) * size
-    job.step.c = c_buffer.data if training else scratch.data + projected_size * size
-    job.step.gates = gates_buffer.data if training else NULL
-    job.c_step = row_size if training else 0
-    job.gates_step = 4 * row_size
-    job.step.depth, job.step.hidden_size, job.step.w = P, H, cell.gates_hh.data
-    job.step.c_row = padded
-    job.step.y_row = H if cell.proj_size else job.y_b
-    if blas:
-        job.step.x_row, job.step.x_panel, job.step.x_gate = 4 * H, cell.k.lanes, H
-    else:
-        job.step.x_row = 4 * cell.k.lanes
-        job.step.x_panel, job.step.x_gate = 4 * cell.k.lanes * job.chunk * B, cell.k.lanes
-    if c0 is None:
-        memset(job.step.c, 0, row_size * size)
-    else:
-        copy_rows(<char *>job.step.c, padded * size, <char *>cnp.PyArray_DATA(c0), H * size, B, H * size)
+    stage.count, stage.chained = <int>L, directions == 1
+    for cell in cells:
+        inputs += 4 * cell.input_size + cell.proj_size
+        blas = blas and times(all_rows, max(4 * H, cell.input_size)) < 2**31
+    blas = blas and rows.total > 0
+    total_work = <double>rows.total * H * (L * 4.0 * P + inputs)
+    split = plan(stage.count, stage.chained, T, 1 if blas else B, cell.panels, times(times(4, padded), P) * size,
+                 step_work, total_work)
+    stage.groups = split.groups
+    stage.chunk_rows = max(B, min(rows.total, <Py_ssize_t>(CHUNK_BYTES // (times(4 * padded, size)))))
+    if stage.chained and stage.groups > 1:
+        stage.chunk_rows = max(B, LEAST_CHUNK_ROWS, min(stage.chunk_rows, rows.total // PIPELINE_CHUNKS))
+
+    # One block of scratch: the jobs, projected input, zeros for an absent h0, and for each job c, h before the
+    # projection, and y that is only the input of the next layer.
+    stage.projected_size = times(times(4 * padded, stage.chunk_rows), size)
+    row_size *= size
+    inner_y = 0 if training or directions == 2 else times(times(all_rows, P), size)
+    scratch = borrow(rounded(L * sizeof(Job)) + split.groups * rounded(stage.projected_size) + rounded(B * P * size)
+                     + L * (2 * rounded(row_size) + rounded(inner_y)), 1)
+    free = scratch.data
+    stage.jobs = <Job *>carve(&free, L * sizeof(Job))
+    stage.projected_size = rounded(stage.projected_size)
+    stage.projected = carve(&free, split.groups * stage.projected_size)
+    zeros = carve(&free, B * P * size)
     if h0 is None:
-        job.h0 = job.unprojected_h + row_size * size
-        memset(<char *>job.h0, 0, B * P * size)
-    else:
-        job.h0 = <char *>cnp.PyArray_DATA(h0)
+        memset(zeros, 0, B * P * size)
+    for n in range(L):
+        cell, job = cells[n], &stage.jobs[n]
+        set_up(job, cell, &rows, reverse or (directions == 2 and n == 1), blas, stage.chunk_rows)
+        job.training, job.by_rows = training, split.by_rows
+        job.unprojected_h = carve(&free, row_size)
+        job.h0 = zeros if h0 is None else <char *>at(<char *>cnp.PyArray_DATA(h0), n * B * P, job)
+        job.x = <char *>cnp.PyArray_DATA(x)
+        if training:
+            cell.prepare_backward(blas)
+            tape = new_tape(cell, ragged, job)
+            tape.x_owner, tape.x = x, job.x
+            if below is not None and stage.chained:
+                tape.x_owner = below.h
+                tape.x = job.x = at(below.h.data, 0 if reverse else B * P, job)
+            below = tape
+            tapes.append(tape)
+            memcpy(<char *>at(tape.h.data, rows.total * P if job.reverse else 0, job), job.h0, B * P * size)
+            job.y, job.y_t, job.y_b = <char *>at(tape.h.data, 0 if job.reverse else B * P, job), B * P, P
+            job.step.c, job.step.gates = tape.c.data, tape.gates.data
+        else:
+            if n > 0 and stage.chained:
+                job.x = stage.jobs[n - 1].y
+            if n < L - 1 and stage.chained:
+                job.y, job.y_t, job.y_b = carve(&free, inner_y), B * P, P
+            else:
+                to_user(job, y, 0 if stage.chained else n * P)
+            job.step.c = carve(&free, row_size)
+        job.step.y_row = H if cell.proj_size else job.y_b
+        if c0 is None:
+            memset(job.step.c, 0, row_size)
+        else:
+            copy_rows(<char *>job.step.c, padded * size, at(<char *>cnp.PyArray_DATA(c0), n * B * H, job), H * size,
+                      B, H * size)
+
     segment = <Py_ssize_t>min(<double>T, 1 + WORK_PER_SIGNAL_CHECK * split.threads * T / (total_work + 1))
     s = 0
     with held_to_one_thread() if blas else nullcontext():
         while s < T and B > 0:
             end = min(s + segment, T)
-            run(&job, s, end, split.threads)
+            run(&stage, s, end, split.threads)
             s = end
             PyErr_CheckSignals()
 
-    if T > 0 and B > 0:
-        copy_rows(<char *>cnp.PyArray_DATA(hn), P * size,
-                  at(job.y, 0 if reverse else (T - 1) * job.y_t, &job), job.y_b * size, B, P * size)
-    elif cnp.PyArray_DATA(hn) != job.h0:
-        memcpy(cnp.PyArray_DATA(hn), job.h0, B * P * size)
-    copy_rows(<char *>cnp.PyArray_DATA(cn), H * size,
-              at(<const char *>job.step.c, T * job.c_step, &job), padded * size, B, H * size)
+    for n in range(L):
+        job = &stage.jobs[n]
+        for row in range(B):  # the last step of each row
+            t = 0 if job.reverse else T - 1
+            if ragged is not None:
+                t = -1 if rows.lengths[row] == 0 else 0 if job.reverse else rows.lengths[row] - 1
+            elif T == 0:
+                t = -1
+            memmove(<char *>at(<char *>cnp.PyArray_DATA(hn), (n * B + row) * P, job),
+                    at(job.h0, row * P, job) if t < 0 else y_at(job, t, row), P * size)
+            c = <char *>job.step.c
+            memcpy(<char *>at(<char *>cnp.PyArray_DATA(cn), (n * B + row) * H, job),
+                   at(c, (row if t < 0 else c_row(job, t) + row) * padded, job), H * size)
+        if training and y is not None and (n == L - 1 or not stage.chained):
+            kept_y = job.y
+            to_user(job, y, 0 if stage.chained else n * P)
+            for t in range(T):
+                for row in range(rows_at(&rows, t)):
+                    memcpy(y_at(job, t, row), at(kept_y, (rows_before(&rows, t) + row) * P, job), P * size)
     give_back(scratch)
-    if training:
-        tape.cell, tape.T, tape.B, tape.reverse, tape.x = cell, T, B, reverse, x
-        tape.h0 = initial_h
-        if cell.proj_size:
-            tape.h = np.empty((T + 1, B, P), x.dtype)
-            tape.h[T if reverse else 0] = initial_h
-            tape.h[0 if reverse else 1:][:T] = y
-    return tape
+    return tapes
+
+
+cdef void to_user(Job *job, cnp.ndarray y, Py_ssize_t column) noexcept:
+    """Let the job write to some columns of y, (T, B, columns) or (N, columns)."""
+    cdef int rows_axis = cnp.PyArray_NDIM(y) - 2
+    job.y = <char *>at(<char *>cnp.PyArray_DATA(y), column, job)
+    job.y_t = cnp.PyArray_STRIDE(y, 0) // <Py_ssize_t>job.k.itemsize
+    job.y_b = cnp.PyArray_STRIDE(y, rows_axis) // <Py_ssize_t>job.k.itemsize

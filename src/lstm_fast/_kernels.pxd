@@ -8,6 +8,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         const void *b
         const void *init
         Py_ssize_t init_row, init_panel
+        bint accumulate
         void *out
         Py_ssize_t out_row, out_panel
         Py_ssize_t first_panel, last_panel
@@ -46,7 +47,6 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void (*product)(const lf_product *) noexcept nogil
         void (*cell_forward)(const lf_cell_forward *) noexcept nogil
         void (*cell_backward)(const lf_cell_backward *) noexcept nogil
-        void (*hidden)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*exp)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*sigmoid)(void *, const void *, Py_ssize_t) noexcept nogil
@@ -67,6 +67,10 @@ cdef extern from "lstm_fast/barrier.h" nogil:
         pass
     void lf_barrier_init(lf_barrier *)
     void lf_barrier_wait(lf_barrier *, int threads)
+    ctypedef struct lf_progress:
+        pass
+    void lf_progress_set(lf_progress *, Py_ssize_t steps)
+    void lf_progress_wait(lf_progress *, Py_ssize_t steps)
 
 cdef extern from "lstm_fast/fpenv.h" nogil:
     ctypedef struct lf_fpenv:

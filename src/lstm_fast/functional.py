@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from . import _backward, _checks, _engine, _forward
 from ._checks import Array
+from .ragged import Packing, Padding
 
 __all__ = ["lstm_backward", "lstm_forward"]
 
@@ -17,10 +19,12 @@ __all__ = ["lstm_backward", "lstm_forward"]
 class Cache:
     """What `lstm_backward` needs from `lstm_forward`. Opaque."""
 
-    tape: _engine.Tape
+    cell: _engine.Cell
+    tapes: list[_engine.Tape]
     matmul: _checks.Matmul
     dtype: np.dtype[Any]
     shape: tuple[int, int, int, int]  # T, B, H, columns of y
+    packing: Packing | None
 
 
 def lstm_forward(
@@ -36,6 +40,8 @@ def lstm_forward(
     reverse: bool = False,
     training: bool = True,
     matmul: _checks.Matmul = "auto",
+    lengths: npt.ArrayLike | None = None,
+    padding: Padding = "zero",
 ) -> tuple[Array, tuple[Array, Array], Cache | None]:
     """Run one LSTM layer over a sequence.
 
@@ -63,6 +69,10 @@ def lstm_forward(
         Make the cache that `lstm_backward` needs.
     matmul : {"auto", "packed", "blas"}
         Which multiply serves the whole-sequence products; see `LSTM`.
+    lengths : array_like of int, shape (B,), optional
+        Time steps of each row, from 0 to T; what comes after is neither read nor computed.
+    padding : {"zero", "hold"}
+        What `y` has after the end of a row: zeros, or the output of its last step.
 
     Returns
     -------
@@ -110,13 +120,37 @@ def lstm_forward(
     matmul = _checks.matmul(matmul)
     _checks.fits("x", max(T, 1) * B * max(5 * H, I), dtype)
 
-    # The cache outlives the call, and the caller may write to x before backward.
-    x = np.array(x, order="C") if training else np.ascontiguousarray(x)
-    y, hn, cn = np.empty((T, B, P), dtype), np.empty((B, P), dtype), np.empty((B, H), dtype)
+    _checks.padding(padding)
+    packing = None if lengths is None else Packing(lengths, T, B, padding)
+
     cell = _engine.Cell(w_ih, w_hh, b_ih, b_hh, w_hr)
-    tape = _forward.forward(cell, x, h0, c0, y, hn, cn, reverse, training, matmul == "blas")
-    cache = None if tape is None else Cache(tape, matmul, dtype, (T, B, H, P))
-    return y, (hn, cn), cache
+    h, c = (None if a is None else a[None] for a in (h0, c0))
+    hn, cn = np.empty((1, B, P), dtype), np.empty((1, B, H), dtype)
+    y = np.empty((T, B, P), dtype)
+    if packing is None:
+        # The cache outlives the call, and the caller may write to x before backward.
+        x = np.array(x, order="C") if training else np.ascontiguousarray(x)
+        results = y, hn, cn
+    else:
+        x, h, c = packing.pack(x), packing.sort(h), packing.sort(c)
+        results = np.empty((len(x), P), dtype), np.empty_like(hn), np.empty_like(cn)
+    tapes = _forward.forward(
+        [cell],
+        x,
+        h,
+        c,
+        *results,
+        reverse=reverse,
+        ragged=None if packing is None else packing.ragged,
+        training=training,
+        blas=matmul == "blas",
+    )
+    if packing is not None:
+        packing.unpack(results[0], y)
+        packing.unsort(results[1], hn)
+        packing.unsort(results[2], cn)
+    cache = Cache(cell, tapes, matmul, dtype, (T, B, H, P), packing) if training else None
+    return y, (hn[0], cn[0]), cache
 
 
 def lstm_backward(
@@ -157,6 +191,18 @@ def lstm_backward(
         dhn = _checks.shaped("dhn", dhn, cache.dtype, (B, P), "B, columns of y")
     if dcn is not None:
         dcn = _checks.shaped("dcn", dcn, cache.dtype, (B, H), "B, H")
-    blas = {"auto": None, "packed": False, "blas": True}[cache.matmul]
-    dx, dh0, dc0, grads = _backward.backward(cache.tape, dy, dhn, dcn, blas)
-    return dx, (dh0, dc0), grads
+    packing, dstate = cache.packing, [None if a is None else a[None] for a in (dhn, dcn)]
+    if packing is not None:
+        dy = None if dy is None else packing.pack_gradient(dy)
+        dstate = [packing.sort(a) for a in dstate]
+    dx_blas = cache.matmul == "blas"
+    rows = T * B if packing is None else packing.ragged.offsets[-1]
+    dw_blas = dx_blas or (cache.matmul == "auto" and _backward.blas_pays([cache.cell], rows))
+    dx, *states, grads = _backward.backward(
+        cache.tapes, dy, *dstate, dw_blas=dw_blas, dx_blas=dx_blas
+    )
+    if packing is not None:
+        dx = packing.unpack_gradient(dx)
+        states = [packing.unsort(a, np.empty_like(a)) for a in states]
+    named = zip(cache.cell.parameters, _backward.in_order(cache.cell, grads[0]), strict=True)
+    return dx, (states[0][0], states[1][0]), dict(named)

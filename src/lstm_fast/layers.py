@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _backward, _checks, _engine, _forward
+from . import _checks
 from ._checks import Array, Matmul
-from .parameters import ParameterHolder, parameter_shapes, suffixes
+from ._results import Out, Results
+from .parameters import ParameterHolder, parameter_shapes
+from .ragged import Packing, Padding
+from .stack import Trace, infer, train
 from .streaming import Stream
 
 __all__ = ["LSTM"]
@@ -22,14 +25,18 @@ State = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Cache:
-    """What `LSTM.backward` needs from `LSTM.forward`. Opaque."""
+    """What `LSTM.backward` needs from `LSTM.forward`. Opaque, but for its size."""
 
     lstm: LSTM
-    tapes: list[_engine.Tape]  # layer-major, then direction
-    masks: list[Array | None]  # dropout after each layer but the last, scale included
-    matmul: Matmul
+    trace: Trace
     rows: tuple[int, int]  # T, B
     batched: bool
+    packing: Packing | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds."""
+        return self.trace.nbytes
 
 
 class LSTM(ParameterHolder):
@@ -185,7 +192,13 @@ class LSTM(ParameterHolder):
     # ---- computing
 
     def __call__(
-        self, x: Array, state: tuple[Array | None, Array | None] | None = None
+        self,
+        x: Array,
+        state: tuple[Array | None, Array | None] | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        padding: Padding = "zero",
+        out: Out | None = None,
     ) -> tuple[Array, State]:
         """Run over sequences without keeping anything for backward.
 
@@ -196,6 +209,15 @@ class LSTM(ParameterHolder):
         state : (h0, c0), optional
             Initial state, shapes (L D, B, H) (h0: P columns when projected), or (L D, H) for one
             sequence. Zeros where absent or None.
+        lengths : array_like of int, shape (B,), optional
+            Time steps of each sequence, from 0 to T, in any order. What comes after the end of a
+            sequence is neither read nor computed, its final state is that at its last step, and its
+            reverse direction starts there. A sequence of length 0 keeps its state.
+        padding : {"zero", "hold"}
+            What `y` has after the end of a sequence: zeros, or the output of its last step.
+        out : (y, (hn, cn)), optional
+            Arrays for the results, which are then returned; any of them None. They may overlap with
+            `x` and `state`.
 
         Returns
         -------
@@ -208,70 +230,91 @@ class LSTM(ParameterHolder):
         TypeError
             If an array has another dtype or is no array.
         ValueError
-            If a shape is wrong.
+            If a shape or value is wrong.
         """
-        y, state, _ = self._run(x, state, False)
+        y, state, _ = self._run(x, state, lengths, padding, out, False, None)
         return y, state
 
     def forward(
-        self, x: Array, state: tuple[Array | None, Array | None] | None = None
+        self,
+        x: Array,
+        state: tuple[Array | None, Array | None] | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        padding: Padding = "zero",
+        out: Out | None = None,
+        checkpoint: int | None = None,
     ) -> tuple[Array, State, Cache]:
         """Run over sequences in training: with dropout, and a cache for `backward`.
 
-        Parameters and results are those of a call, and the opaque cache. It takes 20 H bytes per
-        time step and row in float32 for each layer and direction, besides the inputs of the layers.
+        Parameters
+        ----------
+        x, state, lengths, padding, out
+            As of a call.
+        checkpoint : int, optional
+            Keep the state only at every so many time steps, or some more (whole chunks of
+            `backward`, of at least 512 rows), and compute the rest again in `backward`: less memory
+            for about a third more time. The bits of all results stay the same.
+
+        Returns
+        -------
+        y, (hn, cn)
+            As of a call.
+        cache
+            Opaque; ``cache.nbytes`` is its size. For each time step, row, layer and direction it
+            holds 24 H bytes in float32 (H a multiple of 16), and 4 I for the input.
         """
-        y, state, cache = self._run(x, state, True)
+        if checkpoint is not None:
+            checkpoint = _checks.integer("checkpoint", checkpoint, 1)
+        y, state, cache = self._run(x, state, lengths, padding, out, True, checkpoint)
         assert cache is not None
         return y, state, cache
 
     def _run(
-        self, x: Array, state: tuple[Array | None, Array | None] | None, training: bool
+        self,
+        x: Array,
+        state: tuple[Array | None, Array | None] | None,
+        lengths: npt.ArrayLike | None,
+        padding: Padding,
+        out: Out | None,
+        training: bool,
+        checkpoint: int | None,
     ) -> tuple[Array, State, Cache | None]:
-        layers, directions, columns = self.num_layers, self._directions, self._output_size
         batched, x = self._time_major("x", x, self.input_size)
         T, B, _ = x.shape
-        _checks.fits(
-            "x",
-            max(T, 1) * B * max(5 * self.hidden_size, directions * columns, self.input_size),
-            self.dtype,
-        )
+        jobs, columns = self.num_layers * self._directions, self._directions * self._output_size
+        _checks.fits("x", max(T, 1) * B * max(5 * self.hidden_size, columns), self.dtype)
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)
-        hn = np.empty((layers * directions, B, columns), self.dtype)
-        cn = np.empty((layers * directions, B, self.hidden_size), self.dtype)
-        # The cache outlives the call, and the caller may write to x before backward.
-        y = np.array(x, order="C") if training else np.ascontiguousarray(x)
-        cells, use_blas = self._packed(), self.matmul == "blas"
-        tapes: list[_engine.Tape] = []
-        masks: list[Array | None] = []
-        for layer in range(layers):
-            source, y = y, self._new_output(T, B, layer == layers - 1)
-            for d in range(directions):
-                n = layer * directions + d
-                part = y if directions == 1 else y[:, :, d * columns : (d + 1) * columns]
-                tape = _forward.forward(
-                    cells[n],
-                    source,
-                    None if h0 is None else h0[n],
-                    None if c0 is None else c0[n],
-                    part,
-                    hn[n],
-                    cn[n],
-                    d == 1,
-                    training,
-                    use_blas,
-                )
-                if tape is not None:
-                    tapes.append(tape)
-            if training and layer < layers - 1:
-                mask = self._dropout_mask(y.shape)
-                masks.append(mask)
-                if mask is not None:
-                    y *= mask
-        cache = Cache(self, tapes, masks, self.matmul, (T, B), batched) if training else None
-        if batched:
-            return (y.swapaxes(0, 1) if self.batch_first else y), (hn, cn), cache
-        return y[:, 0], (hn[:, 0], cn[:, 0]), cache
+        _checks.padding(padding)
+        packing = None if lengths is None else Packing(lengths, T, B, padding)
+        shapes = (T, B, columns), (jobs, B, self._output_size), (jobs, B, self.hidden_size)
+        results = Results(shapes, self.dtype, batched, self.batch_first, out, (x, h0, c0))
+        y, hn, cn, ragged = results.y, results.hn, results.cn, None
+        if packing is not None:
+            x, h0, c0, ragged = packing.pack(x), packing.sort(h0), packing.sort(c0), packing.ragged
+            y, hn, cn = (
+                np.empty((len(x), columns), self.dtype),
+                np.empty_like(hn),
+                np.empty_like(cn),
+            )
+        cells, cache = self._packed(), None
+        if training:
+            # The cache outlives the call, and the caller may write to x before backward.
+            x = np.array(x, order="C") if packing is None else x
+            draw_mask = self._draw_mask if self.dropout and self.num_layers > 1 else None
+            arrays = x, h0, c0, y, hn, cn
+            trace = train(
+                cells, self._directions, arrays, ragged, self.matmul, draw_mask, checkpoint
+            )
+            cache = Cache(self, trace, (T, B), batched, packing)
+        else:
+            arrays = np.ascontiguousarray(x), h0, c0, y, hn, cn
+            infer(cells, self._directions, arrays, ragged, self.matmul == "blas")
+        if packing is not None:
+            packing.unpack(y, results.y)
+            packing.unsort(hn, results.hn)
+            packing.unsort(cn, results.cn)
+        return *results.finished(), cache
 
     def backward(
         self,
@@ -309,43 +352,25 @@ class LSTM(ParameterHolder):
             raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
         if cache.lstm is not self:
             raise ValueError("cache: comes from another LSTM")
-        T, B = cache.rows
-        directions, columns = self._directions, self._output_size
+        (T, B), packing = cache.rows, cache.packing
         if dy is not None:
-            batched, dy = self._time_major("dy", dy, directions * columns)
+            batched, dy = self._time_major("dy", dy, self._directions * self._output_size)
             if batched != cache.batched or dy.shape[:2] != (T, B):
                 raise ValueError(
                     f"dy: expected the shape of y for T={T}, B={B}, got {dy.shape} (time first)"
                 )
-            dy = np.ascontiguousarray(dy)
+            dy = np.ascontiguousarray(dy) if packing is None else packing.pack_gradient(dy)
         dhn, dcn = self._state("dstate", dstate, ("dhn", "dcn"), B, cache.batched)
-        dh0 = np.empty((self.num_layers * directions, B, columns), self.dtype)
-        dc0 = np.empty((self.num_layers * directions, B, self.hidden_size), self.dtype)
-        use_blas = {"auto": None, "packed": False, "blas": True}[cache.matmul]
-        grads: dict[str, Array] = {}
-        for layer in reversed(range(self.num_layers)):
-            dx: Array | None = None
-            for d in range(directions):
-                n = layer * directions + d
-                dx_d, dh0[n], dc0[n], part = _backward.backward(
-                    cache.tapes[n],
-                    None if dy is None else dy[:, :, d * columns : (d + 1) * columns],
-                    None if dhn is None else dhn[n],
-                    None if dcn is None else dcn[n],
-                    use_blas,
-                )
-                dx = dx_d if dx is None else np.add(dx, dx_d, out=dx)
-                for name, grad in part.items():
-                    kind = name.replace("w_", "weight_").replace("b_", "bias_")
-                    grads[f"{kind}_{suffixes(layer, directions)[d]}"] = grad
-            assert dx is not None
-            mask = cache.masks[layer - 1] if layer else None
-            dy = dx if mask is None else np.multiply(dx, mask, out=dx)
-        assert dy is not None
-        grads = {name: grads[name] for name in self._parameters}
+        if packing is None:
+            dx, dh0, dc0, values = cache.trace.backward(dy, dhn, dcn)
+        else:
+            packed, *states, values = cache.trace.backward(dy, packing.sort(dhn), packing.sort(dcn))
+            dx = packing.unpack_gradient(packed)
+            dh0, dc0 = (packing.unsort(a, np.empty_like(a)) for a in states)
+        grads = dict(zip(self._parameters, values, strict=True))
         if cache.batched:
-            return (dy.swapaxes(0, 1) if self.batch_first else dy), (dh0, dc0), grads
-        return dy[:, 0], (dh0[:, 0], dc0[:, 0]), grads
+            return (dx.swapaxes(0, 1) if self.batch_first else dx), (dh0, dc0), grads
+        return dx[:, 0], (dh0[:, 0], dc0[:, 0]), grads
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a `Stream`, which runs this LSTM one time step at a time from a zero state.
@@ -386,17 +411,8 @@ class LSTM(ParameterHolder):
             return h, c
         return None if h is None else h[:, None], None if c is None else c[:, None]
 
-    def _new_output(self, T: int, B: int, last: bool) -> Array:
-        """Return an empty (T, B, columns) in the memory order in which it is used next."""
-        columns = self._directions * self._output_size
-        if last and self.batch_first:
-            return np.empty((B, T, columns), self.dtype).swapaxes(0, 1)
-        return np.empty((T, B, columns), self.dtype)
-
-    def _dropout_mask(self, shape: tuple[int, ...]) -> Array | None:
-        """Return per element 0 with probability `dropout`, else 1 / (1 - dropout); or None."""
-        if not self.dropout:
-            return None
+    def _draw_mask(self, shape: tuple[int, ...]) -> Array:
+        """Return per element 0 with probability `dropout`, else 1 / (1 - dropout)."""
         kept = self._rng.random(shape, np.float32) >= self.dropout
         scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
         mask: Array = np.where(kept, self.dtype.type(scale), self.dtype.type(0))

@@ -52,16 +52,12 @@ class Stream:
         self._in, self._out = (batch_size, lstm.input_size), (batch_size, columns)
         # The current state and the next one, which becomes current when a step has succeeded.
         self._now, self._next = (
-            [
-                (
-                    np.zeros(self._out, lstm.dtype),
-                    np.zeros((batch_size, lstm.hidden_size), lstm.dtype),
-                )
-                for _ in range(lstm.num_layers)
-            ]
+            (
+                np.zeros((lstm.num_layers, *self._out), lstm.dtype),
+                np.zeros((lstm.num_layers, batch_size, lstm.hidden_size), lstm.dtype),
+            )
             for _ in range(2)
         )
-        self._between = [np.empty((1, *self._out), lstm.dtype) for _ in range(lstm.num_layers - 1)]
 
     @property
     def lstm(self) -> LSTM:
@@ -103,15 +99,8 @@ class Stream:
             out = y = np.empty(self._out, dtype)
         else:
             y = self._checked_out(out, x)
-        x = np.ascontiguousarray(x)[None]
-        cells, use_blas = lstm._packed(), lstm.matmul == "blas"
-        last = len(cells) - 1
-        for layer, cell in enumerate(cells):
-            above = y[None] if layer == last else self._between[layer]
-            _forward.forward(
-                cell, x, *self._now[layer], above, *self._next[layer], False, False, use_blas
-            )
-            x = above
+        x, blas = np.ascontiguousarray(x), lstm.matmul == "blas"
+        _forward.forward(lstm._packed(), x[None], *self._now, y[None], *self._next, blas=blas)
         self._now, self._next = self._next, self._now
         if y is not out:
             out[...] = y
@@ -119,14 +108,7 @@ class Stream:
 
     def _checked_out(self, out: Array, x: Array) -> Array:
         """Return `out`, or a new array where the engine cannot write to `out` directly."""
-        if not isinstance(out, np.ndarray) or out.dtype != self._lstm.dtype:
-            got = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
-            raise TypeError(f"out: expected a NumPy array of {self._lstm.dtype}, got {got}")
-        _checks.unmasked("out", out)
-        if out.shape != self._out:
-            raise ValueError(f"out: expected shape (B, H or P) = {self._out}, got {out.shape}")
-        if not out.flags.writeable:
-            raise ValueError("out: is read-only")
+        _checks.output("out", out, self._lstm.dtype, self._out)
         if out.flags.c_contiguous and out.flags.aligned and not np.may_share_memory(out, x):
             return out
         return np.empty(self._out, self.lstm.dtype)
@@ -134,7 +116,8 @@ class Stream:
     @property
     def state(self) -> tuple[Array, Array]:
         """(h, c), copies of shapes (L, B, H or P) and (L, B, H). May be set."""
-        return np.stack([h for h, _ in self._now]), np.stack([c for _, c in self._now])
+        h, c = self._now
+        return h.copy(), c.copy()
 
     @state.setter
     def state(self, value: tuple[Array, Array]) -> None:
@@ -147,8 +130,8 @@ class Stream:
             )
             for name, (array, n) in sizes.items()
         ]
-        for layer, (h_now, c_now) in enumerate(self._now):
-            h_now[...], c_now[...] = arrays[0][layer], arrays[1][layer]
+        for now, array in zip(self._now, arrays, strict=True):
+            now[...] = array
 
     def reset(self, rows: npt.ArrayLike | slice | None = None) -> None:
         """Set the state to zero.
@@ -171,9 +154,8 @@ class Stream:
             if index.dtype == bool and index.shape != (self.batch_size,):
                 raise IndexError(f"rows: expected {self.batch_size} booleans, got {rows!r}")
         np.empty(self.batch_size, bool)[index]  # raises before anything is written
-        for arrays in self._now:
-            for array in arrays:
-                array[index] = 0
+        for array in self._now:
+            array[:, index] = 0
 
     def copy(self) -> Stream:
         """Return an independent stream of the same LSTM, at the same state."""

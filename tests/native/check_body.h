@@ -35,7 +35,7 @@ static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t d
     k->pack_columns(packed, b, columns, depth, columns, 0, panels);
     const lf_product p = {
         .rows = rows, .depth = depth, .columns = columns, .a = a, .a_row = depth, .a_step = 1, .b = packed,
-        .init = out, .init_row = columns, .init_panel = panel, .out = out, .out_row = columns, .out_panel = panel,
+        .accumulate = 1, .out = out, .out_row = columns, .out_panel = panel,
         .first_panel = 0, .last_panel = panels};
     k->product(&p);
     report(k, "product", rows, depth, columns, NAME(worst)(out, exact, rows * columns), TOLERANCE * depth);
@@ -83,8 +83,6 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
     k->cell_backward(&b);
     report(k, "cell_backward", rows, depth, H, NAME(worst)(dgates, dexact, rows * 4 * H), TOLERANCE * (depth + 8));
     report(k, "h once more", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
-    k->hidden(again, gates, c, rows, H);
-    report(k, "hidden", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
     free(h), free(w), free(packed), free(x), free(c_prev), free(c), free(y), free(gates), free(dy), free(dc);
     free(dgates), free(again), free(exact), free(dexact);
 }

@@ -1,0 +1,77 @@
+# One layer and direction, backward through a chunk of time.
+
+from ._blas cimport gemm_function
+from ._engine cimport Rows
+from ._kernels cimport lf_barrier, lf_kernels, lf_progress
+
+cdef extern from *:
+    """
+    #undef I /* complex.h's, which NumPy includes */
+    """
+
+
+cdef struct Job:
+    # One layer and direction. Steps are counted in forward's order, times in that of the input.
+    const lf_kernels *k
+    const Rows *rows
+    gemm_function gemm             # NULL: own products for the gradients of the weights
+    bint gemm_dx                   # BLAS for dx too
+    bint reverse
+    bint by_rows                   # threads share the rows of the batch, else the units
+    Py_ssize_t block               # steps after which dx is computed, at most
+    Py_ssize_t I, H, P             # P: columns of h and y
+    Py_ssize_t padded
+    const char *x                  # (N, I)
+    const char *h                  # h0 and y: see Tape
+    const char *gates              # (N, 4, padded)
+    const char *c                  # (B + N, padded): c0, then c of each time
+    const char *w_ih               # (4H, I), for BLAS
+    const char *columns_ih         # packed in columns: (4H, I), (4H, P), (P, H)
+    const char *columns_hh
+    const char *columns_hr         # NULL without projection
+    const char *dy                 # NULL: zeros
+    Py_ssize_t dy_t, dy_b          # its strides; a ragged batch has no dy_t
+    char *dx                       # (N, I)
+    char *dh                       # (B, P): in, dhn; out, dh0
+    char *dc                       # (B, padded): in, dcn; out, dc0
+    char *dgates_after             # (B, 4H): of the first step of the chunk after this one
+    char *dw_ih
+    char *dw_hh
+    char *dw_hr
+    char *db
+    Py_ssize_t *bounds             # chunk n has the steps bounds[n + 1] .. bounds[n] - 1
+    Py_ssize_t chunks
+    bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise
+    lf_barrier barrier
+    lf_progress done               # steps from the last one, whose dx the layer below may read
+    lf_progress *above             # the same of the layer above, for which to wait; or NULL
+    bint chained                   # another layer reads dx
+
+
+cdef struct Scratch:
+    # What a group of threads needs for a chunk, (rows of the chunk, columns)
+    char *dgates                   # 4H
+    char *h_before                 # P: h(t-1), gathered in a ragged batch
+    char *hidden                   # H: with projection, o tanh(c)
+    char *dy                       # P: with projection, gradients of y(t)
+    char *packed                   # a right-hand side of the weights' gradients, packed in columns
+
+
+cdef inline const char *at(const char *p, Py_ssize_t elements, const Job *job) noexcept nogil:
+    return p + elements * <Py_ssize_t>job.k.itemsize
+
+
+cdef inline const char *dy_at(const Job *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t start = t * job.dy_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.dy_b
+    return at(job.dy, start + row * job.dy_b, job)
+
+
+cdef inline Py_ssize_t time_of(const Job *job, Py_ssize_t s) noexcept nogil:
+    return job.rows.T - 1 - s if job.reverse else s
+
+
+cdef inline Py_ssize_t panels_of(Py_ssize_t columns, const lf_kernels *k) noexcept nogil:
+    return (columns + 4 * k.lanes - 1) // (4 * k.lanes)
+
+
+cdef void run_chunk(Job *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil

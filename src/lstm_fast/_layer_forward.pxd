@@ -1,0 +1,50 @@
+# One layer and direction, forward through a chunk of time.
+
+from ._blas cimport gemm_function
+from ._engine cimport Rows, rows_before
+from ._kernels cimport lf_barrier, lf_cell_forward, lf_kernels, lf_progress
+
+cdef extern from *:
+    """
+    #undef I /* complex.h's, which NumPy includes */
+    """
+
+
+cdef struct Job:
+    # One layer and direction. Steps are counted in the order of computing, times in that of the input.
+    const lf_kernels *k
+    const Rows *rows
+    gemm_function gemm        # NULL: own product
+    bint reverse, training
+    bint by_rows              # threads share the rows of the batch, else the units
+    Py_ssize_t chunk_rows     # the most rows of a chunk
+    Py_ssize_t I, H, P        # P: columns of h and y
+    Py_ssize_t panels         # of units
+    const char *x             # (N, I)
+    const char *h0            # (B, P)
+    const char *w_ih          # own product: packed in gates; BLAS: (4H, I)
+    const char *bias          # own product: packed in gates; BLAS: (4H,)
+    const char *w_hr          # packed in columns, or NULL
+    char *unprojected_h       # with w_hr: (B, H)
+    char *y
+    Py_ssize_t y_t, y_b       # strides of y; a ragged batch has no y_t
+    lf_cell_forward step      # what is the same in every step; c and gates of all of them
+    lf_barrier barrier
+    lf_progress done          # steps, for the layer above
+
+
+cdef inline const char *at(const char *p, Py_ssize_t elements, const Job *job) noexcept nogil:
+    return p + elements * <Py_ssize_t>job.k.itemsize
+
+
+cdef inline char *y_at(const Job *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t start = t * job.y_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.y_b
+    return <char *>at(job.y, start + row * job.y_b, job)
+
+
+cdef inline Py_ssize_t c_row(const Job *job, Py_ssize_t t) noexcept nogil:
+    """Where c of time t begins: each time has its own in training, else the newest overwrites the last."""
+    return job.rows.B + rows_before(job.rows, t) if job.training else 0
+
+cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char *projected, int part,
+                    int parts) noexcept nogil

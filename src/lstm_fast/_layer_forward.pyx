@@ -1,0 +1,126 @@
+"""One layer and direction, forward through a chunk of time: input projection, then step by step."""
+
+from libc.string cimport memcpy
+
+from ._engine cimport rows_at, rows_before, share_rows
+from ._kernels cimport lf_barrier_wait, lf_cell_forward, lf_product
+from ._threads cimport share
+
+
+cdef void project(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t first_row, Py_ssize_t last_row,
+                  Py_ssize_t first_panel, Py_ssize_t last_panel, char *projected) noexcept nogil:
+    """x w_ih' + bias of the times first_t .. last_t - 1 into the chunk's buffer, for some rows and panels."""
+    cdef Py_ssize_t panel = 4 * job.k.lanes, t = first_t, start, first = rows_before(job.rows, first_t)
+    cdef lf_product p
+    p.depth = job.I
+    p.columns = panel * job.panels
+    p.a_row, p.a_step = job.I, 1
+    p.b = job.w_ih
+    p.init, p.init_row, p.init_panel, p.accumulate = job.bias, 0, panel, False
+    p.out_row, p.out_panel = panel, panel * job.chunk_rows
+    p.first_panel, p.last_panel = first_panel, last_panel
+    while t < last_t:
+        start = rows_before(job.rows, t) + first_row
+        if last_row - first_row == job.rows.B:  # the rows of all these times are adjacent: one product
+            p.rows, t = rows_before(job.rows, last_t) - start, last_t
+        else:
+            p.rows, t = min(last_row, rows_at(job.rows, t)) - first_row, t + 1
+            if p.rows <= 0:
+                return
+        p.a = at(job.x, start * job.I, job)
+        p.out = <char *>at(projected, (start - first) * panel, job)
+        job.k.product(&p)
+
+
+cdef void project_blas(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t first_panel,
+                       Py_ssize_t last_panel, char *projected) noexcept nogil:
+    """The same through BLAS, into rows (i, f, g, o) of 4H, for all rows."""
+    cdef Py_ssize_t H = job.H, row, gate, gates = 4, column
+    cdef Py_ssize_t first = first_panel * job.k.lanes, units = min(H, last_panel * job.k.lanes) - first
+    cdef Py_ssize_t start = rows_before(job.rows, first_t), rows = rows_before(job.rows, last_t) - start
+    if units == H:
+        units, gates = 4 * H, 1
+    for gate in range(gates):
+        column = gate * H + first
+        for row in range(rows):
+            memcpy(<char *>at(projected, row * 4 * H + column, job), at(job.bias, column, job),
+                   units * job.k.itemsize)
+        job.gemm(False, True, <int>rows, <int>units, <int>job.I, at(job.x, start * job.I, job),
+                 <int>job.I, at(job.w_ih, column * job.I, job), <int>job.I,
+                 <char *>at(projected, column, job), <int>(4 * H), True)
+
+
+cdef void project_hidden(Job *job, char *y, Py_ssize_t first_row, Py_ssize_t last_row, int part,
+                         int parts) noexcept nogil:
+    """y(t) = (o tanh(c)) w_hr' for some rows; one of `parts` shares of the columns."""
+    cdef lf_product p
+    cdef Py_ssize_t panel = 4 * job.k.lanes
+    p.rows = last_row - first_row
+    p.depth = job.H
+    p.columns = job.P
+    p.a = at(job.unprojected_h, first_row * job.H, job)
+    p.a_row, p.a_step = job.H, 1
+    p.b = job.w_hr
+    p.init, p.accumulate = NULL, False
+    p.out = y
+    p.out_row, p.out_panel = job.y_b, panel
+    share((job.P + panel - 1) // panel, part, parts, &p.first_panel, &p.last_panel)
+    job.k.product(&p)
+
+
+cdef void step_rows(Job *job, lf_cell_forward *step, const char *projected, Py_ssize_t t, Py_ssize_t before,
+                Py_ssize_t first_row, Py_ssize_t last_row) noexcept nogil:
+    """The rows first_row .. last_row - 1 at time t, after that at time `before`; -1: their first step."""
+    cdef Py_ssize_t c_at = first_row * step.c_row
+    step.rows = last_row - first_row
+    step.x = at(projected, first_row * step.x_row, job)
+    if before < 0:
+        step.h, step.h_row = at(job.h0, first_row * job.P, job), job.P
+        step.c_prev = at(<const char *>job.step.c, c_at, job)
+    else:
+        step.h, step.h_row = y_at(job, before, first_row), job.y_b
+        step.c_prev = at(<const char *>job.step.c, c_at + c_row(job, before) * step.c_row, job)
+    step.c = <char *>at(<const char *>job.step.c, c_at + c_row(job, t) * step.c_row, job)
+    if job.training:
+        step.gates = <char *>at(<const char *>job.step.gates,
+                                4 * (c_at + rows_before(job.rows, t) * step.c_row), job)
+    if job.w_hr == NULL:
+        step.y = y_at(job, t, first_row)
+    else:
+        step.y = <char *>at(job.unprojected_h, first_row * job.H, job)
+    job.k.cell_forward(step)
+
+
+cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char *projected, int part,
+                    int parts) noexcept nogil:
+    """One thread's share of a chunk: its own rows of all units, or its own units of all rows.
+
+    `projected` has room for the projected input of `job.chunk_rows` rows: see `lf_cell_forward.x`.
+    """
+    cdef lf_cell_forward step = job.step
+    cdef Py_ssize_t T = job.rows.T, first_row = 0, last_row = job.rows.B, end_row, s, t, before, running
+    cdef Py_ssize_t first_t = T - last_step if job.reverse else first_step
+    cdef Py_ssize_t last_t = T - first_step if job.reverse else last_step
+    cdef const char *x
+    if job.by_rows:
+        share_rows(job.rows, part, parts, &first_row, &last_row)
+        part, parts = 0, 1
+    share(job.panels, part, parts, &step.first_panel, &step.last_panel)
+    if job.gemm != NULL:
+        project_blas(job, first_t, last_t, step.first_panel, step.last_panel, projected)
+    else:
+        project(job, first_t, last_t, first_row, last_row, step.first_panel, step.last_panel, projected)
+    for s in range(first_step, last_step):
+        t = T - 1 - s if job.reverse else s
+        before = t + 1 if job.reverse else t - 1
+        end_row = min(last_row, rows_at(job.rows, t))
+        running = first_row if s == 0 else max(first_row, min(end_row, rows_at(job.rows, before)))
+        x = at(projected, (rows_before(job.rows, t) - rows_before(job.rows, first_t)) * step.x_row, job)
+        if running > first_row:
+            step_rows(job, &step, x, t, before, first_row, running)
+        if end_row > running:
+            step_rows(job, &step, x, t, -1, running, end_row)
+        if job.w_hr != NULL and end_row > first_row:
+            lf_barrier_wait(&job.barrier, parts)
+            project_hidden(job, y_at(job, t, first_row), first_row, end_row, part, parts)
+        lf_barrier_wait(&job.barrier, parts)

@@ -1,0 +1,109 @@
+"""Where results go: new arrays, or those that the user passes as ``out``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import _checks
+from ._checks import Array
+
+__all__ = ["Out", "Results"]
+
+Out = tuple[Array | None, tuple[Array | None, Array | None] | None]
+
+
+class Results:
+    """The arrays y, (T, B, columns), and hn and cn, (L D, B, columns), of one call.
+
+    Parameters
+    ----------
+    shapes : three tuples of int
+    dtype : dtype
+    batched : bool
+        Users see no B otherwise.
+    batch_first : bool
+        Users see y as (B, T, columns).
+    out : (y, (hn, cn)) or None
+        The user's arrays, any of them None.
+    inputs : tuple of ndarray or None
+        What the computation reads while it writes.
+
+    Attributes
+    ----------
+    y, hn, cn : ndarray
+        To be written: C order but for y, whose last axis alone is contiguous.
+    """
+
+    def __init__(
+        self,
+        shapes: tuple[tuple[int, ...], ...],
+        dtype: np.dtype[Any],
+        batched: bool,
+        batch_first: bool,
+        out: Out | None,
+        inputs: tuple[Array | None, ...],
+    ) -> None:
+        self._batched, self._swapped = batched, batched and batch_first
+        T, B, columns = shapes[0]
+        if self._swapped:
+            y = np.empty((B, T, columns), dtype).swapaxes(0, 1)
+        else:
+            y = np.empty(shapes[0], dtype)
+        self.y: Array = y
+        self.hn: Array = np.empty(shapes[1], dtype)
+        self.cn: Array = np.empty(shapes[2], dtype)
+        self._given: list[Array | None] | None = None
+        if out is not None:
+            self._receive(out, inputs)
+
+    def _receive(self, out: Out, inputs: tuple[Array | None, ...]) -> None:
+        y, state = _checks.pair("out", out)
+        self._given = [y, *_checks.pair("out[1]", state)]
+        checked = {}
+        for name, given in zip(("y", "hn", "cn"), self._given, strict=True):
+            if given is not None:
+                seen = self._seen(name)
+                inner = _checks.output(f"out ({name})", given, seen.dtype, seen.shape)
+                if not self._batched:
+                    inner = inner[:, None]
+                elif name == "y" and self._swapped:
+                    inner = inner.swapaxes(0, 1)
+                if _writable_at_once(inner, name != "y", inputs):
+                    checked[name] = inner
+        self.__dict__.update(checked)
+
+    def _seen(self, name: str) -> Array:
+        """Return an array as the user sees it."""
+        array: Array = getattr(self, name)
+        if not self._batched:
+            return array[:, 0]
+        return array.swapaxes(0, 1) if name == "y" and self._swapped else array
+
+    def finished(self) -> tuple[Array, tuple[Array, Array]]:
+        """Return y, (hn, cn) for the user, once they are written."""
+        y, hn, cn = map(self._seen, ("y", "hn", "cn"))
+        if self._given is not None:
+            y, hn, cn = (
+                array if given is None else _copied(array, given)
+                for array, given in zip((y, hn, cn), self._given, strict=True)
+            )
+        return y, (hn, cn)
+
+
+def _writable_at_once(array: Array, is_state: bool, inputs: tuple[Array | None, ...]) -> bool:
+    size = array.itemsize
+    in_order = array.strides[2] == size and not any(stride % size for stride in array.strides)
+    return (
+        array.flags.aligned
+        and (array.flags.c_contiguous if is_state else in_order)
+        and not any(a is not None and np.may_share_memory(a, array) for a in inputs)
+    )
+
+
+def _copied(array: Array, given: Array) -> Array:
+    """Write an array to the user's, unless it is that."""
+    if not np.may_share_memory(array, given):
+        given[...] = array
+    return given

@@ -1,0 +1,127 @@
+"""Gradient checkpointing over time: keep little in forward, compute the rest again in backward."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import _backward, _engine, _forward
+from ._checks import Array
+from ._engine import Cell, Ragged
+
+__all__ = ["Checkpoint"]
+
+State = tuple[Array | None, Array | None]
+
+
+class Checkpoint:
+    """Layers of one direction, of which only the input and the state now and then are kept.
+
+    A sequence is cut into segments; `backward` runs one after the other forward again, from the
+    state with which it begins, and then backward. Bits and sums are those of the whole: segments
+    consist of whole chunks of `_backward`, and forward may be cut anywhere. (Not with
+    ``matmul="blas"``, whose products depend on where forward is cut.)
+
+    Parameters
+    ----------
+    cells : list of Cell
+        Chained layers.
+    direction : int
+        0 or 1, reverse: which part of states and which columns of y are those of `cells`.
+    x, h0, c0, y, hn, cn, ragged, blas
+        As of `_forward.forward`, which this computes.
+    steps : int
+        The least number of time steps of a segment.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of the states that are kept.
+    """
+
+    def __init__(
+        self,
+        cells: list[Cell],
+        direction: int,
+        x: Array,
+        h0: Array | None,
+        c0: Array | None,
+        y: Array,
+        hn: Array,
+        cn: Array,
+        steps: int,
+        ragged: Ragged | None,
+        blas: bool,
+    ) -> None:
+        self._cells, self._x, self._ragged, self._blas = cells, x, ragged, blas
+        for cell in cells:  # with the weights of now
+            cell.prepare_backward(blas)
+        self._reverse = direction == 1
+        self._jobs = slice(direction, direction + len(cells))
+        self._columns = slice(direction * hn.shape[2], (direction + 1) * hn.shape[2])
+        T, B = x.shape[:2] if ragged is None else (len(ragged.counts) - 1, len(ragged.lengths))
+        self._segments = _backward.segments(cells[0], T, B, ragged, self._reverse, steps)
+        self._states: list[State] = []
+        state: State = tuple(None if a is None else a[self._jobs].copy() for a in (h0, c0))  # type: ignore[assignment]
+        last = hn[self._jobs], cn[self._jobs]
+        self._end = np.empty_like(last[0]), np.empty_like(last[1])  # written, never read
+        for times in self._segments:
+            self._states.append(state)
+            end = np.empty_like(last[0]), np.empty_like(last[1])
+            self._forward(times, state, y[..., self._columns], end)
+            state = end
+        for target, source in zip(last, state, strict=True):
+            target[...] = source
+        self.nbytes = sum(a.nbytes for state in self._states for a in state if a is not None)
+
+    def _rows(self, times: tuple[int, int]) -> tuple[slice, Ragged | None]:
+        """Return where the arrays have some times, and the rows that run there."""
+        first, last = times
+        if self._ragged is None:
+            return slice(first, last), None
+        lengths, offsets = self._ragged.lengths, self._ragged.offsets
+        part = _engine.Ragged(np.clip(lengths - first, 0, last - first))
+        return slice(offsets[first], offsets[last]), part
+
+    def _forward(
+        self, times: tuple[int, int], state: State, y: Array | None, end: tuple[Array, Array]
+    ) -> list[_engine.Tape]:
+        """Run a segment, in training where its y is not wanted any more."""
+        rows, ragged = self._rows(times)
+        return _forward.forward(
+            self._cells,
+            self._x[rows],
+            *state,
+            None if y is None else y[rows],
+            *end,
+            reverse=self._reverse,
+            ragged=ragged,
+            training=y is None,
+            blas=self._blas,
+        )
+
+    def backward(
+        self,
+        dy: Array | None,
+        dhn: Array | None,
+        dcn: Array | None,
+        dw_blas: bool,
+        dx_blas: bool,
+    ) -> tuple[Array, Array, Array, list[_backward.Gradients]]:
+        """Return what `_backward.backward` does, for these cells of all that it is given."""
+        dh, dc = (None if a is None else a[self._jobs] for a in (dhn, dcn))
+        dx = np.empty_like(self._x)
+        grads: list[_backward.Gradients] | None = None
+        for times, state in zip(reversed(self._segments), reversed(self._states), strict=True):
+            rows, _ = self._rows(times)
+            tapes = self._forward(times, state, None, self._end)
+            dx[rows], dh, dc, grads = _backward.backward(
+                tapes,
+                None if dy is None else dy[rows][..., self._columns],
+                dh,
+                dc,
+                grads=grads,
+                dw_blas=dw_blas,
+                dx_blas=dx_blas,
+            )
+        assert dh is not None and dc is not None and grads is not None
+        return dx, dh, dc, grads

@@ -1,0 +1,172 @@
+"""Layers and directions on the engine's arrays: which of them one call of the engine computes.
+
+Layers of one direction are one call, in which they may form a pipeline. With two directions each
+layer is a call, since the next one reads both; so is each layer in training with dropout.
+
+Arrays (x, h0, c0, y, hn, cn) are those of `_forward.forward`: x (T, B, I) or, of a ragged batch,
+(N, I); states (L D, B, columns), layer-major, then direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from . import _backward, _engine, _forward
+from ._checks import Array, Matmul
+from ._engine import Cell, Ragged
+from .checkpoint import Checkpoint
+
+__all__ = ["Trace", "infer", "train"]
+
+Kept = list[_engine.Tape] | list[Checkpoint]
+Arrays = tuple[Array, Array | None, Array | None, Array, Array, Array]  # x, h0, c0, y, hn, cn
+
+
+def _stages(cells: list[Cell], directions: int, apart: bool) -> Iterator[slice]:
+    """Yield what a call of the engine takes of the cells; `apart`: one layer."""
+    step = directions if apart or directions == 2 else len(cells)
+    for first in range(0, len(cells), step):
+        yield slice(first, first + step)
+
+
+def _part(state: Array | None, stage: slice) -> Array | None:
+    return None if state is None else state[stage]
+
+
+def infer(
+    cells: list[Cell],
+    directions: int,
+    arrays: Arrays,
+    ragged: Ragged | None,
+    blas: bool,
+) -> None:
+    """Write y, hn and cn."""
+    if directions == 1 or len(cells) == 2:
+        _forward.forward(cells, *arrays, directions=directions, ragged=ragged, blas=blas)
+        return
+    x, h0, c0, y, hn, cn = arrays
+    for stage in _stages(cells, directions, False):
+        above = y if stage.stop == len(cells) else np.empty((*x.shape[:-1], y.shape[-1]), y.dtype)
+        _forward.forward(
+            cells[stage],
+            x,
+            _part(h0, stage),
+            _part(c0, stage),
+            above,
+            hn[stage],
+            cn[stage],
+            directions=directions,
+            ragged=ragged,
+            blas=blas,
+        )
+        x = above
+
+
+class Trace:
+    """What forward in training keeps for backward.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of memory that it holds.
+    """
+
+    def __init__(self, cells: list[Cell], directions: int, matmul: Matmul) -> None:
+        self._cells, self._directions, self._matmul = cells, directions, matmul
+        self._stages: list[tuple[slice, Kept]] = []
+        self._masks: list[Array | None] = []  # dropout of the input of a stage, scale included
+        self._rows = 0
+        self.nbytes = 0
+
+    def add(self, stage: slice, kept: Kept, x: Array, mask: Array | None) -> None:
+        """Append a stage, whose input is x."""
+        self._stages.append((stage, kept))
+        self._masks.append(mask)
+        self._rows = x.size // x.shape[-1]
+        self.nbytes += x.nbytes + sum(part.nbytes for part in kept)
+        self.nbytes += 0 if mask is None else mask.nbytes
+
+    def backward(
+        self, dy: Array | None, dhn: Array | None, dcn: Array | None
+    ) -> tuple[Array, Array, Array, list[Array]]:
+        """Return the gradients of x, h0, c0, and of the parameters, cell by cell."""
+        stages = list(zip(self._stages, self._masks, strict=True))
+        found: list[tuple[Array, Array, list[list[Array]]]] = []
+        for (stage, kept), mask in reversed(stages):
+            dx, dh, dc, grads = self._differentiate(
+                stage, kept, dy, _part(dhn, stage), _part(dcn, stage)
+            )
+            named = [
+                _backward.in_order(cell, grad)
+                for cell, grad in zip(self._cells[stage], grads, strict=True)
+            ]
+            found.insert(0, (dh, dc, named))
+            dy = dx if mask is None else np.multiply(dx, mask, out=dx)
+        assert dy is not None
+        dh = np.concatenate([part[0] for part in found]) if len(found) > 1 else found[0][0]
+        dc = np.concatenate([part[1] for part in found]) if len(found) > 1 else found[0][1]
+        return dy, dh, dc, [grad for part in found for cell in part[2] for grad in cell]
+
+    def _differentiate(
+        self,
+        stage: slice,
+        kept: Kept,
+        dy: Array | None,
+        dh: Array | None,
+        dc: Array | None,
+    ) -> tuple[Array, Array, Array, list[_backward.Gradients]]:
+        dx_blas = self._matmul == "blas"
+        dw_blas = dx_blas or (
+            self._matmul == "auto" and _backward.blas_pays(self._cells[stage], self._rows)
+        )
+        if not isinstance(kept[0], Checkpoint):
+            return _backward.backward(kept, dy, dh, dc, dw_blas=dw_blas, dx_blas=dx_blas)
+        parts = [part.backward(dy, dh, dc, dw_blas, dx_blas) for part in kept]
+        dx = parts[0][0]
+        for part in parts[1:]:
+            _engine.add(dx, part[0])
+        dh, dc = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
+        return dx, dh, dc, [grad for part in parts for grad in part[3]]
+
+
+def train(
+    cells: list[Cell],
+    directions: int,
+    arrays: Arrays,
+    ragged: Ragged | None,
+    matmul: Matmul,
+    draw_mask: Callable[[tuple[int, ...]], Array] | None,
+    checkpoint: int | None,
+) -> Trace:
+    """Write y, hn and cn, and keep what backward needs; `draw_mask` draws that of dropout."""
+    x, h0, c0, y, hn, cn = arrays
+    trace = Trace(cells, directions, matmul)
+    mask: Array | None = None
+    for stage in _stages(cells, directions, draw_mask is not None):
+        last = stage.stop == len(cells)
+        above = y if last else np.empty((*x.shape[:-1], y.shape[-1]), y.dtype)
+        arguments = (x, _part(h0, stage), _part(c0, stage), above, hn[stage], cn[stage])
+        kept: Kept
+        if checkpoint is None:
+            kept = _forward.forward(
+                cells[stage],
+                *arguments,
+                directions=directions,
+                ragged=ragged,
+                training=True,
+                blas=matmul == "blas",
+            )
+        else:
+            per_direction = [cells[stage]] if directions == 1 else [[c] for c in cells[stage]]
+            kept = [
+                Checkpoint(part, d, *arguments, checkpoint, ragged, matmul == "blas")
+                for d, part in enumerate(per_direction)
+            ]
+        trace.add(stage, kept, x, mask)
+        if draw_mask is not None and not last:
+            mask = draw_mask(above.shape)
+            above *= mask
+        x = above
+    return trace

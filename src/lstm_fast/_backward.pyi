@@ -3,7 +3,6 @@ from ._engine import Cell, Ragged, Tape
 
 Gradients = dict[str, Array]
 
-def blas_pays(cells: list[Cell], rows: int) -> bool: ...
 def segments(
     cell: Cell, T: int, B: int, ragged: Ragged | None, reverse: bool, steps: int
 ) -> list[tuple[int, int]]: ...
@@ -15,6 +14,5 @@ def backward(
     dcn: Array | None,
     *,
     grads: list[Gradients] | None = None,
-    dw_blas: bool = False,
-    dx_blas: bool = False,
+    blas: bool = False,
 ) -> tuple[Array, Array, Array, list[Gradients]]: ...

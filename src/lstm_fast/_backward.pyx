@@ -8,13 +8,11 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 from libc.string cimport memcpy, memset
 
-from contextlib import nullcontext
-
 import numpy as np
 
 from ._engine import held_to_one_thread
-from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, borrow, carve, copy_rows, give_back, load_gemm,
-                       rounded, rows_at, times)
+from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, carve, copy_rows, load_gemm, new_array,
+                       new_buffer, rounded, rows_at, times)
 from ._kernels cimport lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set
 from ._layer_backward cimport Job, Scratch, at, panels_of, run_chunk, time_of
 from ._threads cimport Place, Split, place, plan, team_size, used_threads
@@ -27,8 +25,6 @@ cdef Py_ssize_t LEAST_CHUNK_ROWS = 512
 # In a pipeline of layers dx goes to the layer below in so many blocks.
 cdef Py_ssize_t PIPELINE_BLOCKS = 8
 cdef double WORK_PER_SIGNAL_CHECK = 4e9
-# Multiply-adds from which BLAS is the faster one for the gradients of the weights.
-cdef double BLAS_WORK = 4e6
 
 
 cdef struct Stage:
@@ -70,6 +66,15 @@ cdef void run(Stage *stage, Py_ssize_t first_chunk, Py_ssize_t last_chunk, int t
         work(stage, first_chunk, last_chunk, threadid(), team_size())
 
 
+cdef void run_all(Stage *stage, Py_ssize_t chunks, Py_ssize_t segment, int threads) except *:
+    """All chunks, looking at signals after every segment."""
+    cdef Py_ssize_t n = 0
+    while n < chunks:
+        run(stage, n, min(n + segment, chunks), threads)
+        n += segment
+        PyErr_CheckSignals()
+
+
 cdef void cut_into_chunks(Job *job, Py_ssize_t chunk_rows) noexcept:
     """Fill `bounds`, of room for T + 1. Depends on the batch alone: the bits of the weights' gradients do on it."""
     cdef Py_ssize_t s = job.rows.T, rows = 0, running
@@ -92,15 +97,6 @@ cdef Py_ssize_t chunk_rows_of(Cell cell, Py_ssize_t B):
     return max(LEAST_CHUNK_ROWS, B, <Py_ssize_t>(CHUNK_BYTES // times(4 * cell.hidden_size, cell.k.itemsize)))
 
 
-def blas_pays(list cells not None, Py_ssize_t rows):
-    """Whether BLAS is faster for the gradients of the weights, with so many rows over all times."""
-    cdef Cell cell
-    cdef double work = 0
-    for cell in cells:
-        work += cell.hidden_size * (8.0 * cell.output_size + 8.0 * cell.input_size + 3.0 * cell.proj_size)
-    return work / len(cells) * rows > BLAS_WORK
-
-
 def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint reverse, Py_ssize_t steps):
     """Cut a sequence into segments that can be differentiated one by one, with the same bits.
 
@@ -112,7 +108,7 @@ def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint
     """
     cdef Rows rows
     cdef Job job
-    cdef Buffer bounds = borrow(T + 1, sizeof(Py_ssize_t))
+    cdef Buffer bounds = new_buffer(T + 1, sizeof(Py_ssize_t))
     cdef Py_ssize_t n, high = T
     rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
     if ragged is not None:
@@ -124,7 +120,6 @@ def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint
         if high - job.bounds[n] >= steps or n == job.chunks:
             found.append((T - high, T - job.bounds[n]) if reverse else (job.bounds[n], high))
             high = job.bounds[n]
-    give_back(bounds)
     return found[::-1] or [(0, 0)]
 
 
@@ -140,7 +135,7 @@ def in_order(Cell cell not None, dict grads):
 
 
 def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, *, list grads=None,
-             bint dw_blas=False, bint dx_blas=False):
+             bint blas=False):
     """Gradients of what one call of `forward` computed.
 
     The caller has checked: the gradients have the cells' dtype in native byte order, the shapes fit, `dhn`
@@ -154,8 +149,8 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     dhn, dcn : ndarray, shapes (L, B, P) and (L, B, H), or None for zeros
     grads : list of dict, optional
         What this function returned for later time steps, to which the gradients of the weights are added.
-    dw_blas, dx_blas : bool
-        BLAS instead of the own products for the gradients of the weights, and of the input.
+    blas : bool
+        BLAS instead of the own products over whole chunks.
 
     Returns
     -------
@@ -171,23 +166,18 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     cdef Cell cell = tape.cell
     cdef Rows rows = tape.rows
     cdef Py_ssize_t T = rows.T, B = rows.B, L = len(tapes), H = cell.hidden_size, P = cell.output_size
-    cdef Py_ssize_t padded = cell.padded, size = cell.k.itemsize, n, end, segment, widest = 0, chunk_rows, chunks = 0
+    cdef Py_ssize_t padded = cell.padded, size = cell.k.itemsize, n, segment, widest = 0, chunk_rows, chunks = 0
     cdef size_t dgates_size, p_size, packed_size, inner_dx
     cdef int rows_axis
     cdef Buffer scratch
     cdef char *free
     cdef double step_work = <double>B * 4 * H * P, total_work = 0
-    dtype = cell.w_ih.dtype
     stage.chained = L == 1 or (<Tape>tapes[1]).x_owner is tape.h
-    dh, dc = np.zeros((L, B, P), dtype), np.zeros((L, B, H), dtype)
-    if dhn is not None:
-        dh[...] = dhn
-    if dcn is not None:
-        dc[...] = dcn
+    dh, dc = copy_or_zeros(dhn, L, B, P, cell.type_number), copy_or_zeros(dcn, L, B, H, cell.type_number)
     fresh = grads is None
     if fresh:
         grads = [new_gradients((<Tape>tape_).cell) for tape_ in tapes]
-    dxs = [np.empty(np.shape(tape.x_owner), dtype) for _ in range(1 if stage.chained else L)]
+    dxs = [new_array(np.shape(tape.x_owner), cell.type_number) for _ in range(1 if stage.chained else L)]
     if rows.total == 0:
         if fresh:
             for one in grads:
@@ -198,21 +188,21 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
 
     for tape in tapes:
         cell = tape.cell
+        blas = blas and cell.kept_ih is not None
         widest = max(widest, cell.input_size, H)
         total_work += rows.total * <double>H * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
     stage.count, chunk_rows = <int>L, min(rows.total, chunk_rows_of(cell, B))
     split = plan(stage.count, stage.chained, T, B, panels_of(H, cell.k), times(4 * H, P) * size, step_work,
                  total_work)
     stage.groups = split.groups
-    dx_blas = dx_blas and times(chunk_rows, max(4 * H, widest)) < 2**31
-    dw_blas = dw_blas and times(chunk_rows, max(4 * H, widest)) < 2**31
+    blas = blas and times(chunk_rows, max(4 * H, widest)) < 2**31
 
     # One block of scratch. For each group: what a chunk needs. For each job: dc, dgates_after, bounds and, in
     # all layers but the lowest, dx.
     dgates_size, p_size = times(times(chunk_rows, 4 * H), size), times(times(chunk_rows, P), size)
-    packed_size = 0 if dw_blas else times(times(chunk_rows, panels_of(widest, cell.k) * 4 * cell.k.lanes), size)
+    packed_size = 0 if blas else times(times(chunk_rows, panels_of(widest, cell.k) * 4 * cell.k.lanes), size)
     inner_dx = times(times(<size_t>rows.total, P), size) if stage.chained else 0
-    scratch = borrow(L * (rounded(sizeof(Job)) + rounded(B * padded * size) + rounded(B * 4 * H * size)
+    scratch = new_buffer(L * (rounded(sizeof(Job)) + rounded(B * padded * size) + rounded(B * 4 * H * size)
                           + rounded((T + 1) * sizeof(Py_ssize_t)) + rounded(inner_dx))
                      + split.groups * (rounded(sizeof(Scratch)) + rounded(dgates_size) + 2 * rounded(p_size)
                                        + rounded(chunk_rows * H * size) + rounded(packed_size)), 1)
@@ -231,14 +221,13 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         memset(job, 0, sizeof(Job))
         job.k, job.rows, job.reverse = cell.k, &rows, tape.reverse
         job.I, job.H, job.P, job.padded = cell.input_size, H, P, padded
-        job.gemm = load_gemm(size) if dw_blas or dx_blas else NULL
-        job.gemm_dx = dx_blas and cell.kept_ih is not None
+        job.gemm = load_gemm(size) if blas else NULL
         job.by_rows, job.chained, job.block = split.by_rows, stage.chained and L > 1, T
         if job.chained and stage.groups > 1:
             job.block = max(1, T // PIPELINE_BLOCKS)
             job.above = &stage.jobs[n + 1].done if n < L - 1 else NULL
         job.x, job.h, job.gates, job.c = tape.x, tape.h.data, tape.gates.data, tape.c.data
-        job.w_ih = data_of(cell.kept_ih) if job.gemm_dx else NULL
+        job.w_ih = data_of(cell.kept_ih) if blas else NULL
         job.columns_ih, job.columns_hh = cell.columns_ih.data, cell.columns_hh.data
         job.columns_hr = cell.columns_hr.data if cell.proj_size else NULL
         if stage.chained and n < L - 1:
@@ -259,20 +248,22 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         chunks = max(chunks, job.chunks)
 
     segment = <Py_ssize_t>min(<double>chunks, 1 + WORK_PER_SIGNAL_CHECK * split.threads * chunks / total_work)
-    n = 0
-    with held_to_one_thread() if dw_blas or dx_blas else nullcontext():
-        while n < chunks:
-            end = min(n + segment, chunks)
-            run(&stage, n, end, split.threads)
-            n = end
-            PyErr_CheckSignals()
+    if blas:
+        with held_to_one_thread():
+            run_all(&stage, chunks, segment, split.threads)
+    else:
+        run_all(&stage, chunks, segment, split.threads)
     for n in range(L):
         job = &stage.jobs[n]
         copy_rows(<char *>at(<char *>cnp.PyArray_DATA(dc), n * B * H, job), H * size, job.dc, padded * size, B, H * size)
-    give_back(scratch)
     for dx in dxs[1:]:
         add(dxs[0], dx)
     return dxs[0], dh, dc, grads
+
+
+cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2, int type_number):
+    cdef cnp.npy_intp[3] shape = [n0, n1, n2]
+    return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else a.copy()
 
 
 cdef char *data_of(cnp.ndarray a) noexcept:
@@ -282,8 +273,9 @@ cdef char *data_of(cnp.ndarray a) noexcept:
 cdef dict new_gradients(Cell cell):
     """Arrays for the gradients of a cell's weights: "b" for both biases."""
     H, P, dtype = cell.hidden_size, cell.output_size, cell.w_ih.dtype
-    grads = {"w_ih": np.empty((4 * H, cell.input_size), dtype), "w_hh": np.empty((4 * H, P), dtype),
+    grads = {"w_ih": new_array((4 * H, cell.input_size), cell.type_number),
+             "w_hh": new_array((4 * H, P), cell.type_number),
              "b": np.zeros(4 * H, dtype)}
     if cell.proj_size:
-        grads["w_hr"] = np.empty((P, H), dtype)
+        grads["w_hr"] = new_array((P, H), cell.type_number)
     return grads

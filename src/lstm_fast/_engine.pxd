@@ -4,14 +4,18 @@ from ._blas cimport gemm_function
 from ._kernels cimport lf_kernels
 
 
+cdef struct Block:
+    char *data
+    size_t size
+
 cdef class Buffer:
     """Memory aligned to a cache line."""
     cdef char *data
     cdef size_t size
+    cdef Block block  # of which it is a part
 
 cdef Buffer new_buffer(size_t elements, size_t itemsize)
-cdef Buffer borrow(size_t elements, size_t itemsize)
-cdef void give_back(Buffer buffer)
+cdef cnp.ndarray new_array(tuple shape, int type_number)
 cdef size_t times(size_t a, size_t b) except? 0
 
 cdef inline size_t rounded(size_t size) noexcept nogil:

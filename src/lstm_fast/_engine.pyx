@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 import numpy as np
 
@@ -17,14 +17,20 @@ cnp.import_array()
 cdef extern from *:
     """
     #include <stdlib.h>
+    #include <sys/mman.h>
     static inline int lf_overflows(size_t a, size_t b, size_t *c) { return __builtin_mul_overflow(a, b, c); }
+    static inline void lf_advise_huge_pages(void *p, size_t size)
+    {
+    #ifdef MADV_HUGEPAGE
+        madvise(p, size, MADV_HUGEPAGE); /* advice: it may fail */
+    #else
+        (void)p, (void)size;
+    #endif
+    }
     """
+    void lf_advise_huge_pages(void *p, size_t size)
     bint lf_overflows(size_t a, size_t b, size_t *c)
     int posix_memalign(void **p, size_t alignment, size_t size)
-
-# Past the end of a buffer a vector may be read, never used: gates of a BLAS product are not padded.
-cdef size_t SLACK = 64
-
 
 cdef size_t times(size_t a, size_t b) except? 0:
     cdef size_t c
@@ -33,9 +39,64 @@ cdef size_t times(size_t a, size_t b) except? 0:
     return c
 
 
+# Past the end of a buffer a vector may be read, never used: gates of a BLAS product are not padded.
+cdef size_t SLACK = 64
+cdef size_t HUGE_PAGE = 2 << 20
+
+# Memory of buffers that are gone, the newest last, so that a program that repeats itself gets memory that is
+# mapped already. The GIL guards it.
+cdef enum: MOST_IDLE = 32
+cdef size_t MOST_IDLE_BYTES = 64 << 20
+cdef Block[MOST_IDLE] _idle
+cdef int _idle_count = 0
+cdef size_t _idle_bytes = 0
+
+
+cdef Block take_idle(int n) noexcept:
+    global _idle_count, _idle_bytes
+    cdef Block block = _idle[n]
+    _idle_count -= 1
+    _idle_bytes -= block.size
+    memmove(&_idle[n], &_idle[n + 1], (_idle_count - n) * sizeof(Block))
+    return block
+
+
+cdef Block allocate(size_t size) noexcept:
+    """At least `size` bytes: the smallest idle block that is not much too large, or a new one; NULL if none."""
+    cdef Block block
+    cdef int n, best = -1
+    for n in range(_idle_count):
+        if size <= _idle[n].size <= 2 * size + 4096 and (best < 0 or _idle[n].size < _idle[best].size):
+            best = n
+    if best >= 0:
+        return take_idle(best)
+    block.data, block.size = NULL, size
+    if size <= <size_t>-1 // 2 and posix_memalign(<void **>&block.data, HUGE_PAGE if size >= 2 * HUGE_PAGE else 64,
+                                                  size + SLACK) == 0:
+        if size >= 2 * HUGE_PAGE:
+            lf_advise_huge_pages(block.data, size)
+    else:
+        block.data = NULL
+    return block
+
+
+cdef void recycle(Block block) noexcept:
+    """Keep a block for `allocate`, and free what has been idle longest instead."""
+    global _idle_count, _idle_bytes
+    if block.size > MOST_IDLE_BYTES:
+        free(block.data)
+        return
+    while _idle_count == MOST_IDLE or _idle_bytes + block.size > MOST_IDLE_BYTES:
+        free(take_idle(0).data)
+    _idle[_idle_count] = block
+    _idle_count += 1
+    _idle_bytes += block.size
+
+
 cdef class Buffer:
     def __dealloc__(self):
-        free(self.data)
+        if self.data != NULL:
+            recycle(self.block)
 
     def __reduce__(self):
         raise TypeError("a cache can be neither pickled nor copied")
@@ -45,31 +106,27 @@ cdef Buffer new_buffer(size_t elements, size_t itemsize):
     """Uninitialised memory for `elements` elements."""
     cdef Buffer buffer = Buffer.__new__(Buffer)
     cdef size_t size = times(elements, itemsize)
-    if size > <size_t>-1 // 2 or posix_memalign(<void **>&buffer.data, 64, size + SLACK):
+    buffer.block = allocate(size)
+    if buffer.block.data == NULL:
         raise MemoryError(f"cannot allocate {size} bytes")
-    buffer.size = size
+    buffer.data, buffer.size = buffer.block.data, size
     return buffer
 
 
-# Scratch memory goes round: a call borrows, so that steady use allocates nothing. The GIL guards the list.
-cdef list _idle = []
-cdef Py_ssize_t MOST_IDLE = 8
-cdef size_t LARGEST_IDLE = 64 << 20
-
-
-cdef Buffer borrow(size_t elements, size_t itemsize):
-    """As `new_buffer`, from the memory that earlier calls gave back where it suffices."""
+cdef cnp.ndarray new_array(tuple shape, int type_number):
+    """An uninitialised array in C order, in memory of a buffer."""
+    cdef cnp.npy_intp[3] extents
+    cdef cnp.ndarray array
     cdef Buffer buffer
-    if _idle:
-        buffer = _idle.pop()
-        if buffer.size >= times(elements, itemsize):
-            return buffer
-    return new_buffer(elements, itemsize)
-
-
-cdef void give_back(Buffer buffer):
-    if buffer is not None and buffer.size <= LARGEST_IDLE and len(_idle) < MOST_IDLE:
-        _idle.append(buffer)
+    cdef size_t elements = 1
+    cdef int n
+    for n in range(len(shape)):
+        extents[n] = shape[n]
+        elements = times(elements, extents[n])
+    buffer = new_buffer(elements, 4 if type_number == cnp.NPY_FLOAT else 8)
+    array = cnp.PyArray_SimpleNewFromData(<int>len(shape), extents, type_number, buffer.data)
+    cnp.set_array_base(array, buffer)
+    return array
 
 
 cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t row, Py_ssize_t rows,
@@ -204,11 +261,13 @@ cdef class Ragged:
 
 
 cdef Rows rows_of(cnp.ndarray x, Ragged ragged):
-    """The rows of an input, (T, B, I), or (N, I) of a ragged batch."""
+    """The rows of an input, (T, B, I), (B, I) for one step, or (N, I) of a ragged batch."""
     cdef Rows rows
     if ragged is not None:
         return ragged.rows
-    rows.T, rows.B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    rows.T, rows.B = 1, cnp.PyArray_DIM(x, 0)
+    if cnp.PyArray_NDIM(x) == 3:
+        rows.T, rows.B = rows.B, cnp.PyArray_DIM(x, 1)
     rows.total = rows.T * rows.B
     rows.counts = rows.offsets = rows.lengths = NULL
     return rows

@@ -14,8 +14,7 @@ cdef struct Job:
     # One layer and direction. Steps are counted in forward's order, times in that of the input.
     const lf_kernels *k
     const Rows *rows
-    gemm_function gemm             # NULL: own products for the gradients of the weights
-    bint gemm_dx                   # BLAS for dx too
+    gemm_function gemm             # NULL: own products
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units
     Py_ssize_t block               # steps after which dx is computed, at most

@@ -111,7 +111,7 @@ cdef void input_gradient(const Job *job, const char *dgates, Py_ssize_t first, P
     share(rows, part, parts, &row, &end_row)
     dgates = at(dgates, row * 4 * H, job)
     dx = <char *>at(job.dx, (first + row) * I, job)
-    if job.gemm_dx:
+    if job.gemm != NULL:
         job.gemm(False, False, <int>(end_row - row), <int>I, <int>(4 * H), dgates, <int>(4 * H), job.w_ih, <int>I,
                  dx, <int>I, False)
     else:

@@ -104,8 +104,6 @@ class Checkpoint:
         dy: Array | None,
         dhn: Array | None,
         dcn: Array | None,
-        dw_blas: bool,
-        dx_blas: bool,
     ) -> tuple[Array, Array, Array, list[_backward.Gradients]]:
         """Return what `_backward.backward` does, for these cells of all that it is given."""
         dh, dc = (None if a is None else a[self._jobs] for a in (dhn, dcn))
@@ -120,8 +118,7 @@ class Checkpoint:
                 dh,
                 dc,
                 grads=grads,
-                dw_blas=dw_blas,
-                dx_blas=dx_blas,
+                blas=self._blas,
             )
         assert dh is not None and dc is not None and grads is not None
         return dx, dh, dc, grads

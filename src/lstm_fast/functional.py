@@ -195,12 +195,8 @@ def lstm_backward(
     if packing is not None:
         dy = None if dy is None else packing.pack_gradient(dy)
         dstate = [packing.sort(a) for a in dstate]
-    dx_blas = cache.matmul == "blas"
-    rows = T * B if packing is None else packing.ragged.offsets[-1]
-    dw_blas = dx_blas or (cache.matmul == "auto" and _backward.blas_pays([cache.cell], rows))
-    dx, *states, grads = _backward.backward(
-        cache.tapes, dy, *dstate, dw_blas=dw_blas, dx_blas=dx_blas
-    )
+    blas = cache.matmul == "blas"
+    dx, *states, grads = _backward.backward(cache.tapes, dy, *dstate, blas=blas)
     if packing is not None:
         dx = packing.unpack_gradient(dx)
         states = [packing.unsort(a, np.empty_like(a)) for a in states]

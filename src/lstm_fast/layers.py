@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _checks, _engine, _forward
 from ._checks import Array, Matmul
 from ._results import Out, Results
 from .parameters import ParameterHolder, parameter_shapes
 from .ragged import Packing, Padding
-from .stack import Trace, infer, train
+from .stack import Arrays, Cache, dropout_mask, infer, train
 from .streaming import Stream
 
 __all__ = ["LSTM"]
 
 State = tuple[Array, Array]
-
-
-@dataclass(frozen=True)
-class Cache:
-    """What `LSTM.backward` needs from `LSTM.forward`. Opaque, but for its size."""
-
-    lstm: LSTM
-    trace: Trace
-    rows: tuple[int, int]  # T, B
-    batched: bool
-    packing: Packing | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that it holds."""
-        return self.trace.nbytes
 
 
 class LSTM(ParameterHolder):
@@ -280,12 +264,21 @@ class LSTM(ParameterHolder):
         training: bool,
         checkpoint: int | None,
     ) -> tuple[Array, State, Cache | None]:
+        cells, blas, directions = self._packed(), self.matmul == "blas", self._directions
+        if padding != "zero":
+            _checks.padding(padding)
+        if lengths is None and not self.batch_first:
+            arrays = _forward.plain(cells, x, state, out, directions)
+            if arrays is not None:
+                cache = self._compute(cells, arrays, None, blas, training, checkpoint)
+                if cache is not None:
+                    cache.rows = x.shape[:2]
+                return arrays[3], arrays[4:], cache
         batched, x = self._time_major("x", x, self.input_size)
         T, B, _ = x.shape
         jobs, columns = self.num_layers * self._directions, self._directions * self._output_size
         _checks.fits("x", max(T, 1) * B * max(5 * self.hidden_size, columns), self.dtype)
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)
-        _checks.padding(padding)
         packing = None if lengths is None else Packing(lengths, T, B, padding)
         shapes = (T, B, columns), (jobs, B, self._output_size), (jobs, B, self.hidden_size)
         results = Results(shapes, self.dtype, batched, self.batch_first, out, (x, h0, c0))
@@ -297,24 +290,35 @@ class LSTM(ParameterHolder):
                 np.empty_like(hn),
                 np.empty_like(cn),
             )
-        cells, cache = self._packed(), None
-        if training:
-            # The cache outlives the call, and the caller may write to x before backward.
-            x = np.array(x, order="C") if packing is None else x
-            draw_mask = self._draw_mask if self.dropout and self.num_layers > 1 else None
-            arrays = x, h0, c0, y, hn, cn
-            trace = train(
-                cells, self._directions, arrays, ragged, self.matmul, draw_mask, checkpoint
-            )
-            cache = Cache(self, trace, (T, B), batched, packing)
-        else:
-            arrays = np.ascontiguousarray(x), h0, c0, y, hn, cn
-            infer(cells, self._directions, arrays, ragged, self.matmul == "blas")
+        arrays = np.ascontiguousarray(x), h0, c0, y, hn, cn
+        cache = self._compute(cells, arrays, ragged, blas, training, checkpoint)
+        if cache is not None:
+            cache.rows, cache.batched, cache.packing = (T, B), batched, packing
         if packing is not None:
             packing.unpack(y, results.y)
             packing.unsort(hn, results.hn)
             packing.unsort(cn, results.cn)
         return *results.finished(), cache
+
+    def _compute(
+        self,
+        cells: list[_engine.Cell],
+        arrays: Arrays,
+        ragged: _engine.Ragged | None,
+        blas: bool,
+        training: bool,
+        checkpoint: int | None,
+    ) -> Cache | None:
+        """Run the engine; `arrays` are x, h0, c0, and y, hn, cn, which are written."""
+        if not training:
+            infer(cells, self._directions, arrays, ragged, blas)
+            return None
+        draw_mask = None
+        if self.dropout and self.num_layers > 1:
+            draw_mask = partial(dropout_mask, self._rng, self.dropout, self.dtype)
+        cache = train(cells, self._directions, arrays, ragged, blas, draw_mask, checkpoint)
+        cache.lstm = self
+        return cache
 
     def backward(
         self,
@@ -362,9 +366,9 @@ class LSTM(ParameterHolder):
             dy = np.ascontiguousarray(dy) if packing is None else packing.pack_gradient(dy)
         dhn, dcn = self._state("dstate", dstate, ("dhn", "dcn"), B, cache.batched)
         if packing is None:
-            dx, dh0, dc0, values = cache.trace.backward(dy, dhn, dcn)
+            dx, dh0, dc0, values = cache.backward(dy, dhn, dcn)
         else:
-            packed, *states, values = cache.trace.backward(dy, packing.sort(dhn), packing.sort(dcn))
+            packed, *states, values = cache.backward(dy, packing.sort(dhn), packing.sort(dcn))
             dx = packing.unpack_gradient(packed)
             dh0, dc0 = (packing.unsort(a, np.empty_like(a)) for a in states)
         grads = dict(zip(self._parameters, values, strict=True))
@@ -410,10 +414,3 @@ class LSTM(ParameterHolder):
         if batched:
             return h, c
         return None if h is None else h[:, None], None if c is None else c[:, None]
-
-    def _draw_mask(self, shape: tuple[int, ...]) -> Array:
-        """Return per element 0 with probability `dropout`, else 1 / (1 - dropout)."""
-        kept = self._rng.random(shape, np.float32) >= self.dropout
-        scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
-        mask: Array = np.where(kept, self.dtype.type(scale), self.dtype.type(0))
-        return mask

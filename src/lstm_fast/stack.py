@@ -10,15 +10,17 @@ Arrays (x, h0, c0, y, hn, cn) are those of `_forward.forward`: x (T, B, I) or, o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from . import _backward, _engine, _forward
-from ._checks import Array, Matmul
+from ._checks import Array
 from ._engine import Cell, Ragged
 from .checkpoint import Checkpoint
+from .ragged import Packing
 
-__all__ = ["Trace", "infer", "train"]
+__all__ = ["Cache", "dropout_mask", "infer", "train"]
 
 Kept = list[_engine.Tape] | list[Checkpoint]
 Arrays = tuple[Array, Array | None, Array | None, Array, Array, Array]  # x, h0, c0, y, hn, cn
@@ -64,8 +66,8 @@ def infer(
         x = above
 
 
-class Trace:
-    """What forward in training keeps for backward.
+class Cache:
+    """What `LSTM.backward` needs from `LSTM.forward`. Opaque, but for its size.
 
     Attributes
     ----------
@@ -73,18 +75,21 @@ class Trace:
         Bytes of memory that it holds.
     """
 
-    def __init__(self, cells: list[Cell], directions: int, matmul: Matmul) -> None:
-        self._cells, self._directions, self._matmul = cells, directions, matmul
+    lstm: Any  # whose it is
+    rows: tuple[int, ...]  # T, B
+    batched = True
+    packing: Packing | None = None
+
+    def __init__(self, cells: list[Cell], blas: bool) -> None:
+        self._cells, self._blas = cells, blas
         self._stages: list[tuple[slice, Kept]] = []
         self._masks: list[Array | None] = []  # dropout of the input of a stage, scale included
-        self._rows = 0
         self.nbytes = 0
 
     def add(self, stage: slice, kept: Kept, x: Array, mask: Array | None) -> None:
         """Append a stage, whose input is x."""
         self._stages.append((stage, kept))
         self._masks.append(mask)
-        self._rows = x.size // x.shape[-1]
         self.nbytes += x.nbytes + sum(part.nbytes for part in kept)
         self.nbytes += 0 if mask is None else mask.nbytes
 
@@ -117,13 +122,9 @@ class Trace:
         dh: Array | None,
         dc: Array | None,
     ) -> tuple[Array, Array, Array, list[_backward.Gradients]]:
-        dx_blas = self._matmul == "blas"
-        dw_blas = dx_blas or (
-            self._matmul == "auto" and _backward.blas_pays(self._cells[stage], self._rows)
-        )
         if not isinstance(kept[0], Checkpoint):
-            return _backward.backward(kept, dy, dh, dc, dw_blas=dw_blas, dx_blas=dx_blas)
-        parts = [part.backward(dy, dh, dc, dw_blas, dx_blas) for part in kept]
+            return _backward.backward(kept, dy, dh, dc, blas=self._blas)
+        parts = [part.backward(dy, dh, dc) for part in kept]
         dx = parts[0][0]
         for part in parts[1:]:
             _engine.add(dx, part[0])
@@ -136,13 +137,14 @@ def train(
     directions: int,
     arrays: Arrays,
     ragged: Ragged | None,
-    matmul: Matmul,
+    blas: bool,
     draw_mask: Callable[[tuple[int, ...]], Array] | None,
     checkpoint: int | None,
-) -> Trace:
+) -> Cache:
     """Write y, hn and cn, and keep what backward needs; `draw_mask` draws that of dropout."""
     x, h0, c0, y, hn, cn = arrays
-    trace = Trace(cells, directions, matmul)
+    x = x.copy()  # the cache outlives the call, and the caller may write to x before backward
+    cache = Cache(cells, blas)
     mask: Array | None = None
     for stage in _stages(cells, directions, draw_mask is not None):
         last = stage.stop == len(cells)
@@ -156,17 +158,27 @@ def train(
                 directions=directions,
                 ragged=ragged,
                 training=True,
-                blas=matmul == "blas",
+                blas=blas,
             )
         else:
             per_direction = [cells[stage]] if directions == 1 else [[c] for c in cells[stage]]
             kept = [
-                Checkpoint(part, d, *arguments, checkpoint, ragged, matmul == "blas")
+                Checkpoint(part, d, *arguments, checkpoint, ragged, blas)
                 for d, part in enumerate(per_direction)
             ]
-        trace.add(stage, kept, x, mask)
+        cache.add(stage, kept, x, mask)
         if draw_mask is not None and not last:
             mask = draw_mask(above.shape)
             above *= mask
         x = above
-    return trace
+    return cache
+
+
+def dropout_mask(
+    rng: np.random.Generator, rate: float, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Array:
+    """Return per element 0 with probability `rate`, else 1 / (1 - rate)."""
+    kept = rng.random(shape, np.float32) >= rate
+    scale = 1 / (1 - rate) if rate < 1 else 0.0
+    mask: Array = np.where(kept, dtype.type(scale), dtype.type(0))
+    return mask

@@ -91,6 +91,11 @@ class Stream:
             unchanged.
         """
         lstm = self._lstm
+        cells, blas = lstm._packed(), lstm.matmul == "blas"
+        if not blas and _forward.step(cells, x_t, *self._now, out, *self._next):
+            self._now, self._next = self._next, self._now
+            assert out is not None
+            return out
         dtype = lstm.dtype
         x = _checks.real("x_t", x_t, dtype)
         if x.shape != self._in:
@@ -99,8 +104,8 @@ class Stream:
             out = y = np.empty(self._out, dtype)
         else:
             y = self._checked_out(out, x)
-        x, blas = np.ascontiguousarray(x), lstm.matmul == "blas"
-        _forward.forward(lstm._packed(), x[None], *self._now, y[None], *self._next, blas=blas)
+        x = np.ascontiguousarray(x)
+        _forward.forward(cells, x, *self._now, y, *self._next, blas=blas)
         self._now, self._next = self._next, self._now
         if y is not out:
             out[...] = y

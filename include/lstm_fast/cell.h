@@ -116,12 +116,15 @@ static void LF(cell_backward)(const lf_cell_backward *p)
 {
     const lf_product *q = &p->product;
     LF_FOR_ROW_BLOCKS(q->rows, first, last)
-        for (ptrdiff_t panel = q->first_panel; panel < q->last_panel; panel++) {
-            real dh[ROW_BLOCK][PANEL];
-            LF(product_panel)(q, panel, first, last, dh[0], PANEL, 1);
-            const ptrdiff_t unit = panel * PANEL, units = LF_CLAMP(q->columns - unit, PANEL);
+        for (ptrdiff_t panel = q->first_panel, panels; panel < q->last_panel; panel += panels) {
+            real dh[ROW_BLOCK * PANEL];
+            panels = LF(panels_at_once)(q, panel, last - first);
+            const ptrdiff_t width = panels * PANEL, unit = panel * PANEL;
+            const ptrdiff_t units = LF_CLAMP(q->columns - unit, width);
+            LF(block) block = {.panel = panel, .out = dh, .out_row = width, .out_panel = PANEL, .columns = width};
+            LF(product_panel)(q, &block, (int)panels, first, last);
             for (ptrdiff_t row = first; row < last; row++)
                 for (ptrdiff_t j = 0; j < units; j += LANES)
-                    LF(differentiate)(p, row, unit + j, v_load(dh[row - first] + j));
+                    LF(differentiate)(p, row, unit + j, v_load(dh + (row - first) * width + j));
         }
 }

@@ -37,71 +37,100 @@ static inline int LF(panel_vectors)(ptrdiff_t columns)
     return columns > 2 * LANES ? 4 : columns > LANES ? 2 : 1;
 }
 
-/* One tile of a product: rows from `row` on, one panel, depth_count terms of the sums from k = depth_first on.
- * Later terms are added to what is in out, and init after the last ones; `whole` writes full vectors to out,
- * else only the columns that exist. */
+/* One tile of a product: rows from `row` on, one panel or, with vectors == 8, two, depth_count terms of the
+ * sums from k = depth_first on. Later terms are added to what is in out, and init after the last ones. out has
+ * `columns` columns from the first of the panel on. */
 typedef struct LF(block) {
     ptrdiff_t panel, depth_first, depth_count;
     ptrdiff_t first; /* row that out begins with */
     real *out;
-    ptrdiff_t out_row;
-    int whole;
+    ptrdiff_t out_row, out_panel, columns;
 } LF(block);
+
+/* acc += m, whose rows have `columns` columns. */
+LF_INLINE void LF(add_tile)(vec acc[][8], const int rows, const int vectors, const real *m, ptrdiff_t m_row,
+                            ptrdiff_t m_panel, ptrdiff_t columns)
+{
+    const int whole = columns >= vectors * LANES;
+    if (whole)
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++)
+                acc[r][v] = v_add(acc[r][v], v_load(m + r * m_row + v / 4 * m_panel + v % 4 * LANES));
+    else
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++)
+                acc[r][v] = v_add(acc[r][v], LF(load_n)(m + r * m_row + v / 4 * m_panel + v % 4 * LANES,
+                                                        LF_CLAMP(columns - v * LANES, LANES)));
+}
 
 LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff_t row, const int rows,
                                 const int vectors)
 {
-    const ptrdiff_t columns = p->columns - q->panel * PANEL;
-    const int full = columns >= vectors * LANES;
     const real *a = (const real *)p->a + row * p->a_row + q->depth_first * p->a_step;
-    const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * vectors * LANES;
-    const real *init = (const real *)p->init + row * p->init_row + q->panel * p->init_panel;
+    const int step = (vectors < 4 ? vectors : 4) * LANES;
+    const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * step;
     real *out = q->out + (row - q->first) * q->out_row;
-    const int add_out = q->depth_first || p->accumulate;
-    const int add_init = p->init && q->depth_first + q->depth_count == p->depth;
     vec acc[TILE_ROWS][8];
-    LF(multiply)(acc, rows, vectors, a, p->a_row, p->a_step, b, b, q->depth_count);
-    LF_UNROLL
-    for (int r = 0; r < rows; r++)
+    LF(multiply)(acc, rows, vectors, a, p->a_row, p->a_step, b, b + PANEL * p->depth, q->depth_count);
+    if (q->depth_first || p->accumulate)
+        LF(add_tile)(acc, rows, vectors, out, q->out_row, q->out_panel, q->columns);
+    if (p->init && q->depth_first + q->depth_count == p->depth)
+        LF(add_tile)(acc, rows, vectors, (const real *)p->init + row * p->init_row + q->panel * p->init_panel,
+                     p->init_row, p->init_panel, p->columns - q->panel * PANEL);
+    if (q->columns >= vectors * LANES)
         LF_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            const ptrdiff_t j = v * LANES, n = LF_CLAMP(columns - j, LANES);
-            if (add_out)
-                acc[r][v] = v_add(acc[r][v], full || q->whole ? v_load(out + r * q->out_row + j)
-                                                              : LF(load_n)(out + r * q->out_row + j, n));
-            if (add_init)
-                acc[r][v] = v_add(acc[r][v], full ? v_load(init + r * p->init_row + j)
-                                                  : LF(load_n)(init + r * p->init_row + j, n));
-            if (full || q->whole)
-                v_store(out + r * q->out_row + j, acc[r][v]);
-            else
-                LF(store_n)(out + r * q->out_row + j, n, acc[r][v]);
-        }
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++)
+                v_store(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES, acc[r][v]);
+    else
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++)
+                LF(store_n)(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES,
+                            LF_CLAMP(q->columns - v * LANES, LANES), acc[r][v]);
 }
 
-/* The rows first .. last - 1 of one panel. */
-static void LF(product_panel)(const lf_product *p, ptrdiff_t panel, ptrdiff_t first, ptrdiff_t last, real *out,
-                              ptrdiff_t out_row, int whole)
+/* How many panels a product takes at once: two for a single row, which has too few sums in one panel to hide the
+ * latency of an FMA, and reads two streams of b faster than one. */
+static inline int LF(panels_at_once)(const lf_product *p, ptrdiff_t panel, ptrdiff_t rows)
 {
-    const int vectors = LF(panel_vectors)(p->columns - panel * PANEL);
-    LF(block) q = {.panel = panel, .first = first, .out = out, .out_row = out_row, .whole = whole};
+    return rows == 1 && panel + 2 <= p->last_panel && LF(panel_vectors)(p->columns - (panel + 1) * PANEL) == 4 ? 2 : 1;
+}
+
+/* The rows first .. last - 1 of one panel, or of two; q has out, out_row, out_panel and columns. */
+static void LF(product_panel)(const lf_product *p, LF(block) *q, int panels, ptrdiff_t first, ptrdiff_t last)
+{
+    const int vectors = panels == 2 ? 8 : LF(panel_vectors)(p->columns - q->panel * PANEL);
 #define TILE(R)                                                  \
-    (vectors == 4   ? LF(product_tile)(p, &q, row, R, 4)         \
-     : vectors == 2 ? LF(product_tile)(p, &q, row, R, 2)         \
-                    : LF(product_tile)(p, &q, row, R, 1))
+    (vectors == 4   ? LF(product_tile)(p, q, row, R, 4)          \
+     : vectors == 2 ? LF(product_tile)(p, q, row, R, 2)          \
+                    : LF(product_tile)(p, q, row, R, 1))
+    q->first = first, q->depth_first = 0;
     do {
-        q.depth_count = LF_CLAMP(p->depth - q.depth_first, DEPTH_BLOCK);
-        LF_FOR_TILES(first, last, row, rows)
-            LF_SWITCH_ROWS(rows, TILE)
-        q.depth_first += q.depth_count;
-    } while (q.depth_first < p->depth);
+        q->depth_count = LF_CLAMP(p->depth - q->depth_first, DEPTH_BLOCK);
+        if (vectors == 8)
+            LF(product_tile)(p, q, first, 1, 8);
+        else
+            LF_FOR_TILES(first, last, row, rows)
+                LF_SWITCH_ROWS(rows, TILE)
+        q->depth_first += q->depth_count;
+    } while (q->depth_first < p->depth);
 #undef TILE
 }
 
 static void LF(product)(const lf_product *p)
 {
     LF_FOR_ROW_BLOCKS(p->rows, first, last)
-        for (ptrdiff_t panel = p->first_panel; panel < p->last_panel; panel++)
-            LF(product_panel)(p, panel, first, last, (real *)p->out + first * p->out_row + panel * p->out_panel,
-                              p->out_row, 0);
+        for (ptrdiff_t panel = p->first_panel, panels; panel < p->last_panel; panel += panels) {
+            panels = LF(panels_at_once)(p, panel, last - first);
+            LF(block) q = {.panel = panel, .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
+                           .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL};
+            LF(product_panel)(p, &q, (int)panels, first, last);
+        }
 }

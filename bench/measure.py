@@ -1,0 +1,124 @@
+"""Time all problems with one number of threads: the child process of `python -m bench`."""
+
+import argparse
+import json
+import os
+import time
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .contenders import CONTENDERS, Bound
+from .problems import PROBLEMS, Arguments, Problem
+from .roofline import least_time, probe
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-11}  # of the largest element
+
+# Seconds: between two contenders, in which threads of the one before stop spinning (OpenBLAS's spin
+# for 20 ms, others less), and of a burst of calls, of which one comes before that which is timed.
+PAUSE = 0.03
+BURST = 0.01
+TURNS = 7
+LONG = 0.2  # a call that takes longer is timed three times, alone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.measure", description=__doc__)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--only", default="", help="part of a section's name")
+    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--most-flop", type=float, default=float("inf"))
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    problems = [p for p in PROBLEMS if options.only in p.section and p.flop <= options.most_flop]
+    limits = probe(options.threads)
+    entries = []
+    for problem in tqdm(problems, desc=f"{options.threads} thread(s)", mininterval=1.0):
+        times = measure(problem, options.threads, options.turns)
+        least = least_time(problem, limits, options.threads)
+        entries.append({**problem._asdict(), "flop": problem.flop, "least": least, "times": times})
+    result = {
+        "threads": options.threads,
+        "limits": limits,
+        "versions": versions(),
+        "entries": entries,
+    }
+    options.output.write_text(json.dumps(result))
+
+
+def measure(problem: Problem, threads: int, turns: int) -> dict[str, list[float]]:
+    """Return the quartiles of the time of a call, in seconds, by contender.
+
+    Results are compared first. Contenders take turns, so that a slow spell of the machine meets
+    all of them alike.
+    """
+    arguments = Arguments(problem)
+    bound: dict[str, Bound] = {}
+    for name, contender in CONTENDERS.items():
+        try:
+            call = contender(arguments, threads)
+        except ImportError:
+            continue
+        if call is not None:
+            check(name, arguments, call())
+            bound[name] = call
+    if problem.ragged:
+        padded = Arguments(problem._replace(ragged=False))
+        bound["lstm_fast, padded"] = CONTENDERS["lstm_fast"](padded, threads)  # type: ignore[assignment]
+    samples: dict[str, list[float]] = {name: [] for name in bound}
+    for turn in range(turns):
+        for name, call in bound.items():
+            if turn < 3 or sum(samples[name]) / turn < LONG:
+                samples[name].append(sample(call, samples[name]))
+    return {name: list(np.quantile(found, (0.5, 0.25, 0.75))) for name, found in samples.items()}
+
+
+def sample(call: Bound, before: list[float]) -> float:
+    """Return the mean time of a call after a pause and a burst of calls."""
+    time.sleep(PAUSE)
+    if not before or before[-1] < LONG:
+        burst(call)
+    return burst(call)
+
+
+def burst(call: Bound) -> float:
+    calls, start = 0, time.perf_counter()
+    now = start
+    while now - start < BURST or calls == 0:
+        call()
+        calls += 1
+        now = time.perf_counter()
+    return (now - start) / calls
+
+
+def check(name: str, arguments: Arguments, results: Any) -> None:
+    """Compare results with what is right; of streaming, y alone."""
+    problem = arguments.problem
+    found = (results,) if problem.action == "streaming" else results
+    for actual, expected in zip(found, arguments.expected, strict=problem.action != "streaming"):
+        array = np.asarray(actual.detach() if hasattr(actual, "detach") else actual)
+        if array.ndim == 4:  # ONNX's y, (T, D, B, H)
+            array = array.swapaxes(1, 2)
+        error = np.abs(array.reshape(expected.shape) - expected).max()
+        if not error <= TOLERANCE[problem.dtype] * np.abs(expected).max():
+            raise RuntimeError(f"{name} is wrong by {error:.1e} at {problem}")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is installed, NumPy's included."""
+    found = {}
+    for name in [*CONTENDERS, "numpy"]:
+        try:
+            import_module({"jax": "jax"}.get(name, name))
+            found[name] = metadata.version(name)
+        except (ImportError, metadata.PackageNotFoundError):
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()

@@ -1,0 +1,216 @@
+"""Tables and plots from the JSON of `python -m bench`: ``python -m bench.report FILE``."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+__all__ = ["write_report"]
+
+OURS = "lstm_fast"
+NAMES = {
+    **{"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "jax": "JAX"},
+    **{"tensorflow": "Keras", "lstm_fast, padded": "lstm_fast, padded"},
+}
+README = Path(__file__).parents[1] / "README.md"
+MARKS = "<!-- benchmark: begin -->\n", "<!-- benchmark: end -->\n"
+EXPLANATION = """\
+Median microseconds of a call (and half the distance of its quartiles, in percent). The ratio is the
+time of the fastest peer divided by that of lstm_fast; the share is that of the roofline.
+"""
+# What the README shows: section, T, B, I, H.
+SHOWN = [
+    *(("inference", 1, 1, 16, 32), ("inference", 1, 1, 512, 512), ("inference", 100, 1, 64, 64)),
+    *(("inference", 100, 8, 64, 64), ("inference", 50, 32, 16, 32)),
+    *(("inference", 50, 16, 512, 512), ("inference", 25, 64, 1024, 1024)),
+    *(("training", 1, 1, 16, 32), ("training", 100, 1, 64, 64), ("training", 100, 8, 64, 64)),
+    *(("training", 50, 32, 256, 256), ("training in double precision", 100, 8, 64, 64)),
+    *(("streaming", 1, 1, 16, 32), ("ragged batches", 200, 32, 256, 256)),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.add_argument("json", type=Path)
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--check", action="store_true", help="fail if README.md has another table")
+    options = parser.parse_args()
+    text = README.read_text()
+    begin, rest = text.split(MARKS[0])
+    old, end = rest.split(MARKS[1])
+    new = readme_table(json.loads(options.json.read_text()))
+    if options.check and old != new:
+        raise SystemExit("README.md has another table: run python -m bench.report --readme")
+    if options.readme:
+        README.write_text(begin + MARKS[0] + new + MARKS[1] + end)
+    if not options.check:
+        print(write_report(options.json))
+
+
+def peers(entry: dict[str, Any]) -> dict[str, float]:
+    """Return the medians of the others."""
+    return {name: t[0] for name, t in entry["times"].items() if not name.startswith(OURS)}
+
+
+def ratio(entry: dict[str, Any]) -> float:
+    """Return the time of the fastest peer divided by ours."""
+    return float(min(peers(entry).values()) / entry["times"][OURS][0])
+
+
+def sections(result: dict[str, Any]) -> Iterator[tuple[str, str, list[list[dict[str, Any]]]]]:
+    """Yield section, action, and the same entries once per run."""
+    keys = dict.fromkeys((e["section"], e["action"]) for e in result["runs"][0]["entries"])
+    for section, action in keys:
+        yield (
+            section,
+            action,
+            [
+                [e for e in run["entries"] if (e["section"], e["action"]) == (section, action)]
+                for run in result["runs"]
+            ],
+        )
+
+
+def geometric_mean(values: list[float]) -> float:
+    return exp(sum(map(log, values)) / len(values))
+
+
+def caption(result: dict[str, Any]) -> str:
+    versions = result["runs"][0]["versions"]
+    names = [f"{NAMES.get(name, name)} {version}" for name, version in versions.items()]
+    return f"{result['machine']}; {result['isa']}; {', '.join(names)}; {result['date']}"
+
+
+def shape(entry: dict[str, Any]) -> str:
+    layers = f", {entry['layers']} layers" * (entry["layers"] > 1)
+    return (
+        f"{entry['T']}, {entry['B']}, {entry['I']}, {entry['H']}"
+        + layers
+        + (", bidirectional" * entry["bidirectional"])
+    )
+
+
+def microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f}" if seconds < 1e-4 else f"{seconds * 1e6:,.0f}"
+
+
+def write_report(path: Path) -> str:
+    """Write the Markdown table and the two plots beside the JSON; return the summary."""
+    result = json.loads(path.read_text())
+    lines, summary = [f"# Benchmark\n\n{caption(result)}\n", EXPLANATION], []
+    for section, action, runs in sections(result):
+        title = section if action in section or action == "inference" else f"{section}, {action}"
+        lines.append(f"## {title}\n")
+        for run, entries in zip(result["runs"], runs, strict=True):
+            names = list(dict.fromkeys(name for e in entries for name in e["times"]))
+            threads = f"{run['threads']} thread" + "s" * (run["threads"] > 1)
+            head = ["T, B, I, H", *(NAMES.get(name, name) for name in names), "ratio", "share"]
+            lines += [
+                f"{threads}:\n",
+                f"| {' | '.join(head)} |",
+                "|---" + "|--:" * (len(head) - 1) + "|",
+            ]
+            for e in entries:
+                cells = []
+                for name in names:
+                    if name in e["times"]:
+                        median, low, high = e["times"][name]
+                        spread = f" ±{50 * (high - low) / median:.0f}"
+                        cells.append(microseconds(median) + spread)
+                    else:
+                        cells.append("")
+                share = f"{e['least'] / e['times'][OURS][0]:.2f}" if e["least"] else ""
+                lines.append(f"| {shape(e)} | {' | '.join(cells)} | {ratio(e):.2f} | {share} |")
+            ratios = [ratio(e) for e in entries]
+            text = f"geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}"
+            lines.append(f"\n{text}\n")
+            summary.append(f"{title:40} {threads:10} {text}")
+            summary += [
+                f"    behind at {shape(e)}: {ratio(e):.2f}" for e in entries if ratio(e) < 1
+            ]
+    lines.append(
+        f"## Import and memory\n\nimport: {1e3 * result['import_seconds']:.1f} ms beyond NumPy's\n"
+    )
+    case = "training step, T = 1000, B = 32, I = H = 256"
+    for name, size in result["memory"].items():
+        lines.append(f"{case}, {NAMES.get(name, name)}: {size / 2**20:.0f} MiB\n")
+    path.with_suffix(".md").write_text("\n".join(lines))
+    plot(result, path)
+    return "\n".join(summary)
+
+
+def readme_table(result: dict[str, Any]) -> str:
+    """Return some rows as a table of Markdown."""
+    lines = [
+        f"{caption(result)}:\n",
+        "| | T, B, I, H | 1 thread | best peer | | 2 threads | best peer | |",
+    ]
+    lines.append("|---|---|--:|---|--:|--:|---|--:|")
+    for key in SHOWN:
+        cells = []
+        for run in result["runs"]:
+            entry = next(e for e in run["entries"] if (e["section"], *list(e.values())[1:5]) == key)
+            times = peers(entry)
+            best = min(times, key=lambda name: times[name])
+            cells += [
+                microseconds(entry["times"][OURS][0]),
+                f"{NAMES[best]} {microseconds(times[best])}",
+                f"{ratio(entry):.2f}",
+            ]
+        lines.append(f"| {key[0]} | {', '.join(map(str, key[1:]))} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw the ratio, and the share of the roofline, at every shape."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours, markers = ("#0072b2", "#d55e00"), ("o", "s")  # safe for the colour-blind
+    for kind in ("ratio", "roofline"):
+        shown = [s for s in sections(result) if kind == "ratio" or s[2][0][0]["least"]]
+        shown = [s for s in shown if s[0] in ("inference", "training")] or shown[:2]
+        figure, axes = pyplot.subplots(
+            1, len(shown), figsize=(5 + 4 * len(shown), 6.5), sharey=True, squeeze=False
+        )
+        for axis, (section, _, runs) in zip(axes[0], shown, strict=True):
+            labels = [shape(e) for e in runs[0]]
+            for run, entries, colour, marker in zip(
+                result["runs"], runs, colours, markers, strict=False
+            ):
+                if kind == "ratio":
+                    values = [ratio(e) for e in entries]
+                else:
+                    values = [e["least"] / e["times"][OURS][0] for e in entries]
+                threads = f"{run['threads']} thread" + "s" * (run["threads"] > 1)
+                axis.plot(
+                    values, range(len(labels)), marker, color=colour, label=threads, alpha=0.8
+                )
+            axis.axvline(1, color="black", linewidth=1)
+            axis.set_yticks(range(len(labels)), labels)
+            axis.grid(axis="both", alpha=0.3)
+            axis.set_title(f"{section}, float32")
+            if kind == "ratio":
+                axis.set_xscale("log")
+                ticks = [t for t in (0.5, 1, 1.5, 2, 3, 5, 10, 20) if t <= 2 * axis.get_xlim()[1]]
+                axis.set_xticks(ticks, [str(t) for t in ticks])
+                axis.minorticks_off()
+                axis.set_xlabel("time of the fastest peer / time of lstm_fast")
+            else:
+                axis.set_xlim(0, 1.1)
+                axis.set_xlabel("least possible time / time of lstm_fast")
+        axes[0][0].invert_yaxis()
+        axes[0][0].set_ylabel("T, B, I, H")
+        axes[0][0].legend(loc="lower right")
+        figure.suptitle(caption(result), fontsize=8, wrap=True)
+        figure.tight_layout()
+        figure.savefig(path.with_name(f"{path.stem}-{kind}.png"), dpi=110)
+        pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-11}  # of the largest element
 # for 20 ms, others less), and of a burst of calls, of which one comes before that which is timed.
 PAUSE = 0.03
 BURST = 0.01
-TURNS = 7
+TURNS = 5
 LONG = 0.2  # a call that takes longer is timed three times, alone
 
 

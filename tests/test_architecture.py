@@ -22,7 +22,16 @@ NAMES = {path.stem for path in MODULES}
 COMPUTING = {"_forward", "_backward", "_engine"}
 ALLOWED = {
     "__init__": {"reference", "_config", "_threads", "functional", "layers", "streaming"},
-    "layers": {"_engine", "_forward", "_checks", "_results", "parameters", "ragged", "stack", "streaming"},
+    "layers": {
+        "_engine",
+        "_forward",
+        "_checks",
+        "_results",
+        "parameters",
+        "ragged",
+        "stack",
+        "streaming",
+    },
     "_results": {"_checks"},
     "stack": {*COMPUTING, "_checks", "checkpoint", "ragged"},
     "checkpoint": {*COMPUTING, "_checks"},

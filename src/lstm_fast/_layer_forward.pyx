@@ -102,6 +102,7 @@ cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char 
     cdef Py_ssize_t first_t = T - last_step if job.reverse else first_step
     cdef Py_ssize_t last_t = T - first_step if job.reverse else last_step
     cdef const char *x
+    cdef int threads = parts
     if job.by_rows:
         share_rows(job.rows, part, parts, &first_row, &last_row)
         part, parts = 0, 1
@@ -124,3 +125,6 @@ cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char 
             lf_barrier_wait(&job.barrier, parts)
             project_hidden(job, y_at(job, t, first_row), first_row, end_row, part, parts)
         lf_barrier_wait(&job.barrier, parts)
+    if job.by_rows and job.rows.counts != NULL:
+        # Where a row lies in `projected` depends on the chunk: nobody goes ahead of the others.
+        lf_barrier_wait(&job.barrier, threads)

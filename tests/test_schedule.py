@@ -1,0 +1,79 @@
+"""Layers as a pipeline and directions side by side: no bit depends on the threads."""
+
+import numpy as np
+import pytest
+from helpers import python
+
+import lstm_fast
+
+# T, B, I, H, layers, bidirectional: pipelines of short steps, batches, units, directions, chunks.
+STACKS = [
+    (300, 1, 9, 20, 2, False),
+    (300, 1, 9, 20, 3, False),
+    (257, 3, 9, 16, 5, False),
+    (100, 1, 30, 210, 2, False),
+    (40, 24, 9, 33, 3, False),
+    (3000, 1, 2, 8, 2, False),
+    (200, 1, 9, 40, 1, True),
+    (200, 2, 9, 40, 2, True),
+    (30, 40, 9, 40, 2, True),
+    (60, 40, 20, 128, 1, False),
+]
+
+
+def everything(stack, lengths=None, checkpoint=None, **options):
+    T, B, I, H, layers, bidirectional = stack
+    rng, jobs = np.random.default_rng(5), layers * (1 + bidirectional)
+    lstm = lstm_fast.LSTM(I, H, layers, bidirectional=bidirectional, seed=2, **options)
+    x = rng.standard_normal((T, B, I), np.float32)
+    state = tuple(rng.standard_normal((2, jobs, B, H), np.float32))
+    dy = rng.standard_normal((T, B, H * (1 + bidirectional)), np.float32)
+    inference = lstm(x, state, lengths=lengths)[0]
+    y, states, cache = lstm.forward(x, state, lengths=lengths, checkpoint=checkpoint)
+    np.testing.assert_array_equal(y, inference)
+    dx, dstates, grads = lstm.backward(dy, tuple(state), cache)
+    return [y, *states, dx, *dstates, *grads.values()]
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_bits_do_not_depend_on_the_threads(isa, stack, threads):
+    T, B = stack[:2]
+    for lengths in (None, np.random.default_rng(1).integers(0, T + 1, B)):
+        expected = None
+        for count in (1, 2, 3, 5):
+            lstm_fast.set_num_threads(count)
+            actual = everything(stack, lengths)
+            for a, e in zip(actual, expected or actual, strict=True):
+                np.testing.assert_array_equal(a, e)
+            expected = expected or actual
+
+
+def test_layers_are_what_they_are_one_by_one(rng):
+    """A stack equals its layers, each run by itself."""
+    stack = lstm_fast.LSTM(3, 20, 3, seed=0)
+    x, below = rng.standard_normal((300, 2, 3), np.float32), None
+    parameters = stack.state_dict()
+    for layer in range(3):
+        one = lstm_fast.LSTM(20 if layer else 3, 20)
+        one.load_state_dict(
+            {f"{n[:-1]}0": v for n, v in parameters.items() if n.endswith(str(layer))}
+        )
+        below = one(x if below is None else below)[0]
+    np.testing.assert_array_equal(stack(x)[0], below)
+
+
+def test_fewer_threads_than_asked_for():
+    """OpenMP may grant fewer; every layer is still computed."""
+    code = """
+from test_schedule import STACKS, everything
+results = []
+for count in (1, 4):
+    set_num_threads(count)
+    results.append([everything(stack) for stack in STACKS])
+for one, other in zip(*results):
+    for a, b in zip(one, other):
+        np.testing.assert_array_equal(a, b)
+print('equal')
+"""
+    for limit in (1, 2, 3):
+        assert python(code, OMP_THREAD_LIMIT=str(limit)) == ["equal"]

@@ -60,10 +60,10 @@ class LSTM(ParameterHolder):
     seed : int or numpy.random.Generator, optional
         Source of the initial parameters and of dropout.
     matmul : {"auto", "packed", "blas"}
-        Which multiply serves the products over the whole sequence: the own kernels, BLAS, or
-        whichever is the faster. Inference is ``"packed"`` unless ``"blas"`` is asked for, and then
-        the bits of an output row do not depend on its batch, the number of threads, or how a
-        sequence is cut into calls.
+        Which multiply serves the products over the whole sequence: the own kernels, or BLAS;
+        ``"auto"`` is the faster one, which is ``"packed"`` as far as measured. With that the bits
+        of a row's results do not depend on its batch or on how a sequence is cut into calls, and
+        no bits depend on the number of threads.
 
     Attributes
     ----------

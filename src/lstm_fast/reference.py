@@ -33,6 +33,15 @@ last step receives ``dhn`` and ``dcn`` where the others receive the terms of ste
 With ``reverse=True`` the recurrence runs from t = T-1 to 0: t-1 and t+1 change places above,
 while ``x``, ``y``, ``dy`` and ``dx`` stay in input order.
 
+With ``lengths``, the equations hold for the rows that run: row b does where t < lengths[b]. At the
+other times, its padding, a row keeps its state, so that ``hn`` and ``cn`` are those of its own last
+step, and a reversed row begins at t = lengths[b] - 1. What is there in ``x`` is not read, and::
+
+    h[t] = h[t-1]    c[t] = c[t-1]    y[t] = 0, or with padding="hold" y[lengths[b] - 1]
+    dx[t] = 0                         dy[t] is not read, or with "hold" adds to dy[lengths[b] - 1]
+
+A row of length 0 has no output to hold: its ``y`` is 0, its final state the initial one.
+
 References
 ----------
 S. Hochreiter, J. Schmidhuber (1997), "Long Short-Term Memory", Neural Computation 9(8):1735-1780.
@@ -44,7 +53,7 @@ H. Sak, A. Senior, F. Beaufays (2014), "Long Short-Term Memory Recurrent Neural 
 Architectures for Large Scale Acoustic Modeling", Interspeech 2014, 338-342 (the projection).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +67,8 @@ class Cache(NamedTuple):
     """What `lstm_backward` needs from `lstm_forward`: private copies, in processing order.
 
     Step ``k`` of the recurrence reads ``h[k]``, ``c[k]`` and writes ``h[k + 1]``, ``c[k + 1]``.
-    It is the input step ``t = k``, or ``t = T - 1 - k`` when ``reverse``.
+    It is the input step ``t = k``, or ``t = T - 1 - k`` when ``reverse``. Only the rows that run
+    there have ``gates``.
     """
 
     x: Array  # (T, B, I)
@@ -69,7 +79,9 @@ class Cache(NamedTuple):
     c: Array  # (T + 1, B, H), c[0] = c0
     gates: Array  # (T, B, 4H), values of i, f, g, o
     biases: tuple[str, ...]  # which of "b_ih", "b_hh" were given
+    runs: npt.NDArray[np.bool_]  # (T, B), which rows do
     reverse: bool
+    hold: bool
 
 
 def lstm_forward(
@@ -83,6 +95,8 @@ def lstm_forward(
     *,
     w_hr: Array | None = None,
     reverse: bool = False,
+    lengths: npt.ArrayLike | None = None,
+    padding: Literal["zero", "hold"] = "zero",
 ) -> tuple[Array, tuple[Array, Array], Cache]:
     """Run one LSTM layer over a sequence; the module docstring has the equations.
 
@@ -104,22 +118,28 @@ def lstm_forward(
         Projection of the hidden state.
     reverse : bool, default False
         Run from t = T-1 to 0. ``y`` stays in input order.
+    lengths : array_like of int, shape (B,), optional
+        Steps of each row, from 0 to T, in any order; absent means T.
+    padding : {"zero", "hold"}
+        ``y`` after the last step of a row: 0, or the output of that step.
 
     Returns
     -------
     y : ndarray, shape (T, B, H), or (T, B, P) with ``w_hr``
         Output of every step.
     (hn, cn) : tuple of ndarray, shapes of ``h0`` and ``c0``
-        State after the last step processed (t = 0 when ``reverse``).
+        State after the last step processed of each row (t = 0 when ``reverse``).
     cache : Cache
         For `lstm_backward`. It shares no memory with the arguments or the results.
 
     Raises
     ------
     TypeError
-        If an array has another dtype than ``x``, or ``x`` is neither float32 nor float64.
+        If an array has another dtype than ``x``, or ``x`` is neither float32 nor float64, or
+        ``lengths`` does not hold integers.
     ValueError
-        If an array has another shape than the one above; nothing is broadcast.
+        If an array has another shape than the one above; nothing is broadcast. If a length is not
+        from 0 to T, or ``padding`` is unknown.
     """
     dtype = x.dtype
     if dtype not in (np.float32, np.float64):
@@ -138,25 +158,34 @@ def lstm_forward(
     bias += _copy_or_zeros("b_hh", b_hh, (4 * H,), dtype)
     biases = tuple(name for name, b in (("b_ih", b_ih), ("b_hh", b_hh)) if b is not None)
 
+    runs = _runs(lengths, T, B)
+    if padding not in ("zero", "hold"):
+        raise ValueError(f"padding must be 'zero' or 'hold', got {padding!r}")
+
     h = np.empty((T + 1, B, R), dtype)
     c = np.empty((T + 1, B, H), dtype)
     gates = np.empty((T, B, 4 * H), dtype)
     h[0] = _copy_or_zeros("h0", h0, (B, R), dtype)
     c[0] = _copy_or_zeros("c0", c0, (B, H), dtype)
-    x = x[::-1] if reverse else x
+    x, runs = (x[::-1], runs[::-1]) if reverse else (x, runs)
 
     for k in range(T):
-        a = x[k] @ w_ih.T + h[k] @ w_hh.T + bias
+        r = runs[k]
+        a = x[k, r] @ w_ih.T + h[k, r] @ w_hh.T + bias
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
         i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), np.tanh(a_g), _sigmoid(a_o)
-        c[k + 1] = f * c[k] + i * g
-        m = o * np.tanh(c[k + 1])
-        h[k + 1] = m if w_hr is None else m @ w_hr.T
-        gates[k] = np.concatenate((i, f, g, o), axis=1)
+        h[k + 1], c[k + 1] = h[k], c[k]
+        c[k + 1, r] = f * c[k, r] + i * g
+        m = o * np.tanh(c[k + 1, r])
+        h[k + 1, r] = m if w_hr is None else m @ w_hr.T
+        gates[k, r] = np.concatenate((i, f, g, o), axis=1)
 
-    y = h[:0:-1] if reverse else h[1:]
-    cache = Cache(x, w_ih, w_hh, w_hr, h, c, gates, biases, reverse)
-    return y.copy(), (h[T].copy(), c[T].copy()), cache
+    y = np.where(runs[:, :, None], h[1:], dtype.type(0))
+    cache = Cache(x, w_ih, w_hh, w_hr, h, c, gates, biases, runs, reverse, padding == "hold")
+    y, runs = (y[::-1].copy(), runs[::-1]) if reverse else (y, runs)
+    for t in range(1, T if padding == "hold" else 0):
+        y[t, ~runs[t]] = y[t - 1, ~runs[t]]
+    return y, (h[T].copy(), c[T].copy()), cache
 
 
 def lstm_backward(
@@ -189,7 +218,7 @@ def lstm_backward(
     TypeError, ValueError
         As in `lstm_forward`.
     """
-    x, w_ih, w_hh, w_hr, h, c, gates, biases, reverse = cache
+    x, w_ih, w_hh, w_hr, h, c, gates, biases, runs, reverse, hold = cache
     dtype = x.dtype
     T, B, R = h[1:].shape
     H = c.shape[2]
@@ -197,38 +226,56 @@ def lstm_backward(
     dy = _copy_or_zeros("dy", dy, (T, B, R), dtype)
     dh = _copy_or_zeros("dhn", dhn, (B, R), dtype)
     dc = _copy_or_zeros("dcn", dcn, (B, H), dtype)
-    dx = np.empty_like(x)
+    dx = np.zeros_like(x)
     dw_ih = np.zeros_like(w_ih)
     dw_hh = np.zeros_like(w_hh)
     dw_hr = np.zeros((R, H), dtype)
     db = np.zeros(4 * H, dtype)
+    if hold:
+        padded = ~(runs[::-1] if reverse else runs)
+        for t in reversed(range(1, T)):
+            dy[t - 1, padded[t]] += dy[t, padded[t]]
     dy = dy[::-1] if reverse else dy
 
     for k in reversed(range(T)):
-        i, f, g, o = np.split(gates[k], 4, axis=1)
-        tanh_c = np.tanh(c[k + 1])
-        dh = dh + dy[k]
-        dm = dh if w_hr is None else dh @ w_hr
-        dc = dc + dm * o * (1 - tanh_c**2)
-        da_i = dc * g * i * (1 - i)
-        da_f = dc * c[k] * f * (1 - f)
-        da_g = dc * i * (1 - g**2)
+        r = runs[k]
+        i, f, g, o = np.split(gates[k, r], 4, axis=1)
+        tanh_c = np.tanh(c[k + 1, r])
+        dh_r = dh[r] + dy[k, r]
+        dm = dh_r if w_hr is None else dh_r @ w_hr
+        dc_r = dc[r] + dm * o * (1 - tanh_c**2)
+        da_i = dc_r * g * i * (1 - i)
+        da_f = dc_r * c[k, r] * f * (1 - f)
+        da_g = dc_r * i * (1 - g**2)
         da_o = dm * tanh_c * o * (1 - o)
         da = np.concatenate((da_i, da_f, da_g, da_o), axis=1)
-        dx[k] = da @ w_ih
-        dw_ih += da.T @ x[k]
-        dw_hh += da.T @ h[k]
+        dx[k, r] = da @ w_ih
+        dw_ih += da.T @ x[k, r]
+        dw_hh += da.T @ h[k, r]
         if w_hr is not None:
-            dw_hr += dh.T @ (o * tanh_c)
+            dw_hr += dh_r.T @ (o * tanh_c)
         db += da.sum(axis=0)
-        dh = da @ w_hh
-        dc = dc * f
+        dh[r] = da @ w_hh
+        dc[r] = dc_r * f
 
     grads = {"w_ih": dw_ih, "w_hh": dw_hh}
     grads.update({name: db.copy() for name in biases})
     if w_hr is not None:
         grads["w_hr"] = dw_hr
     return (dx[::-1].copy() if reverse else dx), (dh, dc), grads
+
+
+def _runs(lengths: npt.ArrayLike | None, T: int, B: int) -> npt.NDArray[np.bool_]:
+    """Return which rows run at each time, (T, B), or raise if ``lengths`` is wrong."""
+    rows = np.full(B, T) if lengths is None else np.array(lengths)
+    if np.ma.isMaskedArray(lengths) or (rows.size > 0 and rows.dtype.kind not in "iu"):
+        raise TypeError(f"lengths must hold integers, got {rows.dtype}")
+    if rows.shape != (B,):
+        raise ValueError(f"lengths must have shape {(B,)}, got {rows.shape}")
+    if not ((rows >= 0) & (rows <= T)).all():
+        raise ValueError(f"lengths must be from 0 to {T}, got {rows}")
+    runs: npt.NDArray[np.bool_] = np.arange(T)[:, None] < rows
+    return runs
 
 
 def _sigmoid(a: Array) -> Array:

@@ -1,213 +1,423 @@
-"""Batches of sequences of different lengths: a row is what it would be alone, without padding."""
+"""Ragged batches in the engine: the reference, each row alone, NaN in the padding, threads."""
+
+import copy
+from itertools import product
 
 import numpy as np
 import pytest
-from helpers import assert_identical, draw, lanes, run
+from helpers import SEVERAL_THREADS, assert_identical, draw, lanes, rows, run
+from networks import SETTINGS, composed
+from networks import draw as draw_for
+from networks import run as run_lstm
+from ragged import LENGTHS, assert_close, configuration, padding_of
 
 import lstm_fast
-from lstm_fast import reference
+from lstm_fast import LSTM, lstm_forward, reference
+from lstm_fast.peers import onnx_model
 
-T = 9
-LENGTHS = [
-    [9, 9, 9],
-    [1, 2, 3],
-    [4, 9, 0, 7, 0],
-    [0, 0],
-    [5],
-    [1, 9, 3, 3, 8, 2, 9, 1, 6, 4, 0, 7, 5],
-]
-
-
-def alone(functions, args, gradients, lengths, **options):
-    """Return what `run` gives for each row on its own, put together with zeros for padding."""
-    dy, dhn, dcn = gradients
-    parts = []
-    for b, length in enumerate(lengths):
-        row = {k: v[:length, b : b + 1] if k == "x" else v for k, v in args.items()}
-        row |= {k: args[k][b : b + 1] for k in ("h0", "c0")}
-        parts.append(
-            run(functions, row, (dy[:length, b : b + 1], dhn[b : b + 1], dcn[b : b + 1]), **options)
-        )
-    together = {}
-    for name, first in parts[0].items():
-        if name in ("y", "dx"):
-            together[name] = np.zeros((T, len(lengths), first.shape[2]), first.dtype)
-            for b, length in enumerate(lengths):
-                together[name][:length, b] = parts[b][name][:, 0]
-        elif name in ("hn", "cn", "dh0", "dc0"):
-            together[name] = np.concatenate([part[name] for part in parts])
-        else:
-            together[name] = sum(part[name].astype(np.float64) for part in parts).astype(
-                first.dtype
-            )
-    return together
+BLOCKS, CONFIGURATIONS = 5, 20
+# Relative to the largest element of an array, as in test_against_pytorch.py.
+TOLERANCE = {"float32": 1e-5, "float64": 2e-14}
+MATMULS = ["auto", "packed", "blas"]
+PADDINGS = ["zero", "hold"]
+# Of T, B, I, H, P, split by rows, too, in chunks whose rows are not those of the chunk before.
+SEVERAL_CHUNKS = [(61, 33, 5, 50, 0), (61, 33, 5, 50, 21), *SEVERAL_THREADS]
 
 
-def padded_with(value, args, gradients, lengths):
-    """Return the arguments with a value in the padding of x and dy."""
-    after = np.arange(T)[:, None] >= np.array(lengths)
-    args, dy = dict(args, x=args["x"].copy()), gradients[0].copy()
-    args["x"][after] = dy[after] = value
-    return args, [dy, *gradients[1:]]
+def of_row(arrays, b, length, batch_first):
+    """Return what belongs to one row of an `LSTM`'s batch, cut to its steps, by name."""
+    found = {}
+    for name, array in arrays.items():
+        if name in ("x", "y", "dx", "dy"):
+            found[name] = array[[b], :length] if batch_first else array[:length, [b]]
+        elif name in ("h0", "c0", "hn", "cn", "dh0", "dc0", "dhn", "dcn"):
+            found[name] = array[:, [b]]
+    return found
 
 
+def check(args, d_results, matmuls, where, **options):
+    """Compare the functions of one layer with the reference in float64."""
+    exact = {name: array.astype(float) for name, array in args.items()}
+    expected = run(reference, exact, [d.astype(float) for d in d_results], **options)
+    for matmul in matmuls:
+        actual = run(lstm_fast, args, d_results, matmul=matmul, **options)
+        tolerance = TOLERANCE[args["x"].dtype.name]
+        assert_close(actual, expected, tolerance, f"{where} {matmul} {options}")
+
+
+# The reference
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_layers_are_those_of_the_reference(isa, dtype, block):
+    for n in range(CONFIGURATIONS):
+        seed = block * CONFIGURATIONS + n
+        lstm, lengths, padding, given = configuration(seed, dtype)
+        lstm.matmul = MATMULS[n % 3]
+        expected = composed(reference, lstm, float, *given, lengths=lengths, padding=padding)
+        actual = run_lstm(lstm, *given, lengths=lengths, padding=padding)
+        where = f"{seed=} {lstm} {lengths} {padding}"
+        assert_close(actual, expected, TOLERANCE[dtype.name], where)
+        assert all(array.dtype == dtype for array in actual.values()), where
+        y, (hn, cn) = lstm(given[0], given[1:3], lengths=lengths, padding=padding)
+        assert_identical({"y": y, "hn": hn, "cn": cn}, {k: actual[k] for k in ("y", "hn", "cn")})
+
+
+@pytest.mark.parametrize("P", [0, 3])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_rows_are_what_they_are_alone(isa, dtype, rng, lengths, reverse):
-    """To the bit, but for sums over rows; NaN and infinity in the padding change nothing."""
+def test_sizes_around_the_vector_width(isa, dtype, rng, reverse, P):
     n = lanes(isa, dtype)
-    for H, P in [(n - 1, 0), (2 * n + 1, 0), (n + 3, n - 1)]:
-        args, gradients = draw(rng, T, len(lengths), 5, H, P, dtype=dtype)
-        expected = alone(lstm_fast, args, gradients, lengths, reverse=reverse)
-        exact = alone(reference, args, gradients, lengths, reverse=reverse)
-        for value in (np.nan, np.inf):
-            bad = padded_with(value, args, gradients, lengths)
-            actual = run(lstm_fast, *bad, lengths=lengths, reverse=reverse)
-            weights = [name for name in actual if name.startswith(("dw", "db"))]
-            for name in weights:
-                size = np.abs(exact[name]).max()
-                tolerance = 40 * np.finfo(dtype).eps
-                np.testing.assert_allclose(
-                    actual.pop(name), exact[name], rtol=0, atol=tolerance * size, err_msg=name
-                )
-            assert_identical(actual, {name: expected[name] for name in actual})
+    sizes = [(1, 5), (n + 1, n - 1 or 1), (n, n + 1), (4 * n + 1, 2 * n + 3)]
+    for m, (kind, make) in enumerate(LENGTHS.items()):
+        for (I, H), B in zip(sizes, (1, 7, 6, 13), strict=True):
+            args, d_results = draw(rng, 6, B, I, H, P, dtype=dtype)
+            options = {"reverse": reverse, "lengths": make(rng, 6, B), "padding": PADDINGS[m % 2]}
+            check(args, d_results, MATMULS[:1], f"{kind} {B=} {I=} {H=}", **options)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("layers", [1, 3])
-def test_layers_and_directions_against_pytorch(rng, layers, bidirectional):
-    torch = pytest.importorskip("torch")
-    for trial in range(20):
-        B, I, H = (int(n) for n in rng.integers(1, 20, 3))
-        P = int(rng.integers(0, H))
-        options = {"bidirectional": bidirectional, "proj_size": P, "num_layers": layers}
-        lstm = lstm_fast.LSTM(I, H, **options, dtype=np.float64, seed=trial)
-        other = torch.nn.LSTM(I, H, **options, dtype=torch.float64)
-        other.load_state_dict({k: torch.tensor(v) for k, v in lstm.state_dict().items()})
-        directions = 1 + bidirectional
-        x, dy = rng.standard_normal((T, B, I)), rng.standard_normal((T, B, directions * (P or H)))
-        h0 = rng.standard_normal((layers * directions, B, P or H))
-        c0 = rng.standard_normal((layers * directions, B, H))
-        lengths = rng.integers(1, T + 1, B)
-        tensors = [torch.tensor(a, requires_grad=True) for a in (x, h0, c0)]
-        packed = torch.nn.utils.rnn.pack_padded_sequence(
-            tensors[0], torch.tensor(lengths), enforce_sorted=False
+@pytest.mark.parametrize("sizes", SEVERAL_CHUNKS)
+def test_several_chunks_and_threads(isa, dtype, rng, threads, sizes):
+    lstm_fast.set_num_threads(3)
+    args, d_results = draw(rng, *sizes, dtype=dtype)
+    for reverse, kind in [(False, "any"), (True, "any"), (False, "falling")]:
+        options = {"reverse": reverse, "lengths": LENGTHS[kind](rng, *sizes[:2])}
+        check(args, d_results, MATMULS, kind, padding="hold", **options)
+
+
+def test_lengths_are_those_of_onnx_runtime(rng):
+    """Both directions, rows of length 0 included; it gives these a state of zeros."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="compares with ONNX Runtime")
+    pytest.importorskip("onnx", reason="describes the graph for ONNX Runtime")
+    for settings in ({}, {"bidirectional": True}, {"bidirectional": True, "num_layers": 3}):
+        lstm = LSTM(5, 9, **settings, seed=0)
+        session = onnxruntime.InferenceSession(
+            onnx_model(lstm.state_dict(), ragged=True), providers=["CPUExecutionProvider"]
         )
-        y_packed, states = other(packed, tuple(tensors[1:]))
-        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y_packed, total_length=T)
-        results = [y, *states]
-        d_results = [dy, rng.standard_normal(h0.shape), rng.standard_normal(c0.shape)]
-        expected = results + list(
-            torch.autograd.grad(
-                results,
-                [*tensors, *(dict(other.named_parameters())[name] for name in lstm.state_dict())],
-                [torch.tensor(d) for d in d_results],
-            )
-        )
-        y, states, cache = lstm.forward(x, (h0, c0), lengths=lengths)
-        dx, dstates, grads = lstm.backward(d_results[0], tuple(d_results[1:]), cache)
-        actual = [y, *states, dx, *dstates, *grads.values()]
-        for a, e in zip(actual, expected, strict=True):
-            e = e.detach().numpy()
-            np.testing.assert_allclose(a, e, rtol=0, atol=1e-12 * max(1, np.abs(e).max()))
+        for kind, make in LENGTHS.items():
+            (x, h0, c0, *_), lengths = draw_for(rng, lstm, 7, 6), make(rng, 7, 6)
+            given = {"x": x, "h0": h0, "c0": c0, "lengths": lengths.astype(np.int32)}
+            y, hn, cn = session.run(["y", "hn", "cn"], given)
+            ran = lengths > 0
+            expected = {"y": y.swapaxes(1, 2).reshape(7, 6, -1)}
+            expected |= {"hn": hn[:, ran], "cn": cn[:, ran]}
+            y, (hn, cn) = lstm(x, (h0, c0), lengths=lengths)
+            actual = {"y": y, "hn": hn[:, ran], "cn": cn[:, ran]}
+            assert_close(actual, expected, TOLERANCE["float32"], kind)
 
 
-def test_against_onnx_runtime_with_zeros_among_the_lengths(rng):
-    runtime, peers = pytest.importorskip("onnxruntime"), pytest.importorskip("lstm_fast.peers")
-    pytest.importorskip("onnx")
-    lengths = np.array([4, 0, 9, 1, 0, 7], np.int32)
-    for bidirectional in (False, True):
-        lstm = lstm_fast.LSTM(3, 18, bidirectional=bidirectional, seed=1)
-        x = rng.standard_normal((T, 6, 3), np.float32)
-        h0, c0 = rng.standard_normal((2, 1 + bidirectional, 6, 18), np.float32)
-        model = peers.onnx_model(lstm.state_dict(), ragged=True)
-        session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
-        y_onnx = session.run(["y"], {"x": x, "h0": h0, "c0": c0, "lengths": lengths})[0]
-        y, _ = lstm(x, (h0, c0), lengths=lengths)
-        expected = y_onnx.swapaxes(1, 2).reshape(y.shape)
-        np.testing.assert_allclose(y, expected, rtol=0, atol=2e-6)
+# Bits of a row: its own numbers and the weights
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_hold_repeats_the_last_output_and_its_gradient(rng, bidirectional):
-    lengths = np.array([3, 9, 0, 1])
-    lstm = lstm_fast.LSTM(2, 4, 2, bidirectional=bidirectional, dtype=np.float64, seed=0)
-    x, dy = rng.standard_normal((T, 4, 2)), rng.standard_normal((T, 4, 4 * (1 + bidirectional)))
-    zero, states, cache = lstm.forward(x, lengths=lengths)
-    held, held_states, held_cache = lstm.forward(x, lengths=lengths, padding="hold")
-    assert_identical({"hn": held_states[0]}, {"hn": states[0]})
-    gathered = dy.copy()
+@pytest.mark.parametrize("kind", ["any", "zeros in the middle", "rising"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_row_alone(isa, dtype, rng, settings, kind):
+    H = 2 * lanes(isa, dtype) + 3
+    lstm = LSTM(5, H, **settings, dtype=dtype, seed=0, matmul="packed")
+    T, B = 6, 11
+    given = draw_for(rng, lstm, T, B)
+    named = dict(zip(["x", "h0", "c0", "dy", "dhn", "dcn"], given, strict=True))
+    lengths = LENGTHS[kind](rng, T, B)
+    actual = run_lstm(lstm, *given, lengths=lengths)
+    sums = {f"d{name}": 0 for name in lstm.state_dict()}
     for b, length in enumerate(lengths):
-        assert (zero[length:, b] == 0).all()
-        assert (held[:length, b] == zero[:length, b]).all()
-        if length:
-            assert (held[length:, b] == held[length - 1, b]).all()
-            gathered[length - 1, b] += dy[length:, b].sum(0)
-        else:
-            assert (held[:, b] == 0).all()
-    expected = lstm.backward(gathered, None, cache)
-    actual = lstm.backward(dy, None, held_cache)
-    np.testing.assert_allclose(actual[0], expected[0], rtol=0, atol=1e-14)
-    for name, grad in expected[2].items():
-        np.testing.assert_allclose(actual[2][name], grad, rtol=0, atol=1e-13)
+        alone = run_lstm(lstm, *of_row(named, b, length, lstm.batch_first).values())
+        expected = of_row(alone, 0, length, lstm.batch_first)
+        assert_identical(of_row(actual, b, length, lstm.batch_first), expected)
+        sums = {name: total + alone[name] for name, total in sums.items()}
+    assert_close({k: actual[k] for k in sums}, sums, TOLERANCE[dtype.name])
+    after = padding_of(lengths, T)
+    for name in ("y", "dx"):
+        assert not actual[name][after.T if lstm.batch_first else after].any()
 
 
-def test_batch_first_and_lists_and_other_integers(rng):
-    lstm = lstm_fast.LSTM(3, 5, batch_first=True, seed=0)
-    x = rng.standard_normal((4, T, 3), np.float32)
-    y, _ = lstm(x, lengths=[3, 9, 0, 4])
-    assert (y[0, 3:] == 0).all()
-    assert (y[0, 2] != 0).all()
-    for other in ((3, 9, 0, 4), np.array([3, 9, 0, 4], np.uint8)):
-        assert (lstm(x, lengths=other)[0] == y).all()
+@pytest.mark.parametrize("kind", ["any", "zeros in the middle", "rising"])
+@pytest.mark.parametrize("P", [0, 3])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_row_of_lstm_forward_alone(isa, dtype, rng, reverse, P, kind):
+    T, B, options = 6, 11, {"reverse": reverse, "matmul": "packed"}
+    args, (dy, dhn, dcn) = draw(rng, T, B, 5, 2 * lanes(isa, dtype) + 3, P, dtype=dtype)
+    lengths = LENGTHS[kind](rng, T, B)
+    actual = rows(run(lstm_fast, args, (dy, dhn, dcn), lengths=lengths, **options), range(B))
+    for b, length in enumerate(lengths):
+        row = rows(args, [b])
+        row["x"] = row["x"][:length]
+        alone = run(lstm_fast, args | row, (dy[:length, [b]], dhn[[b]], dcn[[b]]), **options)
+        of_b = rows(actual, [b])
+        for name in ("y", "dx"):
+            assert not of_b[name][length:].any()
+            of_b[name] = of_b[name][:length]
+        assert_identical(of_b, rows(alone, [0]))
 
 
-def test_full_lengths_are_no_lengths(rng):
-    lstm = lstm_fast.LSTM(3, 5, 2, bidirectional=True, seed=0)
-    x = rng.standard_normal((T, 4, 3), np.float32)
-    assert (lstm(x, lengths=[T] * 4)[0] == lstm(x)[0]).all()
+@pytest.mark.parametrize("H", [1, 2, 19])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_row_alone_with_its_last_output_held(isa, dtype, rng, settings, H):
+    if settings.get("proj_size", 0) >= H:
+        settings = settings | {"proj_size": 0}
+    lstm = LSTM(3, H, **settings, dtype=dtype, seed=0, matmul="packed")
+    T, B = 40, 7
+    given = draw_for(rng, lstm, T, B)
+    named = dict(zip(["x", "h0", "c0", "dy", "dhn", "dcn"], given, strict=True))
+    lengths = np.array([17, 0, 40, 1, 3, 39, 17])
+    actual = run_lstm(lstm, *given, lengths=lengths, padding="hold")
+    for b, length in enumerate(lengths):
+        row = of_row(named, b, T, lstm.batch_first).values()
+        alone = run_lstm(lstm, *row, lengths=[length], padding="hold")
+        expected = of_row(alone, 0, T, lstm.batch_first)
+        assert_identical(of_row(actual, b, T, lstm.batch_first), expected)
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (T, 0), (0, 0)])
-def test_nothing_to_do(shape):
-    lstm = lstm_fast.LSTM(3, 5, seed=0)
-    x, state = np.zeros((*shape, 3), np.float32), np.ones((2, 1, shape[1], 5), np.float32)
-    y, (hn, cn), cache = lstm.forward(x, tuple(state), lengths=np.zeros(shape[1], int))
-    assert y.shape == (*shape, 5)
-    assert (hn == 1).all() and (cn == 1).all()
-    dx, (dh0, _), grads = lstm.backward(y, (hn, cn), cache)
-    assert dx.shape == x.shape and (dh0 == 1).all()
-    assert not any(grad.any() for grad in grads.values())
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_equal_lengths_are_no_lengths(isa, dtype, rng, settings, padding):
+    """Gradients of the weights included, and those of dropout's masks."""
+    lstm = LSTM(5, 17, **settings, dtype=dtype, seed=0, matmul="packed")
+    lstm.dropout = 0.4
+    given = draw_for(rng, lstm, 6, 5)
+    expected = run_lstm(copy.deepcopy(lstm), *given)
+    actual = run_lstm(copy.deepcopy(lstm), *given, lengths=[6] * 5, padding=padding)
+    assert_identical(actual, expected)
+    assert_identical(run_lstm(lstm, *given, padding=padding), expected)
+
+
+@pytest.mark.parametrize("matmul", ["packed", "blas"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_position_in_the_batch(isa, dtype, rng, settings, matmul):
+    lstm = LSTM(5, 17, **settings, dtype=dtype, seed=0, matmul=matmul)
+    T, B = 6, 11
+    given, order = draw_for(rng, lstm, T, B), rng.permutation(B)
+    lengths = LENGTHS["any"](rng, T, B)
+    actual = run_lstm(lstm, *given, lengths=lengths)
+    axes = [0 if lstm.batch_first and n in (0, 3) else 1 for n in range(6)]
+    moved = [array.take(order, axis) for array, axis in zip(given, axes, strict=True)]
+    expected = run_lstm(lstm, *moved, lengths=lengths[order])
+    for name in ("y", "dx", "hn", "cn", "dh0", "dc0"):
+        axis = axes[0] if name in ("y", "dx") else 1
+        actual[name] = actual[name].take(order, axis)
+    if matmul == "packed":
+        for name in ("y", "dx", "hn", "cn", "dh0", "dc0"):
+            np.testing.assert_array_equal(actual[name], expected[name], name, strict=True)
+    assert_close(actual, expected, TOLERANCE[dtype.name])
+
+
+@pytest.mark.parametrize("sizes", SEVERAL_CHUNKS)
+def test_threads(isa, dtype, rng, threads, sizes):
+    """Gradients of the weights included."""
+    args, d_results = draw(rng, *sizes, dtype=dtype)
+    for reverse, kind in product([False, True], ["any", "one long row", "zeros in the middle"]):
+        options = {"reverse": reverse, "lengths": LENGTHS[kind](rng, *sizes[:2])}
+        options |= {"matmul": "packed", "padding": "hold"}
+        lstm_fast.set_num_threads(1)
+        expected = run(lstm_fast, args, d_results, **options)
+        for n in (2, 3):
+            lstm_fast.set_num_threads(n)
+            assert_identical(run(lstm_fast, args, d_results, **options), expected)
+
+
+# The padding
+
+
+@pytest.mark.parametrize("matmul", ["packed", "blas"])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_what_is_in_the_padding_is_not_read(isa, dtype, rng, settings, matmul):
+    lstm = LSTM(5, 17, **settings, dtype=dtype, seed=0, matmul=matmul)
+    lstm.dropout = 0.4
+    T, B = 6, 7
+    lengths = np.array([3, 0, 6, 1, 0, 5, 3])
+    given = draw_for(rng, lstm, T, B)
+    after = padding_of(lengths, T)
+    after = after.T if lstm.batch_first else after
+    for padding, bad in product(PADDINGS, [np.nan, np.inf, -np.inf]):
+        options = {"lengths": lengths, "padding": padding}
+        now = copy.deepcopy(given)
+        expected = run_lstm(copy.deepcopy(lstm), *now, **options)
+        now[0][after] = bad
+        if padding == "zero":
+            now[3][after] = bad
+        actual = run_lstm(copy.deepcopy(lstm), *now, **options)
+        assert_identical(actual, expected)
+        assert not actual["dx"][after].any()
+        x, h0, c0, *_ = now
+        assert np.isfinite(lstm(x, (h0, c0), **options)[0]).all()
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_bad_number_stays_in_its_row(isa, dtype, rng, settings):
+    lstm = LSTM(5, 17, **settings, dtype=dtype, seed=0)
+    T, B, bad = 6, 7, 2
+    lengths = np.array([3, 0, 5, 1, 6, 5, 3])
+    given = draw_for(rng, lstm, T, B)
+    expected = run_lstm(lstm, *given, lengths=lengths)
+    for n, array in enumerate(given):
+        spoilt = [a.copy() for a in given]
+        spoilt[n][(bad, 2) if lstm.batch_first and n in (0, 3) else (2 % len(array), bad)] = np.nan
+        actual = run_lstm(lstm, *spoilt, lengths=lengths)
+        for b in {*range(B)} - {bad}:
+            assert_identical(*(of_row(a, b, T, lstm.batch_first) for a in (actual, expected)))
+        its_own = of_row(actual, bad, T, lstm.batch_first)
+        assert any(np.isnan(array).any() for array in its_own.values())
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_row_without_steps_is_not_read(isa, dtype, rng, settings):
+    """Its state passes through; no gradient of a weight sees it."""
+    lstm = LSTM(5, 17, **settings, dtype=dtype, seed=0)
+    given = draw_for(rng, lstm, 4, 3)
+    expected = run_lstm(lstm, *given, lengths=[4, 0, 2])
+    for n in (1, 2, 4, 5):
+        given[n][:, 1] = np.nan
+    actual = run_lstm(lstm, *given, lengths=[4, 0, 2])
+    for name in ("hn", "cn", "dh0", "dc0"):
+        assert np.isnan(actual[name][:, 1]).all()
+        actual[name][:, 1] = expected[name][:, 1]
+    assert_identical(actual, expected)
+
+
+@pytest.mark.parametrize("matmul", ["packed", "blas"])
+def test_memory_used_before_does_not_matter(isa, dtype, rng, matmul):
+    lstm = LSTM(5, 17, 2, proj_size=3, dtype=dtype, seed=0, matmul=matmul)
+    given, lengths = draw_for(rng, lstm, 6, 7), [3, 0, 6, 1, 0, 5, 3]
+    expected = run_lstm(lstm, *given, lengths=lengths, padding="hold")
+    run_lstm(lstm, *(np.full_like(array, np.nan) for array in given))
+    actual = run_lstm(lstm, *given, lengths=lengths, padding="hold")
+    assert_identical(actual, expected)
+
+
+# Layers
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("matmul", ["packed", "blas"])
+def test_gradients_with_dropout_are_central_differences(isa, rng, matmul, padding):
+    lstm = LSTM(2, 3, 2, True, False, 0.4, True, 2, dtype=float, seed=0, matmul=matmul)
+    x, h0, c0, *d_results = draw_for(rng, lstm, 3, 4)
+    options = {"lengths": [2, 0, 3, 1], "padding": padding}
+
+    def loss():
+        # A copy draws the same dropout masks as the next one.
+        y, state, _ = copy.deepcopy(lstm).forward(x, (h0, c0), **options)
+        return sum((a * d).sum() for a, d in zip((y, *state), d_results, strict=True))
+
+    gradients = run_lstm(copy.deepcopy(lstm), x, h0, c0, *d_results, **options)
+    step = 1e-5  # the difference errs by about step**2 (truncation) and 1e-16 / step (rounding)
+    with lstm.writable() as p:
+        for name, array in {"x": x, "h0": h0, "c0": c0, **p}.items():
+            for index in rng.permutation([*np.ndindex(array.shape)])[:12].tolist():
+                index = tuple(index)
+                value = array[index]
+                array[index] = value + step
+                above = loss()
+                array[index] = value - step
+                difference = (above - loss()) / (2 * step)
+                array[index] = value
+                assert abs(gradients[f"d{name}"][index] - difference) < 1e-8, name
+
+
+def test_dropout_leaves_the_padding_alone(isa, dtype, rng):
+    lstm = LSTM(3, 5, 2, dropout=0.5, dtype=dtype, seed=0)
+    x, *_ = draw_for(rng, lstm, 6, 4)
+    lengths = np.array([2, 0, 6, 4])
+    y, (hn, _), _ = lstm.forward(x, lengths=lengths, padding="hold")
+    assert not np.array_equal(y, lstm(x, lengths=lengths, padding="hold")[0])
+    for b, n in enumerate(lengths):
+        np.testing.assert_array_equal(y[n:, b], np.broadcast_to(hn[-1, b], y[n:, b].shape))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_one_sequence_needs_no_batch_axis(isa, dtype, rng, settings):
+    lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
+    given, axis = draw_for(rng, lstm, 6, 1), 0 if lstm.batch_first else 1
+    options = {"lengths": [4], "padding": "hold"}
+    batched = run_lstm(lstm, *given, **options)
+    flat = [array.squeeze(axis if n in (0, 3) else 1) for n, array in enumerate(given)]
+    axes = dict.fromkeys(("y", "dx"), axis) | dict.fromkeys(("hn", "cn", "dh0", "dc0"), 1)
+    expected = {k: v.squeeze(axes[k]) if k in axes else v for k, v in batched.items()}
+    assert_identical(run_lstm(lstm, *flat, **options), expected)
+
+
+def test_gradients_belong_to_what_forward_saw(isa, dtype, rng):
+    lstm = LSTM(3, 5, 2, dtype=dtype, seed=0)
+    x, h0, c0, *d_results = draw_for(rng, lstm, 4, 3)
+    lengths = np.array([2, 4, 0])
+    expected = run_lstm(lstm, x, h0, c0, *d_results, lengths=lengths, padding="hold")
+    y, state, cache = lstm.forward(x, (h0, c0), lengths=lengths, padding="hold")
+    lengths[:] = 1
+    for array in (x, h0, c0, y, *state):
+        array.fill(np.nan)
+    for _ in range(2):
+        dx, (dh0, dc0), grads = lstm.backward(d_results[0], d_results[1:], cache)
+        actual = {"dx": dx, "dh0": dh0, "dc0": dc0} | {f"d{k}": v for k, v in grads.items()}
+        assert_identical(actual, {name: expected[name] for name in actual})
+        for array in actual.values():
+            array.fill(np.nan)
+
+
+# Arguments
+
+X = np.ones((4, 3, 5), np.float32)
+CALLS = [
+    LSTM(5, 6, seed=0),
+    LSTM(5, 6, seed=0).forward,
+    lambda x, **options: LSTM(5, 6, seed=0, batch_first=True)(x.swapaxes(0, 1), **options),
+    lambda x, **options: lstm_forward(
+        x, *np.ones((2, 24, 5), "f"), w_hr=np.ones((5, 6), "f"), **options
+    ),
+]
+NO_INTEGERS = [
+    *([1.0, 2.0, 3.0], np.ones(3), np.ones(3, bool), [True, False, True], "123", ["1", "2", "3"]),
+    *(3, 3.0, {1: 2}, np.ones(3, complex), np.ones(3, object), np.ones(3, "m8[s]")),
+    *(np.ma.masked_array([1, 2, 3], [0, 1, 0]), [None, 1, 2]),
+]
+WRONG = [
+    *([1, 2], [], [1, 2, 3, 4], [[1, 2, 3]], [[1], [2], [3]], [[1], [2, 3], [1]], np.array(3)),
+    *([-1, 2, 3], [1, 5, 3], [1, 2**62, 3], np.array([1, 2**64 - 1, 3], np.uint64)),
+    *(np.array([1, -1, 3], np.int8),),
+]
 
 
 @pytest.mark.parametrize(
     ("lengths", "error"),
-    [
-        ([1, 2], ValueError),
-        ([1, 2, 3, 4], ValueError),
-        ([[1, 2, 3]], ValueError),
-        ([1, 2, 10], ValueError),
-        ([1, -1, 3], ValueError),
-        ([[1], [2, 3], 1], ValueError),
-        ([1.0, 2.0, 3.0], TypeError),
-        ([True, False, True], TypeError),
-        (["1", "2", "3"], TypeError),
-        (3, TypeError),
-        (np.ma.array([1, 2, 3]), TypeError),
-    ],
+    [(n, TypeError) for n in NO_INTEGERS] + [(n, ValueError) for n in WRONG],
+    ids=lambda value: repr(value)[:30],
 )
-def test_wrong_lengths(lengths, error):
-    lstm, x = lstm_fast.LSTM(2, 3, seed=0), np.zeros((T, 3, 2), np.float32)
-    out = np.full((T, 3, 3), 7, np.float32)
-    for call in (lstm, lstm.forward):
-        with pytest.raises(error, match="lengths"):
-            call(x, lengths=lengths, out=(out, None))
-    assert (out == 7).all()
+def test_wrong_lengths_are_named(lengths, error):
+    for call in CALLS:
+        with pytest.raises(error, match=r"^lengths: expected "):
+            call(X, lengths=lengths)
 
 
-@pytest.mark.parametrize("padding", ["last", None, 0])
-def test_wrong_padding(padding):
-    lstm, x = lstm_fast.LSTM(2, 3, seed=0), np.zeros((T, 3, 2), np.float32)
-    for lengths in ([1, 2, 3], None):
-        with pytest.raises(ValueError, match="padding"):
-            lstm(x, lengths=lengths, padding=padding)
+@pytest.mark.parametrize("padding", ["", "Zero", "same", None, 0, ["hold"], np.array(["hold"])])
+def test_an_unknown_padding_is_named(padding):
+    for call, lengths in product(CALLS, (None, [4, 0, 2])):
+        with pytest.raises(ValueError, match=r"^padding: expected "):
+            call(X, lengths=lengths, padding=padding)
+
+
+KINDS = {
+    "list": list,
+    "tuple": tuple,
+    "Python integers": lambda a: a.tolist(),
+    "unsigned bytes": lambda a: a.astype(np.uint8),
+    "uint64": lambda a: a.astype(np.uint64),
+    "byte-swapped": lambda a: a.astype(">i2"),
+    "every other element": lambda a: np.repeat(a, 2)[::2],
+    "negative strides": lambda a: a[::-1].copy()[::-1],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_integers_of_all_kinds_are_taken(kind):
+    lengths = np.array([4, 0, 2])
+    for call in CALLS:
+        actual, expected = call(X, lengths=KINDS[kind](lengths)), call(X, lengths=lengths)
+        np.testing.assert_array_equal(actual[0], expected[0], strict=True)
+        assert not np.array_equal(actual[0], call(X)[0])
+
+
+@pytest.mark.parametrize("T", [0, 4])
+def test_no_rows_have_no_lengths(T, dtype):
+    lstm = LSTM(3, 5, 2, dtype=dtype)
+    for lengths in ([], (), np.zeros(0, int)):
+        y, (hn, _), cache = lstm.forward(np.ones((T, 0, 3), dtype), lengths=lengths)
+        assert (y.shape, hn.shape) == ((T, 0, 5), (2, 0, 5))
+        assert lstm.backward(y, None, cache)[0].shape == (T, 0, 3)

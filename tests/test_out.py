@@ -1,116 +1,293 @@
-"""Results in the caller's arrays."""
+"""Results in the caller's arrays: the same bits, whatever the arrays are and overlap with."""
+
+import copy
+import re
+import tempfile
+from itertools import product
 
 import numpy as np
 import pytest
+from networks import SETTINGS, backward, draw
 
-import lstm_fast
+from lstm_fast import LSTM
 
-T, B, I, H = 6, 4, 5, 5  # I = H: y can overlap with x
-
-
-@pytest.fixture(params=[{}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}])
-def lstm(request):
-    return lstm_fast.LSTM(I, H, **request.param, seed=0)
-
-
-@pytest.fixture
-def arguments(lstm, rng):
-    jobs = lstm.num_layers * (1 + lstm.bidirectional)
-    x, state = rng.standard_normal((T, B, I)), rng.standard_normal((2, jobs, B, H))
-    return x.astype(np.float32), tuple(state.astype(np.float32))
+T, B, I, H = 5, 4, 6, 6
+LENGTHS = [3, 0, 5, 1]
+OPTIONS = [{}, {"lengths": LENGTHS}, {"lengths": LENGTHS, "padding": "hold"}]
+TRAINING = {"inference": LSTM.__call__, "training": LSTM.forward}
 
 
 def flat(results):
-    y, (hn, cn) = results[:2]
+    """Return y, hn and cn."""
+    y, (hn, cn), *_ = results
     return [y, hn, cn]
 
 
-def strided(shape):
-    """Return an array of this shape with gaps everywhere."""
-    return np.full([2 * n for n in shape], 7, np.float32)[tuple(slice(0, 2 * n, 2) for n in shape)]
+def assert_same(actual, expected):
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(a, e, strict=True)
 
 
-@pytest.mark.parametrize("lengths", [None, [3, 0, 6, 1]])
-@pytest.mark.parametrize("method", ["__call__", "forward"])
-@pytest.mark.parametrize("make", [lambda s: np.full(s, 7, np.float32), strided])
-def test_the_arrays_are_written_and_returned(lstm, arguments, make, method, lengths):
-    call = getattr(lstm, method)
-    expected = flat(call(*arguments, lengths=lengths))
-    given = [make(a.shape) for a in expected]
-    actual = flat(call(*arguments, lengths=lengths, out=(given[0], (given[1], given[2]))))
-    for a, g, e in zip(actual, given, expected, strict=True):
-        assert a is g
-        np.testing.assert_array_equal(a, e)
+def larger(shape, dtype):
+    """Return every other element, in each axis, of a larger array of sevens."""
+    return np.full([2 * n + 1 for n in shape], 7, dtype)[(slice(1, None, 2),) * len(shape)]
 
 
-def test_any_of_them_may_be_missing(lstm, arguments):
-    expected = flat(lstm(*arguments))
-    hn, y = np.empty_like(expected[1]), np.empty_like(expected[0])
-    for out in (None, (None, None), (y, None), (None, (None, None)), (None, (hn, None))):
-        for a, e in zip(flat(lstm(*arguments, out=out)), expected, strict=True):
-            np.testing.assert_array_equal(a, e)
-    np.testing.assert_array_equal(hn, expected[1])
-    np.testing.assert_array_equal(y, expected[0])
+def in_file(shape, dtype):
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
-def test_other_layouts(rng):
-    batch_first = lstm_fast.LSTM(I, H, batch_first=True, seed=0)
-    x = rng.standard_normal((B, T, I), np.float32)
-    y = np.empty((B, T, H), np.float32)
-    assert batch_first(x, out=(y, None))[0] is y
-    np.testing.assert_array_equal(y, batch_first(x)[0])
-    one = np.empty((T, H), np.float32), (np.empty((1, H), np.float32), None)
-    actual = batch_first(x[0], out=one)
-    assert actual[0] is one[0] and actual[1][0] is one[1][0]
-    np.testing.assert_array_equal(one[0], y[0])
+class Subclass(np.ndarray):
+    pass
 
 
-def test_overlaps(lstm, arguments):
-    """Whatever shares memory, results are those without `out`."""
-    (x, (h0, c0)), expected = arguments, flat(lstm(*arguments))
-    new = [np.empty_like(a) for a in expected]
-
-    def check(x, h0, c0, y, hn, cn):
-        for a, e in zip(flat(lstm(x, (h0, c0), out=(y, (hn, cn)))), expected, strict=True):
-            np.testing.assert_array_equal(a, e)
-
-    h, c = h0.copy(), c0.copy()
-    check(x, h, c, new[0], h, c)  # in place
-    h, c = h0.copy(), c0.copy()
-    check(x, h, c, new[0], c, h)  # crossed
-    memory = np.concatenate([np.zeros(B * H, np.float32), h0.ravel()])
-    shifted = memory[B * H :].reshape(h0.shape)
-    check(x, shifted, c0, new[0], memory[: h0.size].reshape(h0.shape), new[2])
-    if expected[0].shape == x.shape:
-        same = x.copy()
-        check(same, h0, c0, same, new[1], new[2])
-    memory = np.concatenate([np.zeros(expected[0].size // 2, np.float32), x.ravel()])
-    y = memory[: expected[0].size]
-    if y.size == expected[0].size:
-        x_in = memory[expected[0].size // 2 :][: x.size].reshape(x.shape)
-        check(x_in, h0, c0, y.reshape(expected[0].shape), new[1], new[2])
+# An array of a shape and dtype.
+LAYOUTS = {
+    "C order": np.empty,
+    "Fortran order": lambda s, dtype: np.empty(s, dtype, order="F"),
+    "axes exchanged": lambda s, dtype: np.empty(s[::-1], dtype).transpose(),
+    "rows apart": lambda s, dtype: np.empty((*s[:-1], s[-1] + 3), dtype)[..., 2:-1],
+    "negative strides": lambda s, dtype: np.flip(np.empty(s, dtype)),
+    "every other element": larger,
+    "unaligned": lambda s, dtype: np.ndarray(
+        s, dtype, bytearray(int(np.prod(s)) * dtype.itemsize + 1), offset=1
+    ),
+    "in a file": in_file,
+    "subclass": lambda s, dtype: np.empty(s, dtype).view(Subclass),
+}
 
 
-def read_only(a):
-    a.flags.writeable = False
-    return a
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_results_are_written_and_returned(isa, dtype, rng, settings, call, layout):
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    x, h0, c0, *_ = draw(rng, lstm, T, B)
+    for options in OPTIONS:
+        expected = flat(call(lstm, x, (h0, c0), **options))
+        given = [LAYOUTS[layout](a.shape, dtype) for a in expected]
+        for array in given:
+            array.fill(np.nan)
+        actual = flat(call(lstm, x, (h0, c0), **options, out=(given[0], (given[1], given[2]))))
+        assert all(a is g for a, g in zip(actual, given, strict=True))
+        assert_same([np.asarray(a) for a in actual], expected)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_nothing_else_is_written(isa, dtype, rng, settings):
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    x, h0, c0, *_ = draw(rng, lstm, T, B)
+    for options in OPTIONS:
+        y, hn, cn = (larger(a.shape, dtype) for a in flat(lstm(x, (h0, c0), **options)))
+        lstm(x, (h0, c0), **options, out=(y, (hn, cn)))
+        for array in (y, hn, cn):
+            array.fill(7)
+            assert (array.base == 7).all()
+
+
+@pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
+def test_any_part_may_be_none(dtype, rng, call):
+    lstm = LSTM(I, H, 2, dtype=dtype, seed=0)
+    x, h0, c0, *_ = draw(rng, lstm, T, B)
+    expected = flat(call(lstm, x, (h0, c0)))
+    for present in product([False, True], repeat=3):
+        given = [np.empty_like(a) if p else None for a, p in zip(expected, present, strict=True)]
+        state = (given[1], given[2])
+        for out in [(given[0], state), [given[0], [*state]]]:
+            actual = flat(call(lstm, x, (h0, c0), out=out))
+            assert_same(actual, expected)
+            for a, g in zip(actual, given, strict=True):
+                assert g is None or a is g
+                assert a.base is None or g is not None
+    given = np.empty_like(expected[0])
+    for out in (None, (None, None), (given, None)):
+        assert_same(flat(call(lstm, x, (h0, c0), out=out)), expected)
+    assert_same([given], expected[:1])
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_one_sequence_needs_no_batch_axis(isa, dtype, rng, settings):
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    x, h0, c0, *_ = draw(rng, lstm, T, 1)
+    x, h0, c0 = x.squeeze(0 if lstm.batch_first else 1), h0[:, 0], c0[:, 0]
+    for options in ({}, {"lengths": [3], "padding": "hold"}):
+        expected = flat(lstm(x, (h0, c0), **options))
+        for layout in LAYOUTS.values():
+            y, hn, cn = (layout(a.shape, dtype) for a in expected)
+            actual = flat(lstm(x, (h0, c0), **options, out=(y, (hn, cn))))
+            assert actual[0] is y and actual[1] is hn and actual[2] is cn
+            assert_same([np.asarray(a) for a in actual], expected)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(("steps", "rows"), [(0, 3), (4, 0), (0, 0)])
+def test_without_steps(dtype, rng, settings, steps, rows):
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    x, h0, c0, *_ = draw(rng, lstm, steps, rows)
+    expected = flat(lstm(x, (h0, c0)))
+    given = [np.full_like(a, 7) for a in expected]
+    assert flat(lstm(x, (h0, c0), out=(given[0], given[1:])))[0] is given[0]
+    assert_same(given, expected)
+
+
+# Overlap
+
+
+@pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_state_in_place(isa, dtype, rng, settings, call):
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    for options in OPTIONS:
+        x, h0, c0, *_ = draw(rng, lstm, T, B)
+        expected = flat(call(lstm, x, (h0, c0), **options))
+        y, (hn, cn), *_ = call(lstm, x, (h0, c0), **options, out=(None, (h0, c0)))
+        assert hn is h0 and cn is c0
+        assert_same([y, hn, cn], expected)
+
+
+def overlapping(shapes, dtype, shift):
+    """Return two arrays, the second of which begins `shift` elements after the first."""
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    memory = np.empty(max(sizes) + abs(shift), dtype)
+    first = max(0, -shift)
+    starts = first, first + shift
+    return (
+        memory[s : s + n].reshape(shape) for s, n, shape in zip(starts, sizes, shapes, strict=True)
+    )
+
+
+@pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_overlaps(isa, dtype, rng, settings, call):
+    """Each result shares memory with each of x, h0 and c0, one or more elements on or back."""
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    given = draw(rng, lstm, T, B)[:3]
+    for options in OPTIONS:
+        expected = flat(call(lstm, given[0], given[1:], **options))
+        for (n, result), (m, array) in product(enumerate(expected), enumerate(given)):
+            for shift in (0, 1, -1, I, -I, B * I, -B * I):
+                of_result, of_array = overlapping([result.shape, array.shape], dtype, shift)
+                now, out = [*given], [None] * 3
+                now[m], out[n] = of_array, of_result
+                of_array[...] = array
+                actual = flat(call(lstm, now[0], now[1:], **options, out=(out[0], out[1:])))
+                assert actual[n] is of_result
+                assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_first": True}, {"num_layers": 3}])
+def test_y_in_place_of_a_flipped_x(isa, dtype, rng, settings):
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    for axis in range(3):
+        x, *_ = draw(rng, lstm, T, B)
+        expected = lstm(x)[0]
+        y = np.flip(x, axis)
+        assert lstm(x, out=(y, None))[0] is y
+        np.testing.assert_array_equal(y, expected, strict=True)
+
+
+@pytest.mark.parametrize("checkpoint", [None, 1])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_backward_does_not_need_the_results(isa, dtype, rng, settings, checkpoint):
+    lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
+    x, h0, c0, *d_results = draw(rng, lstm, T, B)
+    for options in OPTIONS:
+        expected = backward(lstm, *d_results, lstm.forward(x, (h0, c0), **options)[2])
+        now = copy.deepcopy([x, h0, c0])
+        y = np.empty_like(d_results[0])
+        options = options | {"checkpoint": checkpoint}
+        *_, cache = lstm.forward(now[0], now[1:], **options, out=(y, now[1:]))
+        for array in (*now, y):
+            array.fill(np.nan)
+        actual = backward(lstm, *d_results, cache)
+        assert_same(actual.values(), expected.values())
+
+
+# Arguments
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+SHAPES = [(T, B, H), (2, B, H), (2, B, H)]
+# What may be wrong with one of the arrays.
+BAD_ARRAYS = {
+    "another precision": (lambda s: np.empty(s, np.float64), TypeError),
+    "byte-swapped": (lambda s: np.empty(s, np.dtype(np.float32).newbyteorder()), TypeError),
+    "integers": (lambda s: np.empty(s, np.int32), TypeError),
+    "masked": (lambda s: np.ma.masked_array(np.ones(s, np.float32)), TypeError),
+    "list": (lambda s: np.ones(s, np.float32).tolist(), TypeError),
+    "number": (lambda s: 0.5, TypeError),
+    "read-only": (lambda s: read_only(np.empty(s, np.float32)), ValueError),
+    "zero strides": (lambda s: np.broadcast_to(np.float32(0), s), ValueError),
+    "more rows": (lambda s: np.empty((s[0], s[1] + 1, s[2]), np.float32), ValueError),
+    "one row": (lambda s: np.empty((s[0], 1, s[2]), np.float32), ValueError),
+    "axes exchanged": (lambda s: np.empty(s[::-1], np.float32), ValueError),
+    "no batch axis": (lambda s: np.empty((s[0], s[2]), np.float32), ValueError),
+    "another axis": (lambda s: np.empty((1, *s), np.float32), ValueError),
+    "flat": (lambda s: np.empty(int(np.prod(s)), np.float32), ValueError),
+}
+BAD_STRUCTURES = {
+    "an array": (lambda y, hn, cn: y, TypeError),
+    "a number": (lambda y, hn, cn: 1, TypeError),
+    "an iterator": (lambda y, hn, cn: iter([y, (hn, cn)]), TypeError),
+    "a flat tuple": (lambda y, hn, cn: (y, hn, cn), ValueError),
+    "no state": (lambda y, hn, cn: (y,), ValueError),
+    "nothing": (lambda y, hn, cn: (), ValueError),
+    "half a state": (lambda y, hn, cn: (y, (hn,)), ValueError),
+    "a stacked state": (lambda y, hn, cn: (y, np.stack([hn, cn])), TypeError),
+}
+
+
+def refused(call, error, name, options):
+    """What is refused leaves the arrays of `out`, and the next masks of dropout, as they were."""
+    lstm, x = LSTM(I, H, 2, dropout=0.5, seed=0), np.ones((T, B, I), np.float32)
+    given = [np.full(shape, 7, np.float32) for shape in SHAPES]
+    expected = copy.deepcopy(lstm).forward(x)[0]
+    with pytest.raises(error, match=rf"^{name}\b"):
+        call(lstm, **{"x": x, "out": (given[0], given[1:])} | options(*given))
+    assert all((array == 7).all() for array in given)
+    np.testing.assert_array_equal(lstm.forward(x)[0], expected)
+
+
+@pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
+@pytest.mark.parametrize("n", range(3), ids=["y", "hn", "cn"])
+@pytest.mark.parametrize("kind", BAD_ARRAYS)
+def test_a_wrong_array_is_refused(call, n, kind):
+    make, error = BAD_ARRAYS[kind]
+
+    def options(*given):
+        y, hn, cn = (make(SHAPES[n]) if n == m else array for m, array in enumerate(given))
+        return {"out": (y, (hn, cn))}
+
+    refused(call, error, "out", options)
+    refused(call, error, "out", lambda *given: options(*given) | {"lengths": LENGTHS})
+
+
+@pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
+@pytest.mark.parametrize("kind", BAD_STRUCTURES)
+def test_a_wrong_structure_is_refused(call, kind):
+    make, error = BAD_STRUCTURES[kind]
+    refused(call, error, "out", lambda *given: {"out": make(*given)})
 
 
 @pytest.mark.parametrize(
-    ("out", "error"),
+    ("call", "error", "name", "wrong"),
     [
-        (np.empty((T, B, H), np.float32), TypeError),
-        ((np.empty((T, B, H), np.float32),), ValueError),
-        ((np.empty((T, B, H)), None), TypeError),
-        ((np.empty((T, B, H), ">f4"), None), TypeError),
-        ((np.empty((T, B, H + 1), np.float32), None), ValueError),
-        ((None, (np.empty((B, H), np.float32), None)), ValueError),
-        ((None, np.empty((2, 1, B, H), np.float32)), TypeError),
-        ((read_only(np.empty((T, B, H), np.float32)), None), ValueError),
-        (([[0.0]], None), TypeError),
+        (LSTM.__call__, TypeError, "x", {"x": np.ones((T, B, I))}),
+        (LSTM.__call__, ValueError, "x", {"x": np.ones((T, B, I + 1), np.float32)}),
+        (LSTM.__call__, ValueError, "out", {"x": np.ones((T, B - 1, I), np.float32)}),
+        (LSTM.__call__, ValueError, "h0", {"state": (np.ones((1, B, H), np.float32), None)}),
+        (LSTM.forward, TypeError, "c0", {"state": (None, np.ones((2, B, H)))}),
+        (LSTM.__call__, ValueError, "lengths", {"lengths": [1, 2]}),
+        (LSTM.__call__, TypeError, "lengths", {"lengths": [1.0] * B}),
+        (LSTM.forward, ValueError, "padding", {"padding": "same"}),
+        (LSTM.forward, ValueError, "checkpoint", {"checkpoint": 0}),
     ],
+    ids=lambda value: re.sub(r"\s+", " ", str(value))[:30],
 )
-def test_wrong_out(rng, out, error):
-    lstm, x = lstm_fast.LSTM(I, H, seed=0), rng.standard_normal((T, B, I), np.float32)
-    with pytest.raises(error, match="out"):
-        lstm(x, out=out)
+def test_nothing_is_written_when_another_argument_is_wrong(call, error, name, wrong):
+    refused(call, error, name, lambda *given: wrong)

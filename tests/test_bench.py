@@ -35,7 +35,8 @@ def test_contenders_are_right(name, problem, threads):
     if call is None:
         pytest.skip(f"{name} has no such LSTM")
     check(name, arguments, call())
-    check(name, arguments, call())  # nothing is carried over
+    if problem.action != "streaming":
+        check(name, arguments, call())  # nothing is carried over
 
 
 @pytest.mark.parametrize("problem", SMALL[:2], ids=repr)

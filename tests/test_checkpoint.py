@@ -167,7 +167,8 @@ def test_the_cache_keeps_the_input_and_some_states(dtype, rng, ragged):
             steps = max(checkpoint, 512 // B)  # a chunk has 512 rows, or of 512 KiB
             states = 2 * H * L * B * (T // steps + 2)
             assert cache.nbytes <= (rows * I + states) * dtype.itemsize
-            assert cache.nbytes <= traced < 1.2 * cache.nbytes + 20_000
+            indices = 2 * 8 * T if ragged else 0
+            assert cache.nbytes <= traced < 1.2 * cache.nbytes + indices + 20_000
         del cache
     tracemalloc.stop()
 

@@ -6,7 +6,7 @@ A chunk of time steps at a time, from the last to the first: see `_layer_backwar
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 import numpy as np
 
@@ -203,9 +203,9 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     packed_size = 0 if blas else times(times(chunk_rows, panels_of(widest, cell.k) * 4 * cell.k.lanes), size)
     inner_dx = times(times(<size_t>rows.total, P), size) if stage.chained else 0
     scratch = new_buffer(L * (rounded(sizeof(Job)) + rounded(B * padded * size) + rounded(B * 4 * H * size)
-                          + rounded((T + 1) * sizeof(Py_ssize_t)) + rounded(inner_dx))
-                     + split.groups * (rounded(sizeof(Scratch)) + rounded(dgates_size) + 2 * rounded(p_size)
-                                       + rounded(chunk_rows * H * size) + rounded(packed_size)), 1)
+                              + rounded((T + 1) * sizeof(Py_ssize_t)) + rounded(inner_dx))
+                         + split.groups * (rounded(sizeof(Scratch)) + rounded(dgates_size) + 2 * rounded(p_size)
+                                           + rounded(chunk_rows * H * size) + rounded(packed_size)), 1)
     free = scratch.data
     stage.jobs = <Job *>carve(&free, L * sizeof(Job))
     stage.scratch = <Scratch *>carve(&free, split.groups * sizeof(Scratch))
@@ -255,7 +255,7 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         run_all(&stage, chunks, segment, split.threads)
     for n in range(L):
         job = &stage.jobs[n]
-        copy_rows(<char *>at(<char *>cnp.PyArray_DATA(dc), n * B * H, job), H * size, job.dc, padded * size, B, H * size)
+        copy_rows(<char *>at(data_of(dc), n * B * H, job), H * size, job.dc, padded * size, B, H * size)
     for dx in dxs[1:]:
         add(dxs[0], dx)
     return dxs[0], dh, dc, grads

@@ -146,9 +146,9 @@ def lengths(name: str, value: Any, T: int, B: int) -> npt.NDArray[np.intp]:
 
 def padding(value: Any) -> Literal["zero", "hold"]:
     """Return what comes after the end of a row."""
-    if value not in ("zero", "hold"):
+    if not isinstance(value, str) or value not in ("zero", "hold"):
         raise ValueError(f"padding: expected zero or hold, got {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[return-value]
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, carve, copy_rows, load_
 from ._kernels cimport (lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set,
                         lf_progress_wait)
 from ._layer_forward cimport Job, at, c_row, run_chunk, y_at
-from ._threads cimport Place, Split, place, plan, share, team_size, used_threads
+from ._threads cimport Place, Split, place, plan, team_size, used_threads
 
 cnp.import_array()
 
@@ -104,13 +104,15 @@ cdef void run_all(Stage *stage, Py_ssize_t T, Py_ssize_t segment, int threads) e
         PyErr_CheckSignals()
 
 
-cdef void set_up(Job *job, Cell cell, const Rows *rows, bint reverse, bint blas, Py_ssize_t chunk_rows) except *:
+cdef void set_up(Job *job, Cell cell, const Rows *rows, bint reverse, bint blas,
+                 Py_ssize_t chunk_rows) except *:
     """What follows from the weights; x, y, h0, c and gates are the caller's to set."""
     memset(job, 0, sizeof(Job))
     job.k, job.rows, job.reverse, job.chunk_rows = cell.k, rows, reverse, chunk_rows
     job.I, job.H, job.P, job.panels = cell.input_size, cell.hidden_size, cell.output_size, cell.panels
     job.gemm = load_gemm(cell.k.itemsize) if blas else NULL
-    job.w_ih = <char *>cnp.PyArray_DATA(cell.w_ih if cell.kept_ih is None else cell.kept_ih) if blas else cell.gates_ih.data
+    w_ih = cell.w_ih if cell.kept_ih is None else cell.kept_ih
+    job.w_ih = <char *>cnp.PyArray_DATA(w_ih) if blas else cell.gates_ih.data
     job.bias = <char *>cnp.PyArray_DATA(cell.bias_sum) if blas else cell.bias.data
     job.w_hr = cell.project_hr.data if cell.proj_size else NULL
     job.step.depth, job.step.hidden_size, job.step.w = job.P, job.H, cell.gates_hh.data
@@ -204,8 +206,8 @@ def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, 
     stage.projected_size = times(times(4 * padded, stage.chunk_rows), size)
     row_size *= size
     inner_y = 0 if training or directions == 2 else times(times(all_rows, P), size)
-    scratch = new_buffer(rounded(L * sizeof(Job)) + split.groups * rounded(stage.projected_size) + rounded(B * P * size)
-                     + L * (2 * rounded(row_size) + rounded(inner_y)), 1)
+    scratch = new_buffer(rounded(L * sizeof(Job)) + split.groups * rounded(stage.projected_size)
+                         + rounded(B * P * size) + L * (2 * rounded(row_size) + rounded(inner_y)), 1)
     free = scratch.data
     stage.jobs = <Job *>carve(&free, L * sizeof(Job))
     stage.projected_size = rounded(stage.projected_size)

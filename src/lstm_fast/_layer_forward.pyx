@@ -69,7 +69,7 @@ cdef void project_hidden(Job *job, char *y, Py_ssize_t first_row, Py_ssize_t las
 
 
 cdef void step_rows(Job *job, lf_cell_forward *step, const char *projected, Py_ssize_t t, Py_ssize_t before,
-                Py_ssize_t first_row, Py_ssize_t last_row) noexcept nogil:
+                    Py_ssize_t first_row, Py_ssize_t last_row) noexcept nogil:
     """The rows first_row .. last_row - 1 at time t, after that at time `before`; -1: their first step."""
     cdef Py_ssize_t c_at = first_row * step.c_row
     step.rows = last_row - first_row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from functools import partial
 from typing import Any
@@ -249,7 +250,7 @@ class LSTM(ParameterHolder):
             holds 24 H bytes in float32 (H a multiple of 16), and 4 I for the input.
         """
         if checkpoint is not None:
-            checkpoint = _checks.integer("checkpoint", checkpoint, 1)
+            checkpoint = min(_checks.integer("checkpoint", checkpoint, 1), sys.maxsize)
         y, state, cache = self._run(x, state, lengths, padding, out, True, checkpoint)
         assert cache is not None
         return y, state, cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from . import _checks
 from ._checks import Array
@@ -12,6 +13,7 @@ from ._engine import Ragged
 
 __all__ = ["Packing", "Padding"]
 
+Indices = npt.NDArray[np.intp]
 Padding = Literal["zero", "hold"]
 
 
@@ -41,28 +43,34 @@ class Packing:
         self.T, self._hold = T, padding == "hold"
         self._order = np.argsort(-self.lengths, kind="stable")
         self.ragged = Ragged(self.lengths[self._order])
+
+    def _where(self) -> tuple[Indices, Indices]:
+        """Return the time and the row of the batch of each valid row; not kept, to save memory."""
         counts, offsets = self.ragged.counts[:-1], self.ragged.offsets
-        self._time = np.repeat(np.arange(len(counts)), counts)
-        self._row = self._order[np.arange(len(self._time)) - offsets[self._time]]
+        time = np.repeat(np.arange(len(counts)), counts)
+        return time, self._order[np.arange(len(time)) - offsets[time]]
 
     def pack(self, padded: Array) -> Array:
         """Return the valid rows of (T, B, columns)."""
-        return np.ascontiguousarray(padded[self._time, self._row])
+        return np.ascontiguousarray(padded[self._where()])
 
     def pack_gradient(self, dy: Array) -> Array:
         """Return the gradient of what `unpack` took, from that of what it gave."""
         packed = self.pack(dy)
         if self._hold:  # a row's last output was copied to all later times
-            last = np.flatnonzero(self._time == self.lengths[self._row] - 1)
+            time, row = self._where()
+            last = np.flatnonzero(time == self.lengths[row] - 1)
             after = np.arange(self.T)[:, None, None] >= self.lengths[:, None]
-            packed[last] += np.where(after, dy, dy.dtype.type(0)).sum(0)[self._row[last]]
+            # One after the other, whatever the shape: `sum` adds in pairs where it can.
+            held = np.cumsum(np.where(after, dy, dy.dtype.type(0)), axis=0)[-1:]
+            packed[last] += held[0, row[last]] if len(held) else 0
         return packed
 
     def unpack(self, packed: Array, out: Array) -> Array:
         """Write (N, columns) to a padded array, and what comes after the end of each row."""
         after, row = np.nonzero(np.arange(self.T)[:, None] >= self.lengths)
         out[after, row] = 0
-        out[self._time, self._row] = packed
+        out[self._where()] = packed
         if self._hold:
             held = self.lengths[row] > 0
             after, row = after[held], row[held]
@@ -72,7 +80,7 @@ class Packing:
     def unpack_gradient(self, packed: Array) -> Array:
         """Return the gradient of what `pack` took: zero where it did not look."""
         dx = np.zeros((self.T, len(self.lengths), packed.shape[-1]), packed.dtype)
-        dx[self._time, self._row] = packed
+        dx[self._where()] = packed
         return dx
 
     def sort(self, state: Array | None) -> Array | None:

@@ -5,27 +5,35 @@ static inline ptrdiff_t LF(padded)(ptrdiff_t hidden_size)
     return (hidden_size + LANES - 1) / LANES * LANES;
 }
 
-/* The cell of one row and the units of one panel, from its pre-activations. */
-LF_INLINE void LF(activate)(const lf_cell_forward *p, ptrdiff_t row, ptrdiff_t panel, vec ai, vec af,
-                            vec ag, vec ao)
+/* The cells of a tile, from the pre-activations of their gates: `rows` rows of one panel or, with panels == 2, one
+ * row of two. */
+LF_INLINE void LF(finish_cells)(const lf_cell_forward *p, ptrdiff_t row, const int rows, ptrdiff_t panel,
+                                const int panels, vec acc[][8])
 {
-    const ptrdiff_t unit = panel * LANES, units = LF_CLAMP(p->hidden_size - unit, LANES);
-    vec i = LF(sigmoid)(ai), f = LF(sigmoid)(af), g = LF(tanh)(ag), o = LF(sigmoid)(ao);
-    vec c = v_fma(f, v_load((const real *)p->c_prev + row * p->c_row + unit), v_mul(i, g));
-    vec h = v_mul(o, LF(tanh)(c));
-    v_store((real *)p->c + row * p->c_row + unit, c);
-    real *y = (real *)p->y + row * p->y_row + unit;
-    if (units == LANES)
-        v_store(y, h);
-    else
-        LF(store_n)(y, units, h);
-    if (p->gates) {
-        const ptrdiff_t padded = LF(padded)(p->hidden_size);
-        real *gates = (real *)p->gates + row * 4 * padded + unit;
-        v_store(gates, i);
-        v_store(gates + padded, f);
-        v_store(gates + 2 * padded, g);
-        v_store(gates + 3 * padded, o);
+    const ptrdiff_t padded = LF(padded)(p->hidden_size);
+    vec tanh_c[TILE_ROWS + 1]; /* rows * panels of them */
+    LF_UNROLL
+    for (int n = 0; n < rows * panels; n++) {
+        const ptrdiff_t r = row + n / panels, unit = (panel + n % panels) * LANES;
+        vec *gates = acc[n / panels] + 4 * (n % panels);
+        LF(activate)(gates);
+        tanh_c[n] = v_fma(gates[1], v_load((const real *)p->c_prev + r * p->c_row + unit), v_mul(gates[0], gates[2]));
+        v_store((real *)p->c + r * p->c_row + unit, tanh_c[n]);
+        if (p->gates)
+            LF_UNROLL
+            for (int v = 0; v < 4; v++)
+                v_store((real *)p->gates + (4 * r + v) * padded + unit, gates[v]);
+    }
+    LF(tanh_each)(tanh_c, rows * panels);
+    LF_UNROLL
+    for (int n = 0; n < rows * panels; n++) {
+        const ptrdiff_t unit = (panel + n % panels) * LANES, units = LF_CLAMP(p->hidden_size - unit, LANES);
+        real *y = (real *)p->y + (row + n / panels) * p->y_row + unit;
+        vec h = v_mul(acc[n / panels][4 * (n % panels) + 3], tanh_c[n]);
+        if (units == LANES)
+            v_store(y, h);
+        else
+            LF(store_n)(y, units, h);
     }
 }
 
@@ -62,26 +70,23 @@ LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, ptrdiff_t row, const int 
         for (int v = 0; v < 4 * panels; v++)
             acc[r][v] = v_add(acc[r][v], v_load(x + v / 4 * p->x_panel + v % 4 * p->x_gate));
     }
-    LF_UNROLL
-    for (int r = 0; r < rows; r++)
-        LF_UNROLL
-        for (int q = 0; q < panels; q++)
-            LF(activate)(p, row + r, panel + q, acc[r][4 * q], acc[r][4 * q + 1], acc[r][4 * q + 2],
-                         acc[r][4 * q + 3]);
+    LF(finish_cells)(p, row, rows, panel, panels, acc);
 }
 
 static void LF(cell_forward)(const lf_cell_forward *p)
 {
-    ptrdiff_t panel = p->first_panel;
-    if (p->rows == 1)
-        for (; panel + 2 <= p->last_panel; panel += 2)
-            LF(cell_tile)(p, 0, 1, panel, 2);
-    const ptrdiff_t first_panel = panel;
+    const int at_once = p->rows == 1 ? 2 : 1; /* panels */
+    const ptrdiff_t turns = (p->last_panel - p->first_panel + at_once - 1) / at_once;
 #define TILE(R) LF(cell_tile)(p, row, R, panel, 1)
     LF_FOR_ROW_BLOCKS(p->rows, first, last)
-        for (panel = first_panel; panel < p->last_panel; panel++)
-            LF_FOR_TILES(first, last, row, rows)
-                LF_SWITCH_ROWS(rows, TILE)
+        for (ptrdiff_t turn = 0; turn < turns; turn++) {
+            const ptrdiff_t panel = p->first_panel + at_once * (p->descending ? turns - 1 - turn : turn);
+            if (at_once == 2 && panel + 2 <= p->last_panel)
+                LF(cell_tile)(p, 0, 1, panel, 2);
+            else
+                LF_FOR_TILES(first, last, row, rows)
+                    LF_SWITCH_ROWS(rows, TILE)
+        }
 #undef TILE
 }
 

@@ -14,7 +14,7 @@
 #ifdef __clang__
 #define LF_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define LF_UNROLL _Pragma("GCC unroll 8")
+#define LF_UNROLL _Pragma("GCC unroll 16")
 #endif
 #define LF_CLAMP(n, most) ((n) < 0 ? 0 : (n) < (most) ? (n) : (most))
 

@@ -56,6 +56,7 @@ typedef struct lf_cell_forward {
     ptrdiff_t y_row;
     void *gates; /* NULL, or i, f, g, o for backward: (rows, 4, padded hidden size) */
     ptrdiff_t first_panel, last_panel;
+    int descending; /* from the last panel to the first: no difference but which weights a cache still has */
 } lf_cell_forward;
 
 /* One time step backward: from dh = product (or its init, where depth is 0) to the gradients of the

@@ -27,6 +27,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         Py_ssize_t y_row
         void *gates
         Py_ssize_t first_panel, last_panel
+        int descending
 
     ctypedef struct lf_cell_backward:
         lf_product product

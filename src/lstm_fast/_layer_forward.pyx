@@ -113,6 +113,7 @@ cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char 
         project(job, first_t, last_t, first_row, last_row, step.first_panel, step.last_panel, projected)
     for s in range(first_step, last_step):
         t = T - 1 - s if job.reverse else s
+        step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
         before = t + 1 if job.reverse else t - 1
         end_row = min(last_row, rows_at(job.rows, t))
         running = first_row if s == 0 else max(first_row, min(end_row, rows_at(job.rows, before)))

@@ -23,8 +23,7 @@ COMPUTING = {"_forward", "_backward", "_engine"}
 ALLOWED = {
     "__init__": {"reference", "_config", "_threads", "functional", "layers", "streaming"},
     "layers": {
-        "_engine",
-        "_forward",
+        "_direct",
         "_checks",
         "_results",
         "parameters",
@@ -36,10 +35,11 @@ ALLOWED = {
     "stack": {*COMPUTING, "_checks", "checkpoint", "ragged"},
     "checkpoint": {*COMPUTING, "_checks"},
     "ragged": {"_engine", "_checks"},
-    "streaming": {*COMPUTING, "_checks", "parameters"},
+    "streaming": {"_forward", "_direct", "_checks", "parameters"},
     "functional": {*COMPUTING, "_checks", "ragged"},
     "parameters": {*COMPUTING, "_checks"},
     "_config": {"__init__", "_dispatch", "_threads", "_blas"},
+    "_direct": {"_forward", "_engine"},
     "_forward": {"_layer_forward", "_engine", "_threads", "_kernels", "_blas"},
     "_backward": {"_layer_backward", "_engine", "_threads", "_kernels", "_blas"},
     "_layer_forward": {"_engine", "_threads", "_kernels", "_blas"},

@@ -182,5 +182,5 @@ def test_forward_into_part_of_an_array_and_into_its_state(isa, dtype, rng, rever
     wide[:, :, H : 2 * H], strided = dy, y.copy()
     dx, dh0, dc0, (grads,) = _backward.backward(tapes, wide[:, :, H : 2 * H], dhn[None], dcn[None])
     actual = {"y": strided, "hn": h[0], "cn": c[0], "dx": dx, "dh0": dh0[0], "dc0": dc0[0]}
-    named = zip(cell.parameters, _backward.in_order(cell, grads), strict=True)
+    named = zip(cell.parameters, _backward.in_order([cell], [grads]), strict=True)
     assert_identical(actual | {f"d{name}": grad for name, grad in named}, expected)

@@ -123,14 +123,18 @@ def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint
     return found[::-1] or [(0, 0)]
 
 
-def in_order(Cell cell not None, dict grads):
-    """The gradients of a cell in the order of its parameters; no two share memory."""
-    found = []
-    for name in cell.parameters:
-        if name == "b_hh" and "b_ih" in cell.parameters:
-            found.append(grads["b"].copy())
-        else:
-            found.append(grads["b" if name.startswith("b_") else name])
+def in_order(list cells not None, list grads not None):
+    """The gradients of some cells in the order of their parameters; no two share memory."""
+    cdef list found = []
+    cdef dict of_cell
+    for cell, of_cell in zip(cells, grads):
+        first = True
+        for name in (<Cell>cell).parameters:
+            if name != "b_ih" and name != "b_hh":
+                found.append(of_cell[name])
+            else:
+                found.append(of_cell["b"] if first else of_cell["b"].copy())
+                first = False
     return found
 
 

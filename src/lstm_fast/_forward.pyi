@@ -1,15 +1,6 @@
 from ._checks import Array
 from ._engine import Cell, Ragged, Tape
 
-State = tuple[Array | None, Array | None]
-Out = tuple[Array | None, tuple[Array | None, Array | None] | None]
-
-def plain(
-    cells: list[Cell], x: Array, state: State | None, out: Out | None, directions: int = 1
-) -> tuple[Array, Array | None, Array | None, Array, Array, Array] | None: ...
-def step(
-    cells: list[Cell], x: Array, h: Array, c: Array, y: Array | None, hn: Array, cn: Array
-) -> bool: ...
 def forward(
     cells: list[Cell],
     x: Array,

@@ -135,41 +135,9 @@ cdef Tape new_tape(Cell cell, Ragged ragged, const Job *job):
     return tape
 
 
-def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
-            cnp.ndarray hn, cnp.ndarray cn, *, int directions=1, bint reverse=False, Ragged ragged=None,
-            bint training=False, bint blas=False):
-    """Run chained layers of one direction, or one layer in two.
-
-    The caller has checked: every array has the cells' dtype in native byte order, the shapes fit, `x`,
-    `h0`, `c0`, `hn` and `cn` are C-contiguous, and the last axis of `y` is. H is `hidden_size`, P the
-    columns of h, the same in all L cells.
-
-    Parameters
-    ----------
-    cells : list of Cell
-        With ``directions=1``, layers from the lowest; with 2, forward and reverse of one layer.
-    x : ndarray, shape (T, B, I), (B, I) for one step, or (N, I) of a ragged batch
-    h0, c0 : ndarray, shapes (L, B, P) and (L, B, H); None for zeros
-    y : ndarray, shape of x but for directions P columns
-        Written, in input order. None in training: not wanted.
-    hn, cn : ndarray, shapes (L, B, P) and (L, B, H)
-        Written: the state after the last step. `hn` may be `h0`, `cn` may be `c0`.
-    directions : int
-    reverse : bool
-        From the last time down to 0; with two directions, the second does so anyway.
-    ragged : Ragged, optional
-        The rows of a batch of different lengths.
-    training : bool
-        Keep what `backward` needs.
-    blas : bool
-        Project the input with BLAS instead of the own product.
-
-    Returns
-    -------
-    list of Tape
-        One for each cell, or none unless training. They keep a reference to `x`: the caller must not
-        write to it.
-    """
+cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray hn,
+                  cnp.ndarray cn, int directions, bint reverse, Ragged ragged, bint training, bint blas):
+    """See `forward`."""
     cdef Stage stage
     cdef Split split
     cdef Job *job
@@ -279,94 +247,42 @@ def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, 
     return tapes
 
 
-def plain(list cells not None, x, state, out, int directions=1):
-    """What `forward` takes, for arguments of a user that need neither checks nor copies.
+def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
+            cnp.ndarray hn, cnp.ndarray cn, *, int directions=1, bint reverse=False, Ragged ragged=None,
+            bint training=False, bint blas=False):
+    """Run chained layers of one direction, or one layer in two.
 
-    Saves short calls some microseconds.
+    The caller has checked: every array has the cells' dtype in native byte order, the shapes fit, `x`,
+    `h0`, `c0`, `hn` and `cn` are C-contiguous, and the last axis of `y` is. H is `hidden_size`, P the
+    columns of h, the same in all L cells.
 
     Parameters
     ----------
     cells : list of Cell
-    x, state, out
-        As of a call of `LSTM`.
+        With ``directions=1``, layers from the lowest; with 2, forward and reverse of one layer.
+    x : ndarray, shape (T, B, I), (B, I) for one step, or (N, I) of a ragged batch
+    h0, c0 : ndarray, shapes (L, B, P) and (L, B, H); None for zeros
+    y : ndarray, shape of x but for directions P columns
+        Written, in input order. None in training: not wanted.
+    hn, cn : ndarray, shapes (L, B, P) and (L, B, H)
+        Written: the state after the last step. `hn` may be `h0`, `cn` may be `c0`.
     directions : int
+    reverse : bool
+        From the last time down to 0; with two directions, the second does so anyway.
+    ragged : Ragged, optional
+        The rows of a batch of different lengths.
+    training : bool
+        Keep what `backward` needs.
+    blas : bool
+        Project the input with BLAS instead of the own product.
 
     Returns
     -------
-    x, h0, c0, y, hn, cn, or None
-        None: the arguments have another form, or are wrong.
+    list of Tape
+        One for each cell, or none unless training. They keep a reference to `x`: the caller must not
+        write to it.
     """
-    cdef Cell cell = cells[0]
-    cdef int number = cell.type_number
-    cdef Py_ssize_t L = len(cells), H = cell.hidden_size, P = cell.output_size, T, B
-    if not is_plain(x, number, 3) or cnp.PyArray_DIM(x, 2) != cell.input_size:
-        return None
-    T, B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
-    if <double>T * B * H > 1e12:
-        return None
-    h0 = c0 = None
-    if state is not None:
-        if type(state) is not tuple or len(state) != 2:
-            return None
-        h0, c0 = state
-        if not (h0 is None or has_shape(h0, number, L, B, P)) or not (c0 is None or has_shape(c0, number, L, B, H)):
-            return None
-    if out is None:
-        return (x, h0, c0, empty(number, T, B, directions * P), empty(number, L, B, P), empty(number, L, B, H))
-    if type(out) is not tuple or len(out) != 2 or type(out[1]) is not tuple or len(out[1]) != 2:
-        return None
-    y, (hn, cn) = out
-    if not (has_shape(y, number, T, B, directions * P) and has_shape(hn, number, L, B, P)
-            and has_shape(cn, number, L, B, H)):
-        return None
-    for given in (y, hn, cn):
-        if not cnp.PyArray_ISWRITEABLE(given) or overlap(given, x):
-            return None
-        for source in (h0, c0):  # hn may be h0, cn may be c0
-            if overlap(given, source) and not (given is source and (given is hn) == (source is h0)):
-                return None
-    return (x, h0, c0, y, hn, cn)
-
-
-def step(list cells not None, x, cnp.ndarray h, cnp.ndarray c, y, cnp.ndarray hn, cnp.ndarray cn):
-    """One time step of a stream, on arguments that need no checks, else False: see `plain`.
-
-    `x` (B, I) and `y` (B, P) are the user's, the states (L, B, columns) the stream's.
-    """
-    cdef Cell first = cells[0], last = cells[len(cells) - 1]
-    cdef int number = first.type_number
-    cdef Py_ssize_t B = cnp.PyArray_DIM(h, 1)
-    if not (is_plain(x, number, 2) and is_plain(y, number, 2) and cnp.PyArray_DIM(x, 0) == B
-            and cnp.PyArray_DIM(x, 1) == first.input_size and cnp.PyArray_DIM(y, 0) == B
-            and cnp.PyArray_DIM(y, 1) == last.output_size and cnp.PyArray_ISWRITEABLE(y) and not overlap(x, y)):
-        return False
-    forward(cells, x, h, c, y, hn, cn)
-    return True
-
-
-cdef bint is_plain(a, int type_number, int ndim) noexcept:
-    """Whether an object is an array in C order, aligned, of this type in native byte order."""
-    return (cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(a) == type_number and cnp.PyArray_NDIM(a) == ndim
-            and cnp.PyArray_ISCARRAY_RO(a))
-
-
-cdef bint has_shape(a, int type_number, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2) noexcept:
-    return (is_plain(a, type_number, 3) and cnp.PyArray_DIM(a, 0) == n0 and cnp.PyArray_DIM(a, 1) == n1
-            and cnp.PyArray_DIM(a, 2) == n2)
-
-
-cdef bint overlap(a, b) noexcept:
-    """Whether two plain arrays share memory; None shares nothing."""
-    if a is None or b is None:
-        return False
-    cdef char *start_a = <char *>cnp.PyArray_DATA(a)
-    cdef char *start_b = <char *>cnp.PyArray_DATA(b)
-    return start_a < start_b + cnp.PyArray_NBYTES(b) and start_b < start_a + cnp.PyArray_NBYTES(a)
-
-
-cdef object empty(int type_number, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2):
-    cdef cnp.npy_intp[3] shape = [n0, n1, n2]
-    return cnp.PyArray_EMPTY(3, shape, type_number, False)
+    return compute(cells, x, h0, c0, y, hn, cn, directions, reverse, ragged, training, blas)
 
 
 cdef void to_user(Job *job, cnp.ndarray y, Py_ssize_t column) noexcept:

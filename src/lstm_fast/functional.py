@@ -200,5 +200,5 @@ def lstm_backward(
     if packing is not None:
         dx = packing.unpack_gradient(dx)
         states = [packing.unsort(a, np.empty_like(a)) for a in states]
-    named = zip(cache.cell.parameters, _backward.in_order(cache.cell, grads[0]), strict=True)
+    named = zip(cache.cell.parameters, _backward.in_order([cache.cell], grads), strict=True)
     return dx, (states[0][0], states[1][0]), dict(named)

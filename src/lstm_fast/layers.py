@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks, _engine, _forward
+from . import _checks, _direct
 from ._checks import Array, Matmul
 from ._results import Out, Results
 from .parameters import ParameterHolder, parameter_shapes
 from .ragged import Packing, Padding
-from .stack import Arrays, Cache, dropout_mask, infer, train
+from .stack import Cache, dropout_mask, infer, train
 from .streaming import Stream
 
 __all__ = ["LSTM"]
@@ -130,6 +130,8 @@ class LSTM(ParameterHolder):
         self._rng = _checks.generator("seed", seed)
         self._output_size = self.proj_size or self.hidden_size
         self._directions = 2 if self.bidirectional else 1
+        # Whether one call of the engine, time first, computes all of it: see `stack`.
+        self._one_stage = not self.batch_first and (self._directions == 1 or self.num_layers == 1)
         sizes = (self.input_size, self.hidden_size, self.proj_size)
         _checks.fits("hidden_size", 8 * self.hidden_size**2, self.dtype)
         _checks.fits("input_size", 4 * self.hidden_size * self.input_size, self.dtype)
@@ -217,6 +219,11 @@ class LSTM(ParameterHolder):
         ValueError
             If a shape or value is wrong.
         """
+        if lengths is None and padding == "zero" and self._one_stage and self.matmul != "blas":
+            cells = self._cells or self._packed()
+            found = _direct.infer(cells, x, state, out, self._directions)
+            if found is not None:
+                return found
         y, state, _ = self._run(x, state, lengths, padding, out, False, None)
         return y, state
 
@@ -249,6 +256,14 @@ class LSTM(ParameterHolder):
             Opaque; ``cache.nbytes`` is its size. For each time step, row, layer and direction it
             holds 24 H bytes in float32 (H a multiple of 16), and 4 I for the input.
         """
+        plain = lengths is None and padding == "zero" and checkpoint is None
+        if plain and self._one_stage and self.matmul != "blas" and not self._drops_out():
+            cells = self._cells or self._packed()
+            given = _direct.train(cells, x, state, out, self._directions)
+            if given is not None:
+                y, last, x, tapes = given
+                stage = slice(0, len(cells)), tapes, x, None
+                return y, last, Cache(self, cells, [stage], x.shape[:2])
         if checkpoint is not None:
             checkpoint = min(_checks.integer("checkpoint", checkpoint, 1), sys.maxsize)
         y, state, cache = self._run(x, state, lengths, padding, out, True, checkpoint)
@@ -266,18 +281,10 @@ class LSTM(ParameterHolder):
         checkpoint: int | None,
     ) -> tuple[Array, State, Cache | None]:
         cells, blas, directions = self._packed(), self.matmul == "blas", self._directions
-        if padding != "zero":
-            _checks.padding(padding)
-        if lengths is None and not self.batch_first:
-            arrays = _forward.plain(cells, x, state, out, directions)
-            if arrays is not None:
-                cache = self._compute(cells, arrays, None, blas, training, checkpoint)
-                if cache is not None:
-                    cache.rows = x.shape[:2]
-                return arrays[3], arrays[4:], cache
+        _checks.padding(padding)
         batched, x = self._time_major("x", x, self.input_size)
         T, B, _ = x.shape
-        jobs, columns = self.num_layers * self._directions, self._directions * self._output_size
+        jobs, columns = self.num_layers * directions, directions * self._output_size
         _checks.fits("x", max(T, 1) * B * max(5 * self.hidden_size, columns), self.dtype)
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)
         packing = None if lengths is None else Packing(lengths, T, B, padding)
@@ -292,34 +299,23 @@ class LSTM(ParameterHolder):
                 np.empty_like(cn),
             )
         arrays = np.ascontiguousarray(x), h0, c0, y, hn, cn
-        cache = self._compute(cells, arrays, ragged, blas, training, checkpoint)
-        if cache is not None:
-            cache.rows, cache.batched, cache.packing = (T, B), batched, packing
+        cache = None
+        if training:
+            draw_mask = None
+            if self._drops_out():
+                draw_mask = partial(dropout_mask, self._rng, self.dropout, self.dtype)
+            stages = train(cells, directions, arrays, ragged, blas, draw_mask, checkpoint)
+            cache = Cache(self, cells, stages, (T, B), batched, packing, blas)
+        else:
+            infer(cells, directions, arrays, ragged, blas)
         if packing is not None:
             packing.unpack(y, results.y)
             packing.unsort(hn, results.hn)
             packing.unsort(cn, results.cn)
         return *results.finished(), cache
 
-    def _compute(
-        self,
-        cells: list[_engine.Cell],
-        arrays: Arrays,
-        ragged: _engine.Ragged | None,
-        blas: bool,
-        training: bool,
-        checkpoint: int | None,
-    ) -> Cache | None:
-        """Run the engine; `arrays` are x, h0, c0, and y, hn, cn, which are written."""
-        if not training:
-            infer(cells, self._directions, arrays, ragged, blas)
-            return None
-        draw_mask = None
-        if self.dropout and self.num_layers > 1:
-            draw_mask = partial(dropout_mask, self._rng, self.dropout, self.dtype)
-        cache = train(cells, self._directions, arrays, ragged, blas, draw_mask, checkpoint)
-        cache.lstm = self
-        return cache
+    def _drops_out(self) -> bool:
+        return self.dropout > 0 and self.num_layers > 1
 
     def backward(
         self,
@@ -358,6 +354,11 @@ class LSTM(ParameterHolder):
         if cache.lstm is not self:
             raise ValueError("cache: comes from another LSTM")
         (T, B), packing = cache.rows, cache.packing
+        if packing is None and cache.batched and not self.batch_first:
+            given = _direct.gradients(cache.cells, dy, dstate, T, B, self._directions)
+            if given is not None:
+                dx, dh0, dc0, values = cache.backward(*given)
+                return dx, (dh0, dc0), dict(zip(self._parameters, values, strict=True))
         if dy is not None:
             batched, dy = self._time_major("dy", dy, self._directions * self._output_size)
             if batched != cache.batched or dy.shape[:2] != (T, B):

@@ -9,7 +9,7 @@ Arrays (x, h0, c0, y, hn, cn) are those of `_forward.forward`: x (T, B, I) or, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,16 @@ from ._engine import Cell, Ragged
 from .checkpoint import Checkpoint
 from .ragged import Packing
 
-__all__ = ["Cache", "dropout_mask", "infer", "train"]
+__all__ = ["Cache", "Stage", "dropout_mask", "infer", "train"]
 
 Kept = list[_engine.Tape] | list[Checkpoint]
 Arrays = tuple[Array, Array | None, Array | None, Array, Array, Array]  # x, h0, c0, y, hn, cn
 
 
-def _stages(cells: list[Cell], directions: int, apart: bool) -> Iterator[slice]:
-    """Yield what a call of the engine takes of the cells; `apart`: one layer."""
+def _stages(cells: list[Cell], directions: int, apart: bool) -> list[slice]:
+    """Return what each call of the engine takes of the cells; `apart`: one layer."""
     step = directions if apart or directions == 2 else len(cells)
-    for first in range(0, len(cells), step):
-        yield slice(first, first + step)
+    return [slice(first, first + step) for first in range(0, len(cells), step)]
 
 
 def _part(state: Array | None, stage: slice) -> Array | None:
@@ -66,57 +65,72 @@ def infer(
         x = above
 
 
+# What a call of the engine has kept: its cells, their tapes, its input, and the mask of dropout on that.
+Stage = tuple[slice, Kept, Array, Array | None]
+
+
 class Cache:
     """What `LSTM.backward` needs from `LSTM.forward`. Opaque, but for its size.
 
-    Attributes
+    Parameters
     ----------
-    nbytes : int
-        Bytes of memory that it holds.
+    lstm : LSTM
+        Whose it is.
+    cells : list of Cell
+        Of all layers and directions.
+    stages : list of Stage
+    rows : T, B
+    batched : bool
+        Whether the user sees B.
+    packing : Packing, optional
+        Of a ragged batch.
+    blas : bool
     """
 
-    lstm: Any  # whose it is
-    rows: tuple[int, ...]  # T, B
-    batched = True
-    packing: Packing | None = None
+    def __init__(
+        self,
+        lstm: Any,
+        cells: list[Cell],
+        stages: list[Stage],
+        rows: tuple[int, int],
+        batched: bool = True,
+        packing: Packing | None = None,
+        blas: bool = False,
+    ) -> None:
+        self.lstm, self.cells, self._stages = lstm, cells, stages
+        self.rows, self.batched, self.packing, self._blas = rows, batched, packing, blas
 
-    def __init__(self, cells: list[Cell], blas: bool) -> None:
-        self._cells, self._blas = cells, blas
-        self._stages: list[tuple[slice, Kept]] = []
-        self._masks: list[Array | None] = []  # dropout of the input of a stage, scale included
-        self.nbytes = 0
-
-    def add(self, stage: slice, kept: Kept, x: Array, mask: Array | None) -> None:
-        """Append a stage, whose input is x."""
-        self._stages.append((stage, kept))
-        self._masks.append(mask)
-        self.nbytes += x.nbytes + sum(part.nbytes for part in kept)
-        self.nbytes += 0 if mask is None else mask.nbytes
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds."""
+        return sum(
+            x.nbytes + sum(part.nbytes for part in kept) + (0 if mask is None else mask.nbytes)
+            for _, kept, x, mask in self._stages
+        )
 
     def backward(
         self, dy: Array | None, dhn: Array | None, dcn: Array | None
     ) -> tuple[Array, Array, Array, list[Array]]:
         """Return the gradients of x, h0, c0, and of the parameters, cell by cell."""
-        stages = list(zip(self._stages, self._masks, strict=True))
-        found: list[tuple[Array, Array, list[list[Array]]]] = []
-        for (stage, kept), mask in reversed(stages):
-            dx, dh, dc, grads = self._differentiate(
-                stage, kept, dy, _part(dhn, stage), _part(dcn, stage)
+        if len(self._stages) == 1:
+            _, kept, _, _ = self._stages[0]
+            dx, dh, dc, grads = self._differentiate(kept, dy, dhn, dcn)
+            return dx, dh, dc, _backward.in_order(self.cells, grads)
+        dhs, dcs, named = [], [], []
+        for stage, kept, _, mask in reversed(self._stages):
+            dy, dh, dc, grads = self._differentiate(
+                kept, dy, _part(dhn, stage), _part(dcn, stage)
             )
-            named = [
-                _backward.in_order(cell, grad)
-                for cell, grad in zip(self._cells[stage], grads, strict=True)
-            ]
-            found.insert(0, (dh, dc, named))
-            dy = dx if mask is None else np.multiply(dx, mask, out=dx)
+            dhs.insert(0, dh)
+            dcs.insert(0, dc)
+            named[:0] = _backward.in_order(self.cells[stage], grads)
+            if mask is not None:
+                np.multiply(dy, mask, out=dy)
         assert dy is not None
-        dh = np.concatenate([part[0] for part in found]) if len(found) > 1 else found[0][0]
-        dc = np.concatenate([part[1] for part in found]) if len(found) > 1 else found[0][1]
-        return dy, dh, dc, [grad for part in found for cell in part[2] for grad in cell]
+        return dy, np.concatenate(dhs), np.concatenate(dcs), named
 
     def _differentiate(
         self,
-        stage: slice,
         kept: Kept,
         dy: Array | None,
         dh: Array | None,
@@ -140,11 +154,11 @@ def train(
     blas: bool,
     draw_mask: Callable[[tuple[int, ...]], Array] | None,
     checkpoint: int | None,
-) -> Cache:
-    """Write y, hn and cn, and keep what backward needs; `draw_mask` draws that of dropout."""
+) -> list[Stage]:
+    """Write y, hn and cn, and return what backward needs; `draw_mask` draws that of dropout."""
     x, h0, c0, y, hn, cn = arrays
     x = x.copy()  # the cache outlives the call, and the caller may write to x before backward
-    cache = Cache(cells, blas)
+    stages: list[Stage] = []
     mask: Array | None = None
     for stage in _stages(cells, directions, draw_mask is not None):
         last = stage.stop == len(cells)
@@ -166,12 +180,12 @@ def train(
                 Checkpoint(part, d, *arguments, checkpoint, ragged, blas)
                 for d, part in enumerate(per_direction)
             ]
-        cache.add(stage, kept, x, mask)
+        stages.append((stage, kept, x, mask))
         if draw_mask is not None and not last:
             mask = draw_mask(above.shape)
             above *= mask
         x = above
-    return cache
+    return stages
 
 
 def dropout_mask(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks, _forward
+from . import _checks, _direct, _forward
 from ._checks import Array
 from .parameters import ParameterHolder
 
@@ -91,11 +91,11 @@ class Stream:
             unchanged.
         """
         lstm = self._lstm
-        cells, blas = lstm._packed(), lstm.matmul == "blas"
-        if not blas and _forward.step(cells, x_t, *self._now, out, *self._next):
-            self._now, self._next = self._next, self._now
-            assert out is not None
-            return out
+        cells, blas = lstm._cells or lstm._packed(), lstm.matmul == "blas"
+        now, later = self._now, self._next
+        if not blas and _direct.step(cells, x_t, now, out, later):
+            self._now, self._next = later, now
+            return out  # type: ignore[return-value]  # it was given
         dtype = lstm.dtype
         x = _checks.real("x_t", x_t, dtype)
         if x.shape != self._in:

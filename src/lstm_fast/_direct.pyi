@@ -1,0 +1,22 @@
+from ._checks import Array
+from ._engine import Cell, Tape
+
+State = tuple[Array | None, Array | None]
+Out = tuple[Array | None, tuple[Array | None, Array | None] | None]
+
+def infer(
+    cells: list[Cell], x: Array, state: State | None, out: Out | None, directions: int
+) -> tuple[Array, tuple[Array, Array]] | None: ...
+def train(
+    cells: list[Cell], x: Array, state: State | None, out: Out | None, directions: int
+) -> tuple[Array, tuple[Array, Array], Array, list[Tape]] | None: ...
+def gradients(
+    cells: list[Cell], dy: Array | None, dstate: State | None, T: int, B: int, directions: int
+) -> tuple[Array, Array | None, Array | None] | None: ...
+def step(
+    cells: list[Cell],
+    x: Array,
+    now: tuple[Array, Array],
+    y: Array | None,
+    later: tuple[Array, Array],
+) -> bool: ...

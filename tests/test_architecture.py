@@ -27,16 +27,16 @@ ALLOWED = {
         "_checks",
         "_results",
         "parameters",
-        "ragged",
+        "_packing",
         "stack",
         "streaming",
     },
     "_results": {"_checks"},
-    "stack": {*COMPUTING, "_checks", "checkpoint", "ragged"},
+    "stack": {*COMPUTING, "_checks", "checkpoint", "_packing"},
     "checkpoint": {*COMPUTING, "_checks"},
-    "ragged": {"_engine", "_checks"},
+    "_packing": {"_engine", "_dispatch", "_kernels"},
     "streaming": {"_forward", "_direct", "_checks", "parameters"},
-    "functional": {*COMPUTING, "_checks", "ragged"},
+    "functional": {*COMPUTING, "_checks", "_packing"},
     "parameters": {*COMPUTING, "_checks"},
     "_config": {"__init__", "_dispatch", "_threads", "_blas"},
     "_direct": {"_forward", "_engine"},
@@ -123,7 +123,7 @@ def test_the_arrows_that_the_package_documents_are_there():
     found = {}
     for path in MODULES:
         found[path.stem] = found.get(path.stem, set()) | imports(path)
-    assert {"_results", "parameters", "ragged", "stack", "streaming"} <= found["layers"]
+    assert {"_results", "parameters", "_packing", "stack", "streaming"} <= found["layers"]
     assert {"_forward", "_backward", "_engine"} <= found["stack"]
     below = {"_engine", "_threads", "_kernels"}
     assert {"_layer_forward", *below} <= found["_forward"]

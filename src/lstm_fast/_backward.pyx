@@ -175,7 +175,7 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     cdef int rows_axis
     cdef Buffer scratch
     cdef char *free
-    cdef double step_work = <double>B * 4 * H * P, total_work = 0
+    cdef double step_work = <double>rows.total / max(T, 1) * 4 * H * P, total_work = 0
     stage.chained = L == 1 or (<Tape>tapes[1]).x_owner is tape.h
     dh, dc = copy_or_zeros(dhn, L, B, P, cell.type_number), copy_or_zeros(dcn, L, B, H, cell.type_number)
     fresh = grads is None
@@ -196,8 +196,8 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         widest = max(widest, cell.input_size, H)
         total_work += rows.total * <double>H * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
     stage.count, chunk_rows = <int>L, min(rows.total, chunk_rows_of(cell, B))
-    split = plan(stage.count, stage.chained, T, B, panels_of(H, cell.k), times(4 * H, P) * size, step_work,
-                 total_work)
+    split = plan(stage.count, stage.chained, T, B, tape.ragged is not None, panels_of(H, cell.k),
+                 times(4 * H, P) * size, step_work, total_work)
     stage.groups = split.groups
     blas = blas and times(chunk_rows, max(4 * H, widest)) < 2**31
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
 Matmul = Literal["auto", "packed", "blas"]
+Padding = Literal["zero", "hold"]
 
 # A bound on the bytes of any array of a call, so that no size computed from it overflows.
 LARGEST_ARRAY = 2**48
@@ -139,12 +140,13 @@ def lengths(name: str, value: Any, T: int, B: int) -> npt.NDArray[np.intp]:
         raise TypeError(f"{name}: expected integers, got {array.dtype}")
     if array.shape != (B,):
         raise ValueError(f"{name}: expected shape (B,) = {(B,)}, got {array.shape}")
-    if B and (array.min() < 0 or array.max() > T):
-        raise ValueError(f"{name}: expected 0 to T = {T}, got {array.min()} to {array.max()}")
+    least, most = (array.min(), array.max()) if B else (0, 0)
+    if least < 0 or most > T:
+        raise ValueError(f"{name}: expected 0 to T = {T}, got {least} to {most}")
     return array.astype(np.intp)
 
 
-def padding(value: Any) -> Literal["zero", "hold"]:
+def padding(value: Any) -> Padding:
     """Return what comes after the end of a row."""
     if not isinstance(value, str) or value not in ("zero", "hold"):
         raise ValueError(f"padding: expected zero or hold, got {value!r}")

@@ -251,13 +251,20 @@ cdef class Ragged:
 
     def __init__(self, lengths):
         self.lengths = np.array(lengths, np.intp)
-        cdef Py_ssize_t T = self.lengths[0] if len(lengths) else 0
-        self.counts = len(lengths) - np.searchsorted(self.lengths[::-1], np.arange(T + 1), side="right")
-        self.offsets = np.concatenate(([0], np.cumsum(self.counts[:T], dtype=np.intp)))
-        self.rows.T, self.rows.B, self.rows.total = T, len(lengths), self.offsets[T]
-        self.rows.counts = <Py_ssize_t *>cnp.PyArray_DATA(self.counts)
-        self.rows.offsets = <Py_ssize_t *>cnp.PyArray_DATA(self.offsets)
-        self.rows.lengths = <Py_ssize_t *>cnp.PyArray_DATA(self.lengths)
+        cdef const Py_ssize_t *length = <Py_ssize_t *>cnp.PyArray_DATA(self.lengths)
+        cdef Py_ssize_t B = len(self.lengths), T = length[0] if B else 0, t, running = B
+        self.counts, self.offsets = np.empty(T + 1, np.intp), np.empty(T + 1, np.intp)
+        cdef Py_ssize_t *counts = <Py_ssize_t *>cnp.PyArray_DATA(self.counts)
+        cdef Py_ssize_t *offsets = <Py_ssize_t *>cnp.PyArray_DATA(self.offsets)
+        offsets[0] = 0
+        for t in range(T + 1):
+            while running > 0 and length[running - 1] <= t:
+                running -= 1
+            counts[t] = running
+            if t < T:
+                offsets[t + 1] = offsets[t] + running
+        self.rows.T, self.rows.B, self.rows.total = T, B, offsets[T]
+        self.rows.counts, self.rows.offsets, self.rows.lengths = counts, offsets, length
 
 
 cdef Rows rows_of(cnp.ndarray x, Ragged ragged):

@@ -154,7 +154,7 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
     cdef char *zeros
     cdef char *c
     cdef char *kept_y
-    cdef double step_work = <double>B * 4 * H * P, total_work
+    cdef double step_work = <double>rows.total / max(T, 1) * 4 * H * P, total_work
 
     stage.count, stage.chained = <int>L, directions == 1
     for cell in cells:
@@ -162,8 +162,8 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
         blas = blas and times(all_rows, max(4 * H, cell.input_size)) < 2**31
     blas = blas and rows.total > 0
     total_work = <double>rows.total * H * (L * 4.0 * P + inputs)
-    split = plan(stage.count, stage.chained, T, 1 if blas else B, cell.panels, times(times(4, padded), P) * size,
-                 step_work, total_work)
+    split = plan(stage.count, stage.chained, T, 1 if blas else B, ragged is not None, cell.panels,
+                 times(times(4, padded), P) * size, step_work, total_work)
     stage.groups = split.groups
     stage.chunk_rows = max(B, min(rows.total, <Py_ssize_t>(CHUNK_BYTES // (times(4 * padded, size)))))
     if stage.chained and stage.groups > 1:

@@ -6,8 +6,8 @@ cdef struct Split:
     bint by_rows  # each thread of a group has batch rows of its own; else units, and a barrier per step
 
 cdef int available() noexcept
-cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t panels, size_t weights,
-                double step_work, double total_work) noexcept
+cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
+                size_t weights, double step_work, double total_work) noexcept
 cdef struct Place:
     int group, part, parts        # of a thread: its group, and its share of the work of the group
     Py_ssize_t first_job, last_job

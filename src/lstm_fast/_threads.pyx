@@ -94,8 +94,8 @@ cdef size_t CACHED_WEIGHTS = 1 << 19
 cdef Py_ssize_t PIPELINE_STEPS = 8
 
 
-cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t panels, size_t weights,
-                double step_work, double total_work) noexcept:
+cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
+                size_t weights, double step_work, double total_work) noexcept:
     """How to split a call over threads.
 
     It has so many jobs: layers that are chained, each the input of the next, or directions of one layer.
@@ -105,8 +105,9 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, Py_ss
 
     Batch rows are independent: with enough of them each thread runs its own through all time steps and
     meets nobody, which also bears with a core that is taken away for a while. But then every core reads all
-    recurrent weights (`weights` bytes) at every step. Otherwise threads share the units of each step
-    (`panels` of them) and wait for one another after it.
+    recurrent weights (`weights` bytes) at every step, and in a `ragged` batch few long rows are as much work as many
+    short ones, but fill tiles less well. Otherwise threads share the units of each step (`panels` of them) and
+    wait for one another after it.
 
     Where the steps are too short for that, chained layers form a pipeline (a wavefront): each group of
     threads has layers of its own and runs a chunk of time behind the group below.
@@ -125,7 +126,10 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, Py_ss
     most //= split.groups
     cdef Py_ssize_t by_rows = min(most, rows // TILE_ROWS)
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
-    split.by_rows = by_rows > 1 and by_rows >= by_units and (weights <= CACHED_WEIGHTS or by_units < 2)
+    if ragged or weights > CACHED_WEIGHTS:
+        split.by_rows = by_rows > 1 and by_units < 2
+    else:
+        split.by_rows = by_rows > 1 and by_rows >= by_units
     each = <int>max(1, by_rows if split.by_rows else by_units)
     if chained and not split.by_rows and steps >= PIPELINE_STEPS:
         split.groups = max(1, min(jobs, most // each))

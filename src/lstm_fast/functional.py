@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _backward, _checks, _engine, _forward
-from ._checks import Array
-from .ragged import Packing, Padding
+from ._checks import Array, Padding
+from ._packing import Packing
 
 __all__ = ["lstm_backward", "lstm_forward"]
 
@@ -120,8 +120,10 @@ def lstm_forward(
     matmul = _checks.matmul(matmul)
     _checks.fits("x", max(T, 1) * B * max(5 * H, I), dtype)
 
-    _checks.padding(padding)
-    packing = None if lengths is None else Packing(lengths, T, B, padding)
+    padding = _checks.padding(padding)
+    packing = None
+    if lengths is not None:
+        packing = Packing(_checks.lengths("lengths", lengths, T, B), T, padding == "hold")
 
     cell = _engine.Cell(w_ih, w_hh, b_ih, b_hh, w_hr)
     h, c = (None if a is None else a[None] for a in (h0, c0))

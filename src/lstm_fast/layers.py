@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _checks, _direct
-from ._checks import Array, Matmul
+from ._checks import Array, Matmul, Padding
+from ._packing import Packing
 from ._results import Out, Results
 from .parameters import ParameterHolder, parameter_shapes
-from .ragged import Packing, Padding
 from .stack import Cache, dropout_mask, infer, train
 from .streaming import Stream
 
@@ -287,7 +287,9 @@ class LSTM(ParameterHolder):
         jobs, columns = self.num_layers * directions, directions * self._output_size
         _checks.fits("x", max(T, 1) * B * max(5 * self.hidden_size, columns), self.dtype)
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)
-        packing = None if lengths is None else Packing(lengths, T, B, padding)
+        packing = None
+        if lengths is not None:
+            packing = Packing(_checks.lengths("lengths", lengths, T, B), T, padding == "hold")
         shapes = (T, B, columns), (jobs, B, self._output_size), (jobs, B, self.hidden_size)
         results = Results(shapes, self.dtype, batched, self.batch_first, out, (x, h0, c0))
         y, hn, cn, ragged = results.y, results.hn, results.cn, None

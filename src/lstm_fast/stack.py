@@ -17,8 +17,8 @@ import numpy as np
 from . import _backward, _engine, _forward
 from ._checks import Array
 from ._engine import Cell, Ragged
+from ._packing import Packing
 from .checkpoint import Checkpoint
-from .ragged import Packing
 
 __all__ = ["Cache", "Stage", "dropout_mask", "infer", "train"]
 
@@ -65,7 +65,7 @@ def infer(
         x = above
 
 
-# What a call of the engine has kept: its cells, their tapes, its input, and the mask of dropout on that.
+# What a call of the engine keeps: its cells, their tapes, its input, and the mask of dropout on it.
 Stage = tuple[slice, Kept, Array, Array | None]
 
 
@@ -116,11 +116,11 @@ class Cache:
             _, kept, _, _ = self._stages[0]
             dx, dh, dc, grads = self._differentiate(kept, dy, dhn, dcn)
             return dx, dh, dc, _backward.in_order(self.cells, grads)
-        dhs, dcs, named = [], [], []
+        dhs: list[Array] = []
+        dcs: list[Array] = []
+        named: list[Array] = []
         for stage, kept, _, mask in reversed(self._stages):
-            dy, dh, dc, grads = self._differentiate(
-                kept, dy, _part(dhn, stage), _part(dcn, stage)
-            )
+            dy, dh, dc, grads = self._differentiate(kept, dy, _part(dhn, stage), _part(dcn, stage))
             dhs.insert(0, dh)
             dcs.insert(0, dc)
             named[:0] = _backward.in_order(self.cells[stage], grads)

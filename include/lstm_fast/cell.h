@@ -126,8 +126,9 @@ static void LF(cell_backward)(const lf_cell_backward *p)
             panels = LF(panels_at_once)(q, panel, last - first);
             const ptrdiff_t width = panels * PANEL, unit = panel * PANEL;
             const ptrdiff_t units = LF_CLAMP(q->columns - unit, width);
-            LF(block) block = {.panel = panel, .out = dh, .out_row = width, .out_panel = PANEL, .columns = width};
-            LF(product_panel)(q, &block, (int)panels, first, last);
+            LF(block) block = {.panel = panel, .first = first, .out = dh, .out_row = width, .out_panel = PANEL,
+                               .columns = width};
+            LF(product_panel)(q, &block, (int)panels, last);
             for (ptrdiff_t row = first; row < last; row++)
                 for (ptrdiff_t j = 0; j < units; j += LANES)
                     LF(differentiate)(p, row, unit + j, v_load(dh + (row - first) * width + j));

@@ -37,12 +37,13 @@ static inline int LF(panel_vectors)(ptrdiff_t columns)
     return columns > 2 * LANES ? 4 : columns > LANES ? 2 : 1;
 }
 
-/* One tile of a product: rows from `row` on, one panel or, with vectors == 8, two, depth_count terms of the
- * sums from k = depth_first on. Later terms are added to what is in out, and init after the last ones. out has
- * `columns` columns from the first of the panel on. */
+/* What the tiles of a panel, or of two side by side, have in common: depth_count terms of the sums from
+ * k = depth_first on. Later terms are added to what is in out, and init after the last ones. out has `columns`
+ * columns from the first of the panel on. */
 typedef struct LF(block) {
     ptrdiff_t panel, depth_first, depth_count;
-    ptrdiff_t first; /* row that out begins with */
+    const real *packed; /* NULL, or these terms of a, packed by pack_tiles */
+    ptrdiff_t first;    /* row that out and packed begin with */
     real *out;
     ptrdiff_t out_row, out_panel, columns;
 } LF(block);
@@ -70,12 +71,15 @@ LF_INLINE void LF(add_tile)(vec acc[][8], const int rows, const int vectors, con
 LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff_t row, const int rows,
                                 const int vectors)
 {
-    const real *a = (const real *)p->a + row * p->a_row + q->depth_first * p->a_step;
     const int step = (vectors < 4 ? vectors : 4) * LANES;
+    const real *a = (const real *)p->a + row * p->a_row + q->depth_first * p->a_step;
+    ptrdiff_t a_row = p->a_row, a_step = p->a_step;
+    if (PACK_TRANSPOSED && q->packed)
+        a = q->packed + (row - q->first) * q->depth_count, a_row = 1, a_step = rows;
     const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * step;
     real *out = q->out + (row - q->first) * q->out_row;
     vec acc[TILE_ROWS][8];
-    LF(multiply)(acc, rows, vectors, a, p->a_row, p->a_step, b, b + PANEL * p->depth, q->depth_count);
+    LF(multiply)(acc, rows, vectors, a, a_row, a_step, b, b + PANEL * p->depth, q->depth_count);
     if (q->depth_first || p->accumulate)
         LF(add_tile)(acc, rows, vectors, out, q->out_row, q->out_panel, q->columns);
     if (p->init && q->depth_first + q->depth_count == p->depth)
@@ -103,34 +107,86 @@ static inline int LF(panels_at_once)(const lf_product *p, ptrdiff_t panel, ptrdi
     return rows == 1 && panel + 2 <= p->last_panel && LF(panel_vectors)(p->columns - (panel + 1) * PANEL) == 4 ? 2 : 1;
 }
 
-/* The rows first .. last - 1 of one panel, or of two; q has out, out_row, out_panel and columns. */
-static void LF(product_panel)(const lf_product *p, LF(block) *q, int panels, ptrdiff_t first, ptrdiff_t last)
+/* The rows q->first .. last - 1 of one panel, or of two, and some terms of their sums. */
+static void LF(product_piece)(const lf_product *p, const LF(block) *q, int panels, ptrdiff_t last)
 {
     const int vectors = panels == 2 ? 8 : LF(panel_vectors)(p->columns - q->panel * PANEL);
 #define TILE(R)                                                  \
     (vectors == 4   ? LF(product_tile)(p, q, row, R, 4)          \
      : vectors == 2 ? LF(product_tile)(p, q, row, R, 2)          \
                     : LF(product_tile)(p, q, row, R, 1))
-    q->first = first, q->depth_first = 0;
+    if (vectors == 8)
+        LF(product_tile)(p, q, q->first, 1, 8);
+    else
+        LF_FOR_TILES(q->first, last, row, rows)
+            LF_SWITCH_ROWS(rows, TILE)
+#undef TILE
+}
+
+/* All terms of them; q has first, out, out_row, out_panel and columns. */
+static void LF(product_panel)(const lf_product *p, LF(block) *q, int panels, ptrdiff_t last)
+{
+    q->depth_first = 0;
     do {
         q->depth_count = LF_CLAMP(p->depth - q->depth_first, DEPTH_BLOCK);
-        if (vectors == 8)
-            LF(product_tile)(p, q, first, 1, 8);
-        else
-            LF_FOR_TILES(first, last, row, rows)
-                LF_SWITCH_ROWS(rows, TILE)
+        LF(product_piece)(p, q, panels, last);
         q->depth_first += q->depth_count;
     } while (q->depth_first < p->depth);
+}
+
+/* Some terms of a tile, a_row == 1, in the order in which they are read: packed[k][row]. */
+LF_INLINE void LF(pack_tile)(real *packed, const real *a, ptrdiff_t a_step, const int rows, ptrdiff_t depth)
+{
+    for (ptrdiff_t k = 0; k < depth; k++)
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            packed[k * rows + r] = a[k * a_step + r];
+}
+
+/* The same for the tiles of a row block: packed[tile][k][row]. */
+static void LF(pack_tiles)(real *packed, const lf_product *p, ptrdiff_t first, ptrdiff_t last, ptrdiff_t depth_first,
+                           ptrdiff_t depth)
+{
+#define TILE(R)                                                                                             \
+    LF(pack_tile)(packed + (row - first) * depth + k * R, (const real *)p->a + row + (depth_first + k) * p->a_step, \
+                  p->a_step, R, LF_CLAMP(depth - k, LINES_OF_A_SET))
+    for (ptrdiff_t k = 0; k < depth; k += LINES_OF_A_SET)
+        LF_FOR_TILES(first, last, row, rows)
+            LF_SWITCH_ROWS(rows, TILE)
 #undef TILE
+}
+
+/* A product with the transpose of a matrix: k steps through a from cache line to cache line, and often from page to
+ * page. With many panels it pays to pack a block of rows first, of 96 KiB: the stack of a thread may be small. */
+static void LF(product_transposed)(const lf_product *p)
+{
+    real packed[ROW_BLOCK * 4 / sizeof(real) * DEPTH_BLOCK];
+    const ptrdiff_t most = sizeof packed / sizeof *packed / DEPTH_BLOCK;
+    for (ptrdiff_t first = 0, last; last = first + LF_CLAMP(p->rows - first, most), first < p->rows; first = last)
+        for (ptrdiff_t k = 0, depth; depth = LF_CLAMP(p->depth - k, DEPTH_BLOCK), k < p->depth; k += depth) {
+            LF(pack_tiles)(packed, p, first, last, k, depth);
+            for (ptrdiff_t panel = p->first_panel; panel < p->last_panel; panel++) {
+                LF(block) q = {.panel = panel, .depth_first = k, .depth_count = depth, .packed = packed, .first = first,
+                               .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
+                               .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL};
+                LF(product_piece)(p, &q, 1, last);
+            }
+        }
 }
 
 static void LF(product)(const lf_product *p)
 {
+    if (PACK_TRANSPOSED && p->a_row == 1 && p->a_step != 1 && p->depth > 0
+        && p->last_panel - p->first_panel >= PANELS_TO_PACK) {
+        LF(product_transposed)(p);
+        return;
+    }
     LF_FOR_ROW_BLOCKS(p->rows, first, last)
         for (ptrdiff_t panel = p->first_panel, panels; panel < p->last_panel; panel += panels) {
             panels = LF(panels_at_once)(p, panel, last - first);
-            LF(block) q = {.panel = panel, .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
+            LF(block) q = {.panel = panel, .first = first,
+                           .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
                            .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL};
-            LF(product_panel)(p, &q, (int)panels, first, last);
+            LF(product_panel)(p, &q, (int)panels, last);
         }
 }

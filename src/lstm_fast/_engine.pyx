@@ -71,9 +71,9 @@ cdef Block allocate(size_t size) noexcept:
     if best >= 0:
         return take_idle(best)
     block.data, block.size = NULL, size
-    if size <= <size_t>-1 // 2 and posix_memalign(<void **>&block.data, HUGE_PAGE if size >= 2 * HUGE_PAGE else 64,
+    if size <= <size_t>-1 // 2 and posix_memalign(<void **>&block.data, HUGE_PAGE if size >= HUGE_PAGE else 64,
                                                   size + SLACK) == 0:
-        if size >= 2 * HUGE_PAGE:
+        if size >= HUGE_PAGE:
             lf_advise_huge_pages(block.data, size)
     else:
         block.data = NULL

@@ -30,6 +30,7 @@ typedef struct lf_product {
     const void *init; /* NULL: zeros; init_row == 0: the same for each row */
     ptrdiff_t init_row, init_panel;
     int accumulate;
+    int stream; /* write out past the caches, where it is aligned to whole vectors */
     void *out;
     ptrdiff_t out_row, out_panel;
     ptrdiff_t first_panel, last_panel;

@@ -46,6 +46,7 @@ typedef struct LF(block) {
     ptrdiff_t first;    /* row that out and packed begin with */
     real *out;
     ptrdiff_t out_row, out_panel, columns;
+    int stream; /* past the caches */
 } LF(block);
 
 /* acc += m, whose rows have `columns` columns. */
@@ -85,19 +86,25 @@ LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff
     if (p->init && q->depth_first + q->depth_count == p->depth)
         LF(add_tile)(acc, rows, vectors, (const real *)p->init + row * p->init_row + q->panel * p->init_panel,
                      p->init_row, p->init_panel, p->columns - q->panel * PANEL);
-    if (q->columns >= vectors * LANES)
-        LF_UNROLL
-        for (int r = 0; r < rows; r++)
-            LF_UNROLL
-            for (int v = 0; v < vectors; v++)
-                v_store(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES, acc[r][v]);
-    else
+    if (q->columns < vectors * LANES)
         LF_UNROLL
         for (int r = 0; r < rows; r++)
             LF_UNROLL
             for (int v = 0; v < vectors; v++)
                 LF(store_n)(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES,
                             LF_CLAMP(q->columns - v * LANES, LANES), acc[r][v]);
+    else if (q->stream)
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++)
+                v_stream(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES, acc[r][v]);
+    else
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++)
+                v_store(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES, acc[r][v]);
 }
 
 /* How many panels a product takes at once: two for a single row, which has too few sums in one panel to hide the
@@ -158,7 +165,7 @@ static void LF(pack_tiles)(real *packed, const lf_product *p, ptrdiff_t first, p
 
 /* A product with the transpose of a matrix: k steps through a from cache line to cache line, and often from page to
  * page. With many panels it pays to pack a block of rows first, of 96 KiB: the stack of a thread may be small. */
-static void LF(product_transposed)(const lf_product *p)
+static void LF(product_transposed)(const lf_product *p, const int stream)
 {
     real packed[ROW_BLOCK * 4 / sizeof(real) * DEPTH_BLOCK];
     const ptrdiff_t most = sizeof packed / sizeof *packed / DEPTH_BLOCK;
@@ -168,7 +175,8 @@ static void LF(product_transposed)(const lf_product *p)
             for (ptrdiff_t panel = p->first_panel; panel < p->last_panel; panel++) {
                 LF(block) q = {.panel = panel, .depth_first = k, .depth_count = depth, .packed = packed, .first = first,
                                .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
-                               .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL};
+                               .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL,
+                               .stream = stream};
                 LF(product_piece)(p, &q, 1, last);
             }
         }
@@ -176,17 +184,21 @@ static void LF(product_transposed)(const lf_product *p)
 
 static void LF(product)(const lf_product *p)
 {
+    const size_t size = LANES * sizeof(real);
+    const int stream = p->stream && (uintptr_t)p->out % size == 0 && p->out_row % LANES == 0 && p->out_panel % LANES == 0;
     if (PACK_TRANSPOSED && p->a_row == 1 && p->a_step != 1 && p->depth > 0
-        && p->last_panel - p->first_panel >= PANELS_TO_PACK) {
-        LF(product_transposed)(p);
-        return;
-    }
-    LF_FOR_ROW_BLOCKS(p->rows, first, last)
-        for (ptrdiff_t panel = p->first_panel, panels; panel < p->last_panel; panel += panels) {
-            panels = LF(panels_at_once)(p, panel, last - first);
-            LF(block) q = {.panel = panel, .first = first,
-                           .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
-                           .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL};
-            LF(product_panel)(p, &q, (int)panels, last);
-        }
+        && p->last_panel - p->first_panel >= PANELS_TO_PACK)
+        LF(product_transposed)(p, stream);
+    else
+        LF_FOR_ROW_BLOCKS(p->rows, first, last)
+            for (ptrdiff_t panel = p->first_panel, panels; panel < p->last_panel; panel += panels) {
+                panels = LF(panels_at_once)(p, panel, last - first);
+                LF(block) q = {.panel = panel, .first = first,
+                               .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
+                               .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL,
+                               .stream = stream};
+                LF(product_panel)(p, &q, (int)panels, last);
+            }
+    if (stream)
+        v_fence();
 }

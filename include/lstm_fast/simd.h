@@ -8,6 +8,7 @@
  *                              210 ms instead of 241 with AVX2, but 197 either way with AVX-512
  *   v_load, v_store            LANES scalars, any alignment
  *   v_load_n, v_store_n        the first n lanes, the others 0 or untouched; optional: use LF(load_n)
+ *   v_stream, v_fence          store whole vectors, aligned, past the caches, and wait for that; optional
  *   v_set1                     one scalar in all lanes
  *   v_add v_sub v_mul v_div    arithmetic
  *   v_fma(a, b, c)             a b + c     (one rounding where the ISA has FMA)
@@ -39,6 +40,11 @@
 #define LF(name) LF_PASTE(lf_, name, _f32)
 #endif
 #include LF_ISA_HEADER
+
+#ifndef v_stream
+#define v_stream(p, a) v_store(p, a)
+#define v_fence() (void)0
+#endif
 
 /* load_n and store_n, for every ISA and any 0 <= n <= LANES. */
 #ifdef v_load_n

@@ -3,6 +3,8 @@
 #define v_set1(x) OP(set1)(x)
 #define v_load(p) OP(loadu)(p)
 #define v_store(p, a) OP(storeu)(p, a)
+#define v_stream(p, a) OP(stream)(p, a)
+#define v_fence() _mm_sfence()
 #define v_add(a, b) OP(add)(a, b)
 #define v_sub(a, b) OP(sub)(a, b)
 #define v_mul(a, b) OP(mul)(a, b)

@@ -8,7 +8,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         const void *b
         const void *init
         Py_ssize_t init_row, init_panel
-        bint accumulate
+        bint accumulate, stream
         void *out
         Py_ssize_t out_row, out_panel
         Py_ssize_t first_panel, last_panel

@@ -13,6 +13,13 @@ from ._kernels cimport (lf_barrier_wait, lf_cell_backward, lf_product, lf_progre
 from ._threads cimport share
 
 
+# Large gradients of few rows, to which nothing more is added, are written past the caches: there they would take the
+# place of the weights, after being read from memory for nothing. (1, 1, 512, 512) takes 542 us instead of 770,
+# (50, 1, 512, 512) 8.8 ms instead of 9.2. Two threads write them faster into their two L2 caches.
+cdef Py_ssize_t STREAMED_ROWS = 64
+cdef Py_ssize_t STREAMED_BYTES = 2 << 20
+
+
 cdef lf_product product_of(const Job *job, Py_ssize_t rows, const char *a, Py_ssize_t depth, const char *b,
                            Py_ssize_t columns, int part, int parts) noexcept nogil:
     """a (rows, depth) b for one of `parts` shares of the columns; init and out are the caller's to set."""
@@ -20,7 +27,8 @@ cdef lf_product product_of(const Job *job, Py_ssize_t rows, const char *a, Py_ss
     p.rows, p.depth, p.columns = rows, depth, columns
     p.a, p.a_row, p.a_step = a, depth, 1
     p.b = b
-    p.init, p.init_row, p.init_panel, p.accumulate = NULL, 0, 4 * job.k.lanes, False
+    p.init, p.init_row, p.init_panel = NULL, 0, 4 * job.k.lanes
+    p.accumulate = p.stream = False
     p.out, p.out_row, p.out_panel = NULL, columns, 4 * job.k.lanes
     share(panels_of(columns, job.k), part, parts, &p.first_panel, &p.last_panel)
     return p
@@ -140,6 +148,8 @@ cdef void outer(Job *job, char *packed, bint accumulate, char *dw, Py_ssize_t dw
     p.a_row, p.a_step = 1, dw_rows
     p.out = <char *>at(dw, first * columns, job)
     p.accumulate = accumulate
+    p.stream = (not accumulate and parts == 1 and rows <= STREAMED_ROWS
+                and dw_rows * columns * <Py_ssize_t>job.k.itemsize >= STREAMED_BYTES)
     job.k.product(&p)
     lf_barrier_wait(&job.barrier, parts)
 

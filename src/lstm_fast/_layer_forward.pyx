@@ -16,7 +16,8 @@ cdef void project(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t fi
     p.columns = panel * job.panels
     p.a_row, p.a_step = job.I, 1
     p.b = job.w_ih
-    p.init, p.init_row, p.init_panel, p.accumulate = job.bias, 0, panel, False
+    p.init, p.init_row, p.init_panel = job.bias, 0, panel
+    p.accumulate = p.stream = False
     p.out_row, p.out_panel = panel, panel * job.chunk_rows
     p.first_panel, p.last_panel = first_panel, last_panel
     while t < last_t:
@@ -61,7 +62,7 @@ cdef void project_hidden(Job *job, char *y, Py_ssize_t first_row, Py_ssize_t las
     p.a = at(job.unprojected_h, first_row * job.H, job)
     p.a_row, p.a_step = job.H, 1
     p.b = job.w_hr
-    p.init, p.accumulate = NULL, False
+    p.init, p.accumulate, p.stream = NULL, False, False
     p.out = y
     p.out_row, p.out_panel = job.y_b, panel
     share((job.P + panel - 1) // panel, part, parts, &p.first_panel, &p.last_panel)

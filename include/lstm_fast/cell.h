@@ -44,11 +44,13 @@ LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, ptrdiff_t row, const int 
 {
     const real *h = (const real *)p->h + row * p->h_row;
     const real *w = (const real *)p->w + panel * PANEL * p->depth;
+    const ptrdiff_t next = LF_CLAMP(panel + (p->descending ? -1 : 1), p->last_panel);
+    const real *ahead = LF(ahead)((const real *)p->w + next * PANEL * p->depth, row / rows, p->depth);
     vec acc[TILE_ROWS][8], sum[TILE_ROWS][8];
     for (ptrdiff_t k = 0;; k += DEPTH_BLOCK) {
         const real *b = w + k * PANEL;
         LF(multiply)(acc, rows, 4 * panels, h + k, p->h_row, 1, b, b + PANEL * p->depth,
-                     LF_CLAMP(p->depth - k, DEPTH_BLOCK));
+                     LF_CLAMP(p->depth - k, DEPTH_BLOCK), ahead + k * CACHE_LINE);
         if (k > 0)
             LF_UNROLL
             for (int r = 0; r < rows; r++)

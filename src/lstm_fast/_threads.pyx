@@ -85,7 +85,7 @@ cdef int available() noexcept:
 cdef double CALL_WORK = 3e5
 cdef double STEP_WORK = 6e3
 # Batch rows that fill a register tile well enough.
-cdef Py_ssize_t TILE_ROWS = 4
+cdef Py_ssize_t TILE_ROWS = 3
 # Recurrent weights that every core can keep in its own L2 cache beside the rest.
 cdef size_t CACHED_WEIGHTS = 1 << 19
 

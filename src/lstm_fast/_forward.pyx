@@ -15,8 +15,10 @@ from ._threads cimport Place, Split, place, plan, team_size, used_threads
 
 cnp.import_array()
 
-# The projected input of a chunk of time steps stays in the L2 cache between projection and use.
-cdef size_t CHUNK_BYTES = 1 << 20
+# The projected input of a chunk of time steps stays in the L2 cache between projection and use, beside the weights of
+# a few panels: half of the cache. Of fewer rows a chunk would wait for the weights of the projection.
+cdef size_t CHUNK_BYTES = 1 << 19
+cdef Py_ssize_t CHUNK_ROWS = 48
 # In a pipeline of layers a call has so many chunks, unless they got fewer rows than a tile or two.
 cdef Py_ssize_t PIPELINE_CHUNKS = 8
 cdef Py_ssize_t LEAST_CHUNK_ROWS = 12
@@ -165,7 +167,8 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
     split = plan(stage.count, stage.chained, T, 1 if blas else B, ragged is not None, cell.panels,
                  times(times(4, padded), P) * size, step_work, total_work)
     stage.groups = split.groups
-    stage.chunk_rows = max(B, min(rows.total, <Py_ssize_t>(CHUNK_BYTES // (times(4 * padded, size)))))
+    stage.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(CHUNK_BYTES // (times(4 * padded, size))))
+    stage.chunk_rows = max(B, min(rows.total, stage.chunk_rows))
     if stage.chained and stage.groups > 1:
         stage.chunk_rows = max(B, LEAST_CHUNK_ROWS, min(stage.chunk_rows, rows.total // PIPELINE_CHUNKS))
 

@@ -52,6 +52,16 @@ def test_position_in_the_batch(batch, rng):
         assert_identical(of_rows(*select(args, d_results, order)), rows(expected, order))
 
 
+@pytest.mark.parametrize("I", [1152, 1153])
+def test_large_gradients_of_few_rows(isa, dtype, rng, threads, I):
+    """One thread writes them past the caches if they have whole vectors, two do not."""
+    args, d_results = draw(rng, 3, 2, I, 120, dtype=dtype)
+    lstm_fast.set_num_threads(1)
+    expected = run(lstm_fast, args, d_results, matmul="packed")
+    lstm_fast.set_num_threads(2)
+    assert_identical(run(lstm_fast, args, d_results, matmul="packed"), expected)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("sizes", SEVERAL_THREADS)
 def test_threads(isa, dtype, rng, threads, sizes, reverse):

@@ -18,7 +18,8 @@ README = Path(__file__).parents[1] / "README.md"
 MARKS = "<!-- benchmark: begin -->\n", "<!-- benchmark: end -->\n"
 EXPLANATION = """\
 Median microseconds of a call (and half the distance of its quartiles, in percent). The ratio is the
-time of the fastest peer divided by that of lstm_fast; the share is that of the roofline.
+time of the fastest peer divided by that of lstm_fast. The share is that of the roofline; for a
+ragged batch it is the time of the padded one, times the share of valid steps, divided by ours.
 """
 # What the README shows: section, T, B, I, H.
 SHOWN = [
@@ -54,6 +55,41 @@ def peers(entry: dict[str, Any]) -> dict[str, float]:
     return {name: t[0] for name, t in entry["times"].items() if not name.startswith(OURS)}
 
 
+def share(entry: dict[str, Any]) -> float | None:
+    """Return the share of the least possible time; see EXPLANATION for ragged batches."""
+    ours = entry["times"][OURS][0]
+    if "valid" in entry:
+        return float(entry["times"]["lstm_fast, padded"][0] * entry["valid"] / ours)
+    return entry["least"] / ours if entry["least"] else None
+
+
+def over(entries: list[dict[str, Any]], peer: str | None = None) -> str:
+    """Return the geometric mean and the least of the ratios to a peer, or to the fastest."""
+    if peer is None:
+        ratios = [ratio(e) for e in entries]
+    else:
+        ratios = [e["times"][peer][0] / e["times"][OURS][0] for e in entries if peer in e["times"]]
+    return f"geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}"
+
+
+def threads_compared(result: dict[str, Any]) -> list[str]:
+    """Return a table of the speed with the most threads, as a multiple of that with the fewest."""
+    lines = [
+        "## Two threads against one\n",
+        "| | geometric mean | least | at T, B, I, H |",
+        "|---|--:|--:|---|",
+    ]
+    for section, action, runs in sections(result):
+        speeds = {
+            shape(one): one["times"][OURS][0] / two["times"][OURS][0]
+            for one, two in zip(runs[0], runs[-1], strict=True)
+        }
+        least = min(speeds, key=lambda name: speeds[name])
+        mean = geometric_mean(list(speeds.values()))
+        lines.append(f"| {title(section, action)} | {mean:.2f} | {speeds[least]:.2f} | {least} |")
+    return [*lines, ""]
+
+
 def ratio(entry: dict[str, Any]) -> float:
     """Return the time of the fastest peer divided by ours."""
     return float(min(peers(entry).values()) / entry["times"][OURS][0])
@@ -83,6 +119,10 @@ def caption(result: dict[str, Any]) -> str:
     return f"{result['machine']}; {result['isa']}; {', '.join(names)}; {result['date']}"
 
 
+def title(section: str, action: str) -> str:
+    return section if action in section or action == "inference" else f"{section}, {action}"
+
+
 def shape(entry: dict[str, Any]) -> str:
     layers = f", {entry['layers']} layers" * (entry["layers"] > 1)
     return (
@@ -101,8 +141,7 @@ def write_report(path: Path) -> str:
     result = json.loads(path.read_text())
     lines, summary = [f"# Benchmark\n\n{caption(result)}\n", EXPLANATION], []
     for section, action, runs in sections(result):
-        title = section if action in section or action == "inference" else f"{section}, {action}"
-        lines.append(f"## {title}\n")
+        lines.append(f"## {title(section, action)}\n")
         for run, entries in zip(result["runs"], runs, strict=True):
             names = list(dict.fromkeys(name for e in entries for name in e["times"]))
             threads = f"{run['threads']} thread" + "s" * (run["threads"] > 1)
@@ -121,15 +160,19 @@ def write_report(path: Path) -> str:
                         cells.append(microseconds(median) + spread)
                     else:
                         cells.append("")
-                share = f"{e['least'] / e['times'][OURS][0]:.2f}" if e["least"] else ""
-                lines.append(f"| {shape(e)} | {' | '.join(cells)} | {ratio(e):.2f} | {share} |")
-            ratios = [ratio(e) for e in entries]
-            text = f"geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}"
+                part = share(e)
+                cells += [f"{ratio(e):.2f}", "" if part is None else f"{part:.2f}"]
+                lines.append(f"| {shape(e)} | {' | '.join(cells)} |")
+            text = over(entries)
+            if "torch" in names:
+                text += f"; over PyTorch: {over(entries, 'torch')}"
             lines.append(f"\n{text}\n")
-            summary.append(f"{title:40} {threads:10} {text}")
+            summary.append(f"{title(section, action):40} {threads:10} {text}")
             summary += [
                 f"    behind at {shape(e)}: {ratio(e):.2f}" for e in entries if ratio(e) < 1
             ]
+    if len(result["runs"]) > 1:
+        lines += threads_compared(result)
     lines.append(
         f"## Import and memory\n\nimport: {1e3 * result['import_seconds']:.1f} ms beyond NumPy's\n"
     )

@@ -45,12 +45,20 @@ ODD = [
     *((50, 3, 20, 20), (50, 7, 40, 100), (100, 1, 100, 100), (50, 17, 100, 250)),
     *((100, 1, 250, 250), (30, 7, 250, 250), (10, 3, 400, 1150), (10, 17, 400, 1150)),
 ]
-# (T, B, I, H, layers, bidirectional) of models in use, but for those of more than a second a call.
+# (T, B, I, H, layers, bidirectional) of models in use, but for those of more than a second a call:
+# DeepBench, RNN-T, Tacotron 2, word and AWD-LSTM language models, CRNN, Silero, guitar amplifiers,
+# forecasters.
 WORKLOADS = [
     *((25, 1, 512, 512, 1, False), (25, 4, 1024, 1024, 1, False), (150, 1, 256, 256, 1, False)),
     *((1, 1, 320, 320, 2, False), (1, 64, 768, 1024, 2, False), (35, 20, 200, 200, 2, False)),
     *((25, 1, 512, 256, 2, True), (1, 1, 128, 128, 1, False), (1, 1, 1, 16, 1, False)),
     *((1, 1, 1, 40, 1, False), (168, 32, 8, 64, 2, False), (24, 256, 1, 32, 1, False)),
+    *((25, 1, 2048, 2048, 1, False), (50, 1, 1536, 1536, 1, False), (617, 1, 240, 1024, 2, False)),
+    *((70, 1, 400, 1150, 3, False), (70, 20, 400, 1150, 1, False)),
+]
+TRAINED = [
+    *((25, 32, 512, 512, 1, False), (35, 20, 200, 200, 2, False), (25, 32, 512, 256, 2, True)),
+    *((168, 32, 8, 64, 2, False), (24, 256, 1, 32, 1, False)),
 ]
 PROBLEMS = [
     *(Problem("inference", *shape) for shape in GRID),
@@ -71,6 +79,7 @@ PROBLEMS = [
     ),
     *(Problem("odd sizes", *shape) for shape in ODD),
     *(Problem("models in use", *w[:4], "inference", "float32", w[4], w[5]) for w in WORKLOADS),
+    *(Problem("models in use", *w[:4], "training", "float32", w[4], w[5]) for w in TRAINED),
 ]
 
 

@@ -77,7 +77,8 @@ def measure(problem: Problem, threads: int, turns: int) -> dict[str, list[float]
     for turn in range(turns):
         ours = np.median(samples["lstm_fast"]) if turn else 0.0
         for name, call in bound.items():
-            if turn < 3 or np.median(samples[name]) < min(LONG, FAR * ours):
+            limit = LONG if name.startswith("lstm_fast") else min(LONG, FAR * ours)
+            if turn < 3 or np.median(samples[name]) < limit:
                 samples[name].append(sample(call, samples[name]))
     return {name: list(np.quantile(found, (0.5, 0.25, 0.75))) for name, found in samples.items()}
 
@@ -85,19 +86,17 @@ def measure(problem: Problem, threads: int, turns: int) -> dict[str, list[float]
 def sample(call: Bound, before: list[float]) -> float:
     """Return the mean time of a call after a pause and a burst of calls."""
     time.sleep(PAUSE)
+    calls = max(1, int(BURST / (before[-1] if before else timed(call, 1))))
     if not before or before[-1] < LONG:
-        burst(call)
-    return burst(call)
+        timed(call, calls)
+    return timed(call, calls)
 
 
-def burst(call: Bound) -> float:
-    calls, start = 0, time.perf_counter()
-    now = start
-    while now - start < BURST or calls == 0:
+def timed(call: Bound, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
         call()
-        calls += 1
-        now = time.perf_counter()
-    return (now - start) / calls
+    return (time.perf_counter() - start) / calls
 
 
 def check(name: str, arguments: Arguments, results: Any) -> None:

@@ -74,15 +74,17 @@ def over(entries: list[dict[str, Any]], peer: str | None = None) -> str:
 
 def threads_compared(result: dict[str, Any]) -> list[str]:
     """Return a table of the speed with the most threads, as a multiple of that with the fewest."""
+    order = sorted(range(len(result["runs"])), key=lambda n: result["runs"][n]["threads"])
+    few, many = order[0], order[-1]
     lines = [
-        "## Two threads against one\n",
+        f"## {result['runs'][many]['threads']} threads against {result['runs'][few]['threads']}\n",
         "| | geometric mean | least | at T, B, I, H |",
         "|---|--:|--:|---|",
     ]
     for section, action, runs in sections(result):
         speeds = {
             shape(one): one["times"][OURS][0] / two["times"][OURS][0]
-            for one, two in zip(runs[0], runs[-1], strict=True)
+            for one, two in zip(runs[few], runs[many], strict=True)
         }
         least = min(speeds, key=lambda name: speeds[name])
         mean = geometric_mean(list(speeds.values()))

@@ -273,6 +273,59 @@ def test_a_row_without_steps_is_not_read(isa, dtype, rng, settings):
     assert_identical(actual, expected)
 
 
+def fortran(a):
+    return np.asfortranarray(a)
+
+
+def every_other_column(a):
+    wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def backwards(a):
+    return a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1]
+
+
+def misaligned(a):
+    memory = np.empty(a.nbytes + 1, np.uint8)
+    moved = memory[1:].view(a.dtype).reshape(a.shape)
+    moved[...] = a
+    return moved
+
+
+def with_odd_steps(a):
+    """Return an array whose steps are no whole number of elements apart."""
+    records = np.zeros(len(a), [("row", a.dtype, a.shape[1:]), ("gap", np.uint8)])
+    records["row"] = a
+    return records["row"]
+
+
+@pytest.mark.parametrize(
+    "layout", [fortran, every_other_column, backwards, misaligned, with_odd_steps]
+)
+@pytest.mark.parametrize("size", [(5, 3, 4, 6), (300, 64, 32, 8)], ids=str)
+def test_layouts_of_memory(dtype, rng, layout, size):
+    """The large one is copied to memory of its own, which the system takes back at once."""
+    T, B, I, H = size
+    lstm = LSTM(I, H, seed=0, dtype=dtype)
+    x, dy = (rng.standard_normal((T, B, n)).astype(dtype) for n in (I, H))
+    lengths = rng.integers(0, T, B, endpoint=True)
+    weights = [value for name, value in lstm.state_dict().items()]
+
+    def everything(x, dy):
+        y, states, cache = lstm.forward(x, lengths=lengths, padding="hold")
+        dx, dstates, grads = lstm.backward(dy, None, cache)
+        inference, _ = lstm(x, lengths=lengths)
+        alone, last, _ = lstm_forward(x, *weights, lengths=lengths)
+        return [y, *states, dx, *dstates, *grads.values(), inference, alone, *last]
+
+    expected = everything(x, dy)
+    for actual in (everything(layout(x), dy), everything(x, layout(dy))):
+        for a, e in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(a, e)
+
+
 @pytest.mark.parametrize("matmul", ["packed", "blas"])
 def test_memory_used_before_does_not_matter(isa, dtype, rng, matmul):
     lstm = LSTM(5, 17, 2, proj_size=3, dtype=dtype, seed=0, matmul=matmul)

@@ -50,7 +50,8 @@ cdef class Packing:
 
     def pack(self, padded):
         """The valid rows of (T, B, columns)."""
-        cdef Padded p = padded_of(with_whole_rows(padded))
+        padded = with_whole_rows(padded)  # a copy lives as long as `p` points to it
+        cdef Padded p = padded_of(padded)
         cdef cnp.ndarray packed = np.empty((self.ragged.rows.total, padded.shape[2]), padded.dtype)
         cdef char *at = <char *>cnp.PyArray_DATA(packed)
         cdef Py_ssize_t t, n
@@ -110,11 +111,11 @@ cdef class Packing:
         return packed
 
     def sort(self, state):
-        """A state (L D, B, columns) with the rows in the order of the engine; None stays None."""
+        """A state (L D, B, columns), in C order, with the rows in the order of the engine; None stays None."""
         if state is None:
             return None
         out = np.empty(state.shape, state.dtype)
-        self.permute(padded_of(out), padded_of(np.ascontiguousarray(state)), state.shape[0], True)
+        self.permute(padded_of(out), padded_of(state), state.shape[0], True)
         return out
 
     def unsort(self, state, out):
@@ -132,6 +133,7 @@ cdef class Packing:
 
 
 cdef Padded padded_of(cnp.ndarray a):
+    """Where an array is, which the caller keeps."""
     cdef Padded p
     p.data = <char *>cnp.PyArray_DATA(a)
     p.t, p.b = cnp.PyArray_STRIDE(a, 0), cnp.PyArray_STRIDE(a, 1)

@@ -117,7 +117,8 @@ class BuildExt(build_ext):
 
 MODULES = [
     *("_dispatch", "_threads", "_blas", "_engine"),
-    *("_layer_forward", "_forward", "_direct", "_packing", "_layer_backward", "_backward"),
+    *("_variant_forward", "_layer_forward", "_forward", "_direct", "_packing"),
+    *("_variant_backward", "_layer_backward", "_backward"),
 ]
 setup(
     ext_modules=cythonize(

@@ -22,28 +22,26 @@ NAMES = {path.stem for path in MODULES}
 COMPUTING = {"_forward", "_backward", "_engine"}
 ALLOWED = {
     "__init__": {"reference", "_config", "_threads", "functional", "layers", "streaming"},
-    "layers": {
-        "_direct",
-        "_checks",
-        "_results",
-        "parameters",
-        "_packing",
-        "stack",
-        "streaming",
-    },
+    "layers": {"_direct", "_checks", "_results", "settings", "_packing", "stack", "streaming"},
+    "settings": {"_checks", "_options", "_engine", "initial", "parameters", "_packing", "stack"},
+    "initial": {"_checks"},
+    "_options": {"_checks"},
     "_results": {"_checks"},
     "stack": {*COMPUTING, "_checks", "checkpoint", "_packing"},
     "checkpoint": {*COMPUTING, "_checks"},
     "_packing": {"_engine", "_dispatch", "_kernels"},
-    "streaming": {"_forward", "_direct", "_checks", "parameters"},
-    "functional": {*COMPUTING, "_checks", "_packing"},
-    "parameters": {*COMPUTING, "_checks"},
+    "streaming": {"_direct", "_checks", "parameters", "stack"},
+    "functional": {*COMPUTING, "_checks", "_options", "_packing"},
+    "parameters": {*COMPUTING, "_checks", "_options"},
     "_config": {"__init__", "_dispatch", "_threads", "_blas"},
     "_direct": {"_forward", "_engine"},
     "_forward": {"_layer_forward", "_engine", "_threads", "_kernels", "_blas"},
     "_backward": {"_layer_backward", "_engine", "_threads", "_kernels", "_blas"},
-    "_layer_forward": {"_engine", "_threads", "_kernels", "_blas"},
-    "_layer_backward": {"_engine", "_threads", "_kernels", "_blas"},
+    "_layer_forward": {"_variant_forward", "_engine", "_threads", "_kernels", "_blas"},
+    "_layer_backward": {"_variant_backward", "_engine", "_threads", "_kernels", "_blas"},
+    # They take the job of a layer, a structure, and are called by it.
+    "_variant_forward": {"_layer_forward", "_engine", "_kernels"},
+    "_variant_backward": {"_layer_backward", "_kernels", "_threads"},
     "_engine": {"_dispatch", "_kernels", "_blas", "_threads"},
     "_dispatch": {"_kernels"},
     "_threads": set(),
@@ -123,7 +121,8 @@ def test_the_arrows_that_the_package_documents_are_there():
     found = {}
     for path in MODULES:
         found[path.stem] = found.get(path.stem, set()) | imports(path)
-    assert {"_results", "parameters", "_packing", "stack", "streaming"} <= found["layers"]
+    assert {"_results", "settings", "_packing", "stack", "streaming"} <= found["layers"]
+    assert {"parameters", "initial", "_options"} <= found["settings"]
     assert {"_forward", "_backward", "_engine"} <= found["stack"]
     below = {"_engine", "_threads", "_kernels"}
     assert {"_layer_forward", *below} <= found["_forward"]

@@ -4,22 +4,9 @@
 #include "lstm_fast/product.h"
 #include "lstm_fast/pack.h"
 #include "lstm_fast/cell.h"
-
-static void LF(add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns)
-{
-    for (ptrdiff_t j = 0; j < columns; j += LANES) {
-        const ptrdiff_t n = LF_CLAMP(columns - j, LANES);
-        vec sum = LF(load_n)((const real *)sums + j, n);
-        for (ptrdiff_t row = 0; row < rows;) {
-            const ptrdiff_t end = row + LF_CLAMP(rows - row, SUM_BLOCK);
-            vec part = v_set1((real)0);
-            for (; row < end; row++)
-                part = v_add(part, LF(load_n)((const real *)m + row * m_row + j, n));
-            sum = v_add(sum, part);
-        }
-        LF(store_n)((real *)sums + j, n, sum);
-    }
-}
+#include "lstm_fast/activation.h"
+#include "lstm_fast/variant.h"
+#include "lstm_fast/rows.h"
 
 #define LF_ELEMENTWISE(function)                                                            \
     static void LF(array_##function)(void *out, const void *x, ptrdiff_t n)                 \
@@ -43,7 +30,12 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .product = LF(product),
     .cell_forward = LF(cell_forward),
     .cell_backward = LF(cell_backward),
+    .variant_forward = LF(variant_forward),
+    .variant_backward = LF(variant_backward),
     .add_rows = LF(add_rows),
+    .multiply_add = LF(multiply_add),
+    .normalise = LF(normalise),
+    .normalise_backward = LF(normalise_backward),
     .exp = LF(array_exp),
     .sigmoid = LF(array_sigmoid),
     .tanh = LF(array_tanh),

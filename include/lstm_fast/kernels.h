@@ -77,6 +77,85 @@ typedef struct lf_cell_backward {
     void *h;            /* NULL, or out: (rows, hidden_size) */
 } lf_cell_backward;
 
+/* Activation functions, with ONNX's names and parameters. */
+typedef enum lf_function {
+    LF_SIGMOID,
+    LF_TANH,
+    LF_RELU,
+    LF_HARD_SIGMOID, /* max(0, min(1, alpha x + beta)) */
+    LF_SOFTSIGN,
+    LF_SOFTPLUS,
+    LF_ELU,              /* x < 0: alpha (exp(x) - 1) */
+    LF_LEAKY_RELU,       /* x < 0: alpha x */
+    LF_THRESHOLDED_RELU, /* x < alpha: 0 */
+    LF_SCALED_TANH,      /* alpha tanh(beta x) */
+    LF_AFFINE,           /* alpha x + beta */
+} lf_function;
+
+typedef struct lf_activation {
+    int function;
+    double alpha, beta;
+} lf_activation;
+
+/* How a cell differs from the plain one. */
+typedef struct lf_variant {
+    lf_activation gate, candidate, output; /* of i, f and o; of g; of the cell state in h */
+    int coupled;                           /* f = 1 - i */
+    double clip, cell_clip;                /* bounds of pre-activations and of the cell state; infinite: none */
+    const void *peephole;                  /* NULL, or weights of the cell state in i, f, o: (3, padded hidden size) */
+} lf_variant;
+
+/* The elementwise part of one time step of a variant, for the unit panels first_panel <= p < last_panel, where
+ * F, G, H are the activation functions, [] clamps, and p are the peephole weights:
+ *
+ *   a += x       ai += pi c_prev       af += pf c_prev       i = F[ai]   f = F[af] or 1 - i   g = G[ag]
+ *   n = [f c_prev + i g]               ao += po n            o = F[ao]   m = o H(n)
+ *   c = n, y = m, or with zoneout      c = zc c_prev + (1 - zc) n        y = zh h_prev + (1 - zh) m
+ *
+ * With layer norm, what H takes depends on n of all units: a first call, with CELL, writes n and c, and a second
+ * one, with OUTPUT, reads that in place of n. */
+enum { LF_CELL = 1, LF_OUTPUT = 2 };
+
+typedef struct lf_variant_forward {
+    const lf_variant *variant;
+    int parts;          /* LF_CELL | LF_OUTPUT */
+    const lf_cell_forward *step; /* but its h, w and gates */
+    const void *x;      /* NULL, or that of the step, to add */
+    void *a; /* in: what the product gave; out: pre-activations. Gate g of panel p at row * a_row + p * a_panel + g * a_gate */
+    ptrdiff_t a_row, a_panel, a_gate;
+    void *n;            /* NULL, or (rows, hidden_size): see above */
+    const void *h_prev; /* with zone_h */
+    ptrdiff_t h_prev_row;
+    const void *zone_h, *zone_c; /* NULL, or zh and zc: (rows, hidden_size), one row for all where zone_row == 0 */
+    ptrdiff_t zone_row;
+} lf_variant_forward;
+
+/* The same backward, for the units first_unit <= j < last_unit, from dh and dc to the gradients of the
+ * pre-activations, of c(t-1) and, with zoneout, what of dh goes to h(t-1) past the cell. The gates are computed again. */
+typedef struct lf_variant_backward {
+    const lf_variant *variant;
+    int parts; /* first LF_OUTPUT, which leaves the gradient of n in n; then LF_CELL */
+    ptrdiff_t rows, hidden_size, first_unit, last_unit;
+    const void *a; /* pre-activations */
+    ptrdiff_t a_row, a_panel, a_gate;
+    const void *c_prev; /* (rows, padded hidden size) */
+    const void *dh;     /* (rows, hidden_size) */
+    void *dc;           /* in and out: (rows, padded hidden size) */
+    void *dgates;       /* out: (rows, 4, hidden_size) */
+    void *n;            /* NULL, or with layer norm (rows, hidden_size): in, what H takes; out, its gradient */
+    void *h;            /* NULL, or out, m: (rows, hidden_size) */
+    void *dpeephole;    /* NULL, or out, the terms of its gradient: (rows, 3, hidden_size) */
+    void *dh_prev;      /* with zone_h, out: (rows, hidden_size) */
+    const void *zone_h, *zone_c;
+    ptrdiff_t zone_row;
+} lf_variant_backward;
+
+/* Rows of `columns` elements, each at a stride, which is 0 where all rows are the same one. */
+typedef struct lf_rows {
+    const void *data;
+    ptrdiff_t row;
+} lf_rows;
+
 typedef struct lf_kernels {
     const char *isa;
     size_t itemsize;
@@ -92,6 +171,16 @@ typedef struct lf_kernels {
     void (*cell_backward)(const lf_cell_backward *);
     /* sums[column] += sum over rows of m[row * m_row + column], in pieces of fixed length. */
     void (*add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns);
+    void (*variant_forward)(const lf_variant_forward *);
+    void (*variant_backward)(const lf_variant_backward *);
+    /* out = a b + c, elementwise; out may be any of them; b or c may be absent (NULL). */
+    void (*multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,
+                         ptrdiff_t columns);
+    /* Layer norm of each row, in place: (x - mean) scale with scale = 1 / sqrt(variance + 1e-5), which is kept. */
+    void (*normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows, ptrdiff_t columns);
+    /* From the gradient of normal = normalise(x) to that of x, in place. */
+    void (*normalise_backward)(void *d, ptrdiff_t d_row, lf_rows normal, const void *scale, ptrdiff_t rows,
+                               ptrdiff_t columns);
     /* Elementwise out[i] = f(x[i]). */
     void (*exp)(void *out, const void *x, ptrdiff_t n);
     void (*sigmoid)(void *out, const void *x, ptrdiff_t n);

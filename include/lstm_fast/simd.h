@@ -11,6 +11,7 @@
  *   v_stream, v_fence          store whole vectors, aligned, past the caches, and wait for that; optional
  *   v_set1                     one scalar in all lanes
  *   v_add v_sub v_mul v_div    arithmetic
+ *   v_sqrt                     square root
  *   v_fma(a, b, c)             a b + c     (one rounding where the ISA has FMA)
  *   v_fnma(a, b, c)            c - a b
  *   v_min(a, b), v_max(a, b)   a NaN in b comes through

@@ -32,6 +32,7 @@
 #define v_div(a, b) OP(vdivq)(a, b)
 #define v_fma(a, b, c) OP(vfmaq)(c, a, b)
 #define v_fnma(a, b, c) OP(vfmsq)(c, a, b)
+#define v_sqrt(a) OP(vsqrtq)(a)
 #define v_min(a, b) OP(vminq)(a, b)
 #define v_max(a, b) OP(vmaxq)(a, b)
 #define v_abs(a) OP(vabsq)(a)

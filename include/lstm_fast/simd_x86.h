@@ -9,6 +9,7 @@
 #define v_sub(a, b) OP(sub)(a, b)
 #define v_mul(a, b) OP(mul)(a, b)
 #define v_div(a, b) OP(div)(a, b)
+#define v_sqrt(a) OP(sqrt)(a)
 #define v_min(a, b) OP(min)(a, b)
 #define v_max(a, b) OP(max)(a, b)
 #define v_abs(a) OP(andnot)(v_set1(SIGN_BIT), a)

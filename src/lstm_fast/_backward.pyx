@@ -171,7 +171,8 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     cdef Rows rows = tape.rows
     cdef Py_ssize_t T = rows.T, B = rows.B, L = len(tapes), H = cell.hidden_size, P = cell.output_size
     cdef Py_ssize_t padded = cell.padded, size = cell.k.itemsize, n, segment, widest = 0, chunk_rows, chunks = 0
-    cdef size_t dgates_size, p_size, packed_size, inner_dx
+    cdef size_t dgates_size, p_size, h_size, packed_size, inner_dx, group_size, job_size
+    cdef bint layer_norm = False
     cdef int rows_axis
     cdef Buffer scratch
     cdef char *free
@@ -193,10 +194,11 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     for tape in tapes:
         cell = tape.cell
         blas = blas and cell.kept_ih is not None
+        layer_norm = layer_norm or cell.layer_norm
         widest = max(widest, cell.input_size, H)
         total_work += rows.total * <double>H * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
     stage.count, chunk_rows = <int>L, min(rows.total, chunk_rows_of(cell, B))
-    split = plan(stage.count, stage.chained, T, B, tape.ragged is not None, panels_of(H, cell.k),
+    split = plan(stage.count, stage.chained, T, B, tape.ragged is not None, 1 if layer_norm else panels_of(H, cell.k),
                  times(4 * H, P) * size, step_work, total_work)
     stage.groups = split.groups
     blas = blas and times(chunk_rows, max(4 * H, widest)) < 2**31
@@ -204,20 +206,22 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     # One block of scratch. For each group: what a chunk needs. For each job: dc, dgates_after, bounds and, in
     # all layers but the lowest, dx.
     dgates_size, p_size = times(times(chunk_rows, 4 * H), size), times(times(chunk_rows, P), size)
+    h_size = times(times(chunk_rows, H), size)
     packed_size = 0 if blas else times(times(chunk_rows, panels_of(widest, cell.k) * 4 * cell.k.lanes), size)
     inner_dx = times(times(<size_t>rows.total, P), size) if stage.chained else 0
-    scratch = new_buffer(L * (rounded(sizeof(Job)) + rounded(B * padded * size) + rounded(B * 4 * H * size)
-                              + rounded((T + 1) * sizeof(Py_ssize_t)) + rounded(inner_dx))
-                         + split.groups * (rounded(sizeof(Scratch)) + rounded(dgates_size) + 2 * rounded(p_size)
-                                           + rounded(chunk_rows * H * size) + rounded(packed_size)), 1)
+    group_size = (rounded(sizeof(Scratch)) + rounded(dgates_size) + 2 * rounded(p_size) + rounded(h_size)
+                  + rounded(packed_size))
+    job_size = (rounded(sizeof(Job)) + rounded(B * padded * size) + rounded(B * 4 * H * size)
+                + rounded((T + 1) * sizeof(Py_ssize_t)) + rounded(inner_dx))
+    if tape.variant:
+        group_size += 4 * rounded(dgates_size) + 7 * rounded(h_size)
+        job_size += rounded(B * P * size)
+    scratch = new_buffer(L * job_size + split.groups * group_size, 1)
     free = scratch.data
     stage.jobs = <Job *>carve(&free, L * sizeof(Job))
     stage.scratch = <Scratch *>carve(&free, split.groups * sizeof(Scratch))
     for n in range(split.groups):
-        stage.scratch[n].dgates = carve(&free, dgates_size)
-        stage.scratch[n].h_before = carve(&free, p_size if tape.ragged is not None else 0)
-        stage.scratch[n].dy = carve(&free, p_size if cell.proj_size else 0)
-        stage.scratch[n].hidden = carve(&free, chunk_rows * H * size if cell.proj_size else 0)
+        set_up_scratch(&stage.scratch[n], &free, tape, layer_norm, dgates_size, p_size, h_size)
         stage.scratch[n].packed = carve(&free, packed_size)
     for n in range(L - 1, -1, -1):
         tape, job = tapes[n], &stage.jobs[n]
@@ -244,6 +248,8 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         job.dw_ih, job.dw_hh = data_of(grads[n]["w_ih"]), data_of(grads[n]["w_hh"])
         job.dw_hr = data_of(grads[n]["w_hr"]) if cell.proj_size else NULL
         job.db, job.accumulate = data_of(grads[n]["b"]), not fresh
+        if tape.variant:
+            set_up_variant(job, tape, grads[n], &free)
         job.dc, job.dgates_after = carve(&free, B * padded * size), carve(&free, B * 4 * H * size)
         job.bounds = <Py_ssize_t *>carve(&free, (T + 1) * sizeof(Py_ssize_t))
         job.dx = carve(&free, inner_dx) if stage.chained and n > 0 else data_of(dxs[0 if stage.chained else n])
@@ -265,6 +271,58 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     return dxs[0], dh, dc, grads
 
 
+cdef void set_up_scratch(Scratch *scratch, char **free, Tape tape, bint layer_norm, size_t dgates_size,
+                         size_t p_size, size_t h_size) noexcept:
+    """Room for a chunk, as far as the cells need it."""
+    cdef bint projected = tape.cell.proj_size > 0
+    cdef bint masked = tape.noise is not None and tape.noise.recurrent is not None
+    memset(scratch, 0, sizeof(Scratch))
+    scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = carve(free, dgates_size)
+    scratch.h_before = carve(free, p_size if tape.ragged is not None or masked else 0)
+    scratch.dy = carve(free, p_size if projected or tape.variant else 0)
+    scratch.hidden = carve(free, h_size if projected else 0)
+    if not tape.variant:
+        return
+    scratch.dm = carve(free, h_size if projected else 0)
+    scratch.dpeephole = carve(free, 3 * h_size)
+    if layer_norm:
+        scratch.dgates_ih, scratch.dgates_hh = carve(free, dgates_size), carve(free, dgates_size)
+        scratch.dw_ih, scratch.dw_hh = carve(free, dgates_size), carve(free, dgates_size)
+        scratch.du, scratch.dn, scratch.dw_c = carve(free, h_size), carve(free, h_size), carve(free, h_size)
+
+
+cdef void set_up_variant(Job *job, Tape tape, dict grads, char **free) except *:
+    """The parts of a job that only variants have."""
+    cdef Cell cell = tape.cell
+    cdef Py_ssize_t H = cell.hidden_size
+    job.variant.variant = &cell.variant
+    job.variant.a_row, job.variant.a_panel, job.variant.a_gate = 4 * cell.padded, 4 * cell.k.lanes, cell.k.lanes
+    if cell.layer_norm:
+        job.variant.a_panel, job.variant.a_gate = cell.k.lanes, H
+    if cell.peephole is not None:
+        job.dw_ch = data_of(grads["w_ch"])
+    if tape.noise is not None:
+        for zone in (tape.noise.zone_h, tape.noise.zone_c):
+            if zone is not None and cnp.PyArray_NDIM(zone) == 2:
+                job.variant.zone_row = H
+        if tape.noise.zone_h is not None:
+            job.variant.zone_h = data_of(tape.noise.zone_h)
+        if tape.noise.zone_c is not None:
+            job.variant.zone_c = data_of(tape.noise.zone_c)
+        if tape.noise.recurrent is not None:
+            job.recurrent = data_of(tape.noise.recurrent)
+            job.dmasked = carve(free, job.rows.B * job.P * cell.k.itemsize)
+    job.layer_norm = cell.layer_norm
+    if cell.layer_norm:
+        job.norm.w_ih, job.norm.w_hh, job.norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
+        job.norm.b_c = data_of(cell.b_ln_c)
+        job.norm.ih, job.norm.hh, job.norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
+        job.norm.scale_ih, job.norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
+        job.norm.scale_c = tape.norm.scale_c.data
+        job.norm.dw_ih, job.norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
+        job.norm.dw_c, job.norm.db_c = data_of(grads["w_ln_c"]), data_of(grads["b_ln_c"])
+
+
 cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2, int type_number):
     cdef cnp.npy_intp[3] shape = [n0, n1, n2]
     return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else a.copy()
@@ -282,4 +340,9 @@ cdef dict new_gradients(Cell cell):
              "b": np.zeros(4 * H, dtype)}
     if cell.proj_size:
         grads["w_hr"] = new_array((P, H), cell.type_number)
+    if cell.peephole is not None:
+        grads["w_ch"] = np.zeros(3 * H, dtype)
+    if cell.layer_norm:
+        grads["w_ln_ih"], grads["w_ln_hh"] = np.zeros(4 * H, dtype), np.zeros(4 * H, dtype)
+        grads["w_ln_c"], grads["b_ln_c"] = np.zeros(H, dtype), np.zeros(H, dtype)
     return grads

@@ -146,6 +146,39 @@ def lengths(name: str, value: Any, T: int, B: int) -> npt.NDArray[np.intp]:
     return array.astype(np.intp)
 
 
+def mask(name: str, value: Any, T: int, B: int) -> npt.NDArray[np.bool_]:
+    """Return booleans (B, T)."""
+    unmasked(name, value)
+    if not isinstance(value, np.ndarray) or value.dtype != np.bool_:
+        got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name}: expected a NumPy array of bool, got {got}")
+    if value.shape != (B, T):
+        raise ValueError(f"{name}: expected shape (B, T) = {(B, T)}, got {value.shape}")
+    return value
+
+
+def concatenated(
+    name: str, value: tuple[Any, ...], dtype: np.dtype[Any], columns: int
+) -> tuple[Array, npt.NDArray[np.intp]]:
+    """Return sequences one after the other, (steps of all, columns), and the steps of each."""
+    data, offsets = pair(name, value)
+    data = real(f"{name}[0]", data, dtype)
+    if data.ndim != 2 or data.shape[1] != columns:
+        raise ValueError(f"{name}[0]: expected shape (steps, {columns}), got {data.shape}")
+    found = np.asarray(offsets)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name}[1]: expected integers, got {found.dtype}")
+    if found.ndim != 1 or found.size == 0:
+        raise ValueError(f"{name}[1]: expected shape (B + 1,), got {found.shape}")
+    found = found.astype(np.intp)
+    steps = np.diff(found)
+    if found[0] != 0 or found[-1] != len(data) or (steps < 0).any():
+        raise ValueError(
+            f"{name}[1]: expected offsets that ascend from 0 to {len(data)}, got {found}"
+        )
+    return data, steps
+
+
 def padding(value: Any) -> Padding:
     """Return what comes after the end of a row."""
     if not isinstance(value, str) or value not in ("zero", "hold"):

@@ -1,3 +1,5 @@
+from typing import Any
+
 from ._checks import Array
 from ._engine import Cell, Tape
 
@@ -5,10 +7,10 @@ State = tuple[Array | None, Array | None]
 Out = tuple[Array | None, tuple[Array | None, Array | None] | None]
 
 def infer(
-    cells: list[Cell], x: Array, state: State | None, out: Out | None, directions: int
+    cells: list[Cell], x: Any, state: State | None, out: Out | None, directions: int
 ) -> tuple[Array, tuple[Array, Array]] | None: ...
 def train(
-    cells: list[Cell], x: Array, state: State | None, out: Out | None, directions: int
+    cells: list[Cell], x: Any, state: State | None, out: Out | None, directions: int
 ) -> tuple[Array, tuple[Array, Array], Array, list[Tape]] | None: ...
 def gradients(
     cells: list[Cell], dy: Array | None, dstate: State | None, T: int, B: int, directions: int

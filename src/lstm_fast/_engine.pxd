@@ -1,7 +1,7 @@
 cimport numpy as cnp
 
 from ._blas cimport gemm_function
-from ._kernels cimport lf_kernels
+from ._kernels cimport lf_kernels, lf_variant
 
 
 cdef struct Block:
@@ -43,10 +43,15 @@ cdef class Cell:
     cdef Py_ssize_t padded       # hidden_size rounded up to whole vectors
     cdef object w_ih, w_hh, w_hr, bias_sum
     cdef object kept_ih          # a copy of w_ih, where backward reads it itself
+    cdef bint plain, layer_norm  # whether the cell is not a variant; and one with layer norm
+    cdef lf_variant variant
+    cdef Buffer peephole         # (3, padded)
+    cdef object w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, norm_bias  # (4H,), (4H,), (H,), (H,), (4H,)
     cdef readonly tuple parameters  # names of what it was made from, in order
     cdef Buffer gates_ih, gates_hh, bias, project_hr            # forward
     cdef Buffer columns_ih, columns_hh, columns_hr              # backward
     cdef bint prepared
+    cdef Buffer pack_forward(self, w)
     cdef Buffer pack_gates(self, w, Py_ssize_t depth)
     cdef Buffer pack_columns(self, m)
     cpdef void prepare_backward(self, bint blas) except *
@@ -77,6 +82,18 @@ cdef class Ragged:
 cdef Rows rows_of(cnp.ndarray x, Ragged ragged)
 
 
+cdef class Noise:
+    cdef readonly object recurrent, zone_h, zone_c
+
+
+cdef class Norm:
+    """What layer norm keeps for backward: normal values, and the scales that made them."""
+    cdef Buffer ih, hh, c                    # (N, 4H), (N, 4H), (N, H)
+    cdef Buffer scale_ih, scale_hh, scale_c  # (N,)
+
+cdef Norm new_norm(Cell cell, size_t rows)
+
+
 cdef class Tape:
     """What `forward` keeps for `backward` of one layer and direction. N: rows of all times together."""
     cdef Cell cell
@@ -88,3 +105,6 @@ cdef class Tape:
     cdef Buffer gates   # (N, 4, padded): i, f, g, o
     cdef Buffer c       # (B + N, padded): c0, then c of each time
     cdef Buffer h       # (B + N, P): h0, then h of each time; reverse: (N + B, P), h0 after them
+    cdef bint variant   # then gates are the pre-activations i, f, g, o, as `_variant_forward` leaves them
+    cdef Noise noise
+    cdef Norm norm      # with layer norm

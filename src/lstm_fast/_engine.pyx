@@ -9,7 +9,7 @@ import numpy as np
 
 from ._blas cimport gemm_function
 from ._dispatch cimport kernels
-from ._kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
+from ._kernels cimport lf_activation, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
 from ._threads cimport share
 
 cnp.import_array()
@@ -162,6 +162,13 @@ def held_to_one_thread():
     return _blas.single_threaded()
 
 
+cdef lf_activation activation(given):
+    """(number of the function in `lf_function`, alpha, beta)"""
+    cdef lf_activation found
+    found.function, found.alpha, found.beta = given
+    return found
+
+
 cdef class Cell:
     """The weights of one layer and direction, packed for the active kernels. Immutable.
 
@@ -171,14 +178,21 @@ cdef class Cell:
     w_hh : ndarray, shape (4 H, H) or (4 H, P)
     b_ih, b_hh : ndarray, shape (4 H,), optional
     w_hr : ndarray, shape (P, H), optional
+    w_ch : ndarray, shape (3 H,), optional
+        Peephole weights i, f, o.
+    w_ln_ih, w_ln_hh, w_ln_c, b_ln_c : ndarray, shapes (4 H,), (4 H,), (H,), (H,), optional
+        Gains and bias of layer norm; the bias may be absent.
+    options : CellOptions, optional
 
     C-contiguous, all of one dtype, float32 or float64, in native byte order. The caller has checked the
     shapes, and does not write to the arrays before the last forward call with this cell.
     """
 
-    def __init__(self, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None):
+    def __init__(self, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None, w_ch=None, w_ln_ih=None, w_ln_hh=None,
+                 w_ln_c=None, b_ln_c=None, options=None):
         self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr
-        given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr}
+        given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr, "w_ch": w_ch,
+                 "w_ln_ih": w_ln_ih, "w_ln_hh": w_ln_hh, "w_ln_c": w_ln_c, "b_ln_c": b_ln_c}
         self.parameters = tuple(name for name, value in given.items() if value is not None)
         self.type_number = cnp.PyArray_TYPE(self.w_ih)
         self.k = kernels(self.type_number)
@@ -188,20 +202,52 @@ cdef class Cell:
         self.proj_size = 0 if w_hr is None else self.output_size
         self.panels = (self.hidden_size + self.k.lanes - 1) // self.k.lanes
         self.padded = self.panels * self.k.lanes
+        self.set_variant(w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options)
         self.bias_sum = np.zeros(4 * self.hidden_size, self.w_ih.dtype)
         for b in (b_ih, b_hh):
             if b is not None:
                 add(self.bias_sum, b)
+        if self.layer_norm:  # it is added after that
+            self.norm_bias, self.bias_sum = self.bias_sum, np.zeros_like(self.bias_sum)
         self.bias = self.pack_gates(self.bias_sum, 1)
-        self.gates_ih = self.pack_gates(self.w_ih, self.input_size)
-        self.gates_hh = self.pack_gates(self.w_hh, self.output_size)
+        self.gates_ih = self.pack_forward(self.w_ih)
+        self.gates_hh = self.pack_forward(self.w_hh)
         if w_hr is not None:
             self.project_hr = self.pack_columns(np.ascontiguousarray(self.w_hr.T))
+
+    def set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options):
+        """How the cell differs from a plain one."""
+        cdef Py_ssize_t H = self.hidden_size
+        cdef char *data
+        self.layer_norm = w_ln_ih is not None
+        self.plain = w_ch is None and not self.layer_norm and (options is None or options.plain)
+        self.variant.clip = self.variant.cell_clip = float("inf")
+        self.variant.gate.function, self.variant.candidate.function, self.variant.output.function = 0, 1, 1
+        if options is not None:
+            self.variant.coupled = options.coupled
+            self.variant.clip, self.variant.cell_clip = options.clip, options.cell_clip
+            self.variant.gate = activation(options.activations[0])
+            self.variant.candidate = activation(options.activations[1])
+            self.variant.output = activation(options.activations[2])
+        if w_ch is not None:
+            self.peephole = new_buffer(times(3, self.padded), self.k.itemsize)
+            self.variant.peephole = data = self.peephole.data
+            copy_rows(data, self.padded * self.k.itemsize, <const char *>cnp.PyArray_DATA(w_ch),
+                      H * self.k.itemsize, 3, H * self.k.itemsize)
+        if self.layer_norm:
+            self.w_ln_ih, self.w_ln_hh, self.w_ln_c = w_ln_ih.copy(), w_ln_hh.copy(), w_ln_c.copy()
+            self.b_ln_c = np.zeros(H, self.w_ih.dtype) if b_ln_c is None else b_ln_c.copy()
 
     @property
     def isa(self):
         """Name of the ISA whose kernels run this cell."""
         return self.k.isa.decode()
+
+    cdef Buffer pack_forward(self, w):
+        """Weights (4 H, depth) for forward: in gates or, with layer norm of whole rows, in columns."""
+        if self.layer_norm:
+            return self.pack_columns(np.ascontiguousarray(w.T))
+        return self.pack_gates(w, w.shape[1])
 
     cdef Buffer pack_gates(self, w, Py_ssize_t depth):
         cdef Buffer packed = new_buffer(times(times(4, self.padded), depth), self.k.itemsize)
@@ -296,8 +342,50 @@ cdef void share_rows(const Rows *rows, int part, int parts, Py_ssize_t *first, P
         steps += rows.lengths[row]
 
 
+cdef class Noise:
+    """What a call does to the states of one layer and direction besides its equations.
+
+    Parameters
+    ----------
+    recurrent : ndarray, shape (B, P), optional
+        Multiplies h(t-1) in the recurrent product.
+    zone_h, zone_c : ndarray, shape (N, H) with the rows of a batch of any kind, or (H,), optional
+        With zoneout, weights of the previous values.
+
+    C-contiguous, of the dtype of the cells.
+    """
+
+    def __init__(self, recurrent=None, zone_h=None, zone_c=None):
+        self.recurrent, self.zone_h, self.zone_c = recurrent, zone_h, zone_c
+
+    def rows(self, first, last):
+        """The same of some times, whose rows are first .. last - 1."""
+        return Noise(self.recurrent, *(z if z is None or z.ndim == 1 else z[first:last]
+                                       for z in (self.zone_h, self.zone_c)))
+
+    @property
+    def nbytes(self):
+        """Bytes of memory that it holds."""
+        return sum(a.nbytes for a in (self.recurrent, self.zone_h, self.zone_c) if a is not None)
+
+
+cdef Norm new_norm(Cell cell, size_t rows):
+    cdef Norm norm = Norm.__new__(Norm)
+    cdef size_t size = cell.k.itemsize
+    norm.ih = new_buffer(times(rows, 4 * cell.hidden_size), size)
+    norm.hh = new_buffer(times(rows, 4 * cell.hidden_size), size)
+    norm.c = new_buffer(times(rows, cell.hidden_size), size)
+    norm.scale_ih, norm.scale_hh, norm.scale_c = (new_buffer(rows, size) for _ in range(3))
+    return norm
+
+
 cdef class Tape:
     @property
     def nbytes(self):
         """Bytes of memory that it holds: of its own buffers, not of the input."""
-        return self.gates.size + self.c.size + self.h.size
+        cdef size_t size = self.gates.size + self.c.size + self.h.size
+        if self.noise is not None:
+            size += self.noise.nbytes
+        if self.norm is not None:
+            size += self.norm.ih.size + self.norm.hh.size + self.norm.c.size + 3 * self.norm.scale_c.size
+        return size

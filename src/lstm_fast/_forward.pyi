@@ -1,5 +1,5 @@
 from ._checks import Array
-from ._engine import Cell, Ragged, Tape
+from ._engine import Cell, Noise, Ragged, Tape
 
 def forward(
     cells: list[Cell],
@@ -15,4 +15,5 @@ def forward(
     ragged: Ragged | None = None,
     training: bool = False,
     blas: bool = False,
+    noise: list[Noise] | None = None,
 ) -> list[Tape]: ...

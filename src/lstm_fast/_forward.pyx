@@ -6,9 +6,9 @@ from cython.parallel cimport parallel, threadid
 from libc.string cimport memcpy, memmove, memset
 
 from ._engine import held_to_one_thread
-from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, carve, copy_rows, load_gemm, new_buffer,
+from ._engine cimport (Buffer, Cell, Noise, Ragged, Rows, Tape, carve, copy_rows, load_gemm, new_buffer, new_norm,
                        rounded, rows_at, rows_before, rows_of, times)
-from ._kernels cimport (lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set,
+from ._kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set,
                         lf_progress_wait)
 from ._layer_forward cimport Job, at, c_row, run_chunk, y_at
 from ._threads cimport Place, Split, place, plan, team_size, used_threads
@@ -119,11 +119,55 @@ cdef void set_up(Job *job, Cell cell, const Rows *rows, bint reverse, bint blas,
     job.w_hr = cell.project_hr.data if cell.proj_size else NULL
     job.step.depth, job.step.hidden_size, job.step.w = job.P, job.H, cell.gates_hh.data
     job.step.c_row = cell.padded
-    if blas:
+    job.layer_norm = cell.layer_norm
+    if blas or cell.layer_norm:
         job.step.x_row, job.step.x_panel, job.step.x_gate = 4 * job.H, cell.k.lanes, job.H
     else:
         job.step.x_row = 4 * cell.k.lanes
         job.step.x_panel, job.step.x_gate = job.step.x_row * chunk_rows, cell.k.lanes
+
+
+cdef size_t variant_size(Cell cell, size_t rows, int threads, bint training) except? 0:
+    """Scratch memory that a variant of the cell needs for `rows` rows, at most."""
+    cdef size_t columns = 0 if training else 8 * cell.padded + cell.hidden_size + 3
+    return times(times(rows, columns + cell.hidden_size + <size_t>threads * cell.output_size) + 512,
+                 cell.k.itemsize)
+
+
+cdef void set_up_variant(Job *job, Cell cell, Noise noise, Tape tape, Py_ssize_t chunk_rows, char **free) except *:
+    """The parts of a job that only variants have: with `tape` in training, else in the free memory."""
+    cdef Py_ssize_t B = job.rows.B, H = job.H, size = cell.k.itemsize
+    job.variant.variant = &cell.variant
+    job.variant.parts = LF_CELL | LF_OUTPUT
+    job.variant.a_row, job.variant.a_panel, job.variant.a_gate = 4 * cell.padded, 4 * cell.k.lanes, cell.k.lanes
+    if cell.layer_norm:
+        job.variant.a_panel, job.variant.a_gate = cell.k.lanes, H
+    job.variant.a = tape.gates.data if tape is not None else carve(free, B * 4 * cell.padded * size)
+    if noise is not None:
+        if noise.recurrent is not None:
+            job.recurrent = <char *>cnp.PyArray_DATA(noise.recurrent)
+        for zone in (noise.zone_h, noise.zone_c):
+            if zone is not None and cnp.PyArray_NDIM(zone) == 2:
+                job.variant.zone_row = H
+        if noise.zone_h is not None:
+            job.variant.zone_h = cnp.PyArray_DATA(noise.zone_h)
+        if noise.zone_c is not None:
+            job.variant.zone_c = cnp.PyArray_DATA(noise.zone_c)
+    if not cell.layer_norm:
+        return
+    job.norm.w_ih, job.norm.w_hh = <char *>cnp.PyArray_DATA(cell.w_ln_ih), <char *>cnp.PyArray_DATA(cell.w_ln_hh)
+    job.norm.w_c, job.norm.b_c = <char *>cnp.PyArray_DATA(cell.w_ln_c), <char *>cnp.PyArray_DATA(cell.b_ln_c)
+    job.norm.bias = <char *>cnp.PyArray_DATA(cell.norm_bias)
+    job.norm.u = carve(free, B * H * size)
+    if tape is not None:
+        tape.norm = new_norm(cell, job.rows.total)
+        job.norm.ih, job.norm.hh, job.norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
+        job.norm.scale_ih, job.norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
+        job.norm.scale_c = tape.norm.scale_c.data
+    else:
+        job.norm.hh, job.norm.c = carve(free, B * 4 * H * size), carve(free, B * H * size)
+        job.norm.scale_ih, job.norm.scale_hh = carve(free, chunk_rows * size), carve(free, B * size)
+        job.norm.scale_c = carve(free, B * size)
 
 
 cdef Tape new_tape(Cell cell, Ragged ragged, const Job *job):
@@ -138,7 +182,8 @@ cdef Tape new_tape(Cell cell, Ragged ragged, const Job *job):
 
 
 cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray hn,
-                  cnp.ndarray cn, int directions, bint reverse, Ragged ragged, bint training, bint blas):
+                  cnp.ndarray cn, int directions, bint reverse, Ragged ragged, bint training, bint blas,
+                  list noise=None):
     """See `forward`."""
     cdef Stage stage
     cdef Split split
@@ -149,7 +194,8 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
     cdef Py_ssize_t T = rows.T, B = rows.B, L = len(cells), H = cell.hidden_size, P = cell.output_size
     cdef Py_ssize_t padded = cell.padded, size = cell.k.itemsize, n, t, segment, row, inputs = 0
     cdef size_t row_size = times(B, padded), all_rows = <size_t>rows.total
-    cdef size_t inner_y
+    cdef size_t inner_y, variants = 0
+    cdef bint plain = noise is None, layer_norm = False
     cdef list tapes = []
     cdef Buffer scratch
     cdef char *free
@@ -161,10 +207,11 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
     stage.count, stage.chained = <int>L, directions == 1
     for cell in cells:
         inputs += 4 * cell.input_size + cell.proj_size
+        plain, layer_norm = plain and cell.plain, layer_norm or cell.layer_norm
         blas = blas and times(all_rows, max(4 * H, cell.input_size)) < 2**31
     blas = blas and rows.total > 0
     total_work = <double>rows.total * H * (L * 4.0 * P + inputs)
-    split = plan(stage.count, stage.chained, T, 1 if blas else B, ragged is not None, cell.panels,
+    split = plan(stage.count, stage.chained, T, 1 if blas else B, ragged is not None, 1 if layer_norm else cell.panels,
                  times(times(4, padded), P) * size, step_work, total_work)
     stage.groups = split.groups
     stage.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(CHUNK_BYTES // (times(4 * padded, size))))
@@ -173,12 +220,14 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
         stage.chunk_rows = max(B, LEAST_CHUNK_ROWS, min(stage.chunk_rows, rows.total // PIPELINE_CHUNKS))
 
     # One block of scratch: the jobs, projected input, zeros for an absent h0, and for each job c, h before the
-    # projection, and y that is only the input of the next layer.
+    # projection, y that is only the input of the next layer, and what a variant needs.
     stage.projected_size = times(times(4 * padded, stage.chunk_rows), size)
     row_size *= size
     inner_y = 0 if training or directions == 2 else times(times(all_rows, P), size)
+    if not plain:
+        variants = variant_size(cell, max(B, stage.chunk_rows), split.threads, training)
     scratch = new_buffer(rounded(L * sizeof(Job)) + split.groups * rounded(stage.projected_size)
-                         + rounded(B * P * size) + L * (2 * rounded(row_size) + rounded(inner_y)), 1)
+                         + rounded(B * P * size) + L * (2 * rounded(row_size) + rounded(inner_y) + variants), 1)
     free = scratch.data
     stage.jobs = <Job *>carve(&free, L * sizeof(Job))
     stage.projected_size = rounded(stage.projected_size)
@@ -193,6 +242,7 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
         job.unprojected_h = carve(&free, row_size)
         job.h0 = zeros if h0 is None else <char *>at(<char *>cnp.PyArray_DATA(h0), n * B * P, job)
         job.x = <char *>cnp.PyArray_DATA(x)
+        tape = None
         if training:
             cell.prepare_backward(blas)
             tape = new_tape(cell, ragged, job)
@@ -214,6 +264,12 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
                 to_user(job, y, 0 if stage.chained else n * P)
             job.step.c = carve(&free, row_size)
         job.step.y_row = H if cell.proj_size else job.y_b
+        if not plain:
+            set_up_variant(job, cell, None if noise is None else noise[n], tape, stage.chunk_rows, &free)
+            if job.recurrent != NULL:
+                job.masked_h = carve(&free, split.threads * B * P * size)
+            if training:
+                tape.variant, tape.noise = True, None if noise is None else noise[n]
         if c0 is None:
             memset(job.step.c, 0, row_size)
         else:
@@ -252,7 +308,7 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
 
 def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
             cnp.ndarray hn, cnp.ndarray cn, *, int directions=1, bint reverse=False, Ragged ragged=None,
-            bint training=False, bint blas=False):
+            bint training=False, bint blas=False, list noise=None):
     """Run chained layers of one direction, or one layer in two.
 
     The caller has checked: every array has the cells' dtype in native byte order, the shapes fit, `x`,
@@ -278,6 +334,8 @@ def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, 
         Keep what `backward` needs.
     blas : bool
         Project the input with BLAS instead of the own product.
+    noise : list of Noise, optional
+        For each cell.
 
     Returns
     -------
@@ -285,7 +343,7 @@ def forward(list cells not None, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, 
         One for each cell, or none unless training. They keep a reference to `x`: the caller must not
         write to it.
     """
-    return compute(cells, x, h0, c0, y, hn, cn, directions, reverse, ragged, training, blas)
+    return compute(cells, x, h0, c0, y, hn, cn, directions, reverse, ragged, training, blas, noise)
 
 
 cdef void to_user(Job *job, cnp.ndarray y, Py_ssize_t column) noexcept:

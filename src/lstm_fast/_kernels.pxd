@@ -38,6 +38,55 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void *dgates
         void *h
 
+    cdef enum:
+        LF_CELL, LF_OUTPUT
+
+    ctypedef struct lf_activation:
+        int function
+        double alpha, beta
+
+    ctypedef struct lf_variant:
+        lf_activation gate, candidate, output
+        bint coupled
+        double clip, cell_clip
+        const void *peephole
+
+    ctypedef struct lf_variant_forward:
+        const lf_variant *variant
+        int parts
+        const lf_cell_forward *step
+        const void *x
+        void *a
+        Py_ssize_t a_row, a_panel, a_gate
+        void *n
+        const void *h_prev
+        Py_ssize_t h_prev_row
+        const void *zone_h
+        const void *zone_c
+        Py_ssize_t zone_row
+
+    ctypedef struct lf_variant_backward:
+        const lf_variant *variant
+        int parts
+        Py_ssize_t rows, hidden_size, first_unit, last_unit
+        const void *a
+        Py_ssize_t a_row, a_panel, a_gate
+        const void *c_prev
+        const void *dh
+        void *dc
+        void *dgates
+        void *n
+        void *h
+        void *dpeephole
+        void *dh_prev
+        const void *zone_h
+        const void *zone_c
+        Py_ssize_t zone_row
+
+    ctypedef struct lf_rows:
+        const void *data
+        Py_ssize_t row
+
     ctypedef struct lf_kernels:
         const char *isa
         size_t itemsize
@@ -48,7 +97,12 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void (*product)(const lf_product *) noexcept nogil
         void (*cell_forward)(const lf_cell_forward *) noexcept nogil
         void (*cell_backward)(const lf_cell_backward *) noexcept nogil
+        void (*variant_forward)(const lf_variant_forward *) noexcept nogil
+        void (*variant_backward)(const lf_variant_backward *) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*multiply_add)(void *, Py_ssize_t, lf_rows, lf_rows, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*normalise)(void *, Py_ssize_t, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*normalise_backward)(void *, Py_ssize_t, lf_rows, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*exp)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*sigmoid)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*tanh)(void *, const void *, Py_ssize_t) noexcept nogil

@@ -2,12 +2,30 @@
 
 from ._blas cimport gemm_function
 from ._engine cimport Rows
-from ._kernels cimport lf_barrier, lf_kernels, lf_progress
+from ._kernels cimport lf_barrier, lf_kernels, lf_product, lf_progress, lf_variant_backward
 
 cdef extern from *:
     """
     #undef I /* complex.h's, which NumPy includes */
     """
+
+
+cdef struct NormJob:
+    # Layer norm: gains, normal values and scales, as forward left them; gradients
+    const char *w_ih
+    const char *w_hh
+    const char *w_c
+    const char *b_c
+    const char *ih             # (N, 4H)
+    const char *hh             # (N, 4H)
+    const char *c              # (N, H)
+    const char *scale_ih       # (N,)
+    const char *scale_hh
+    const char *scale_c
+    char *dw_ih
+    char *dw_hh
+    char *dw_c
+    char *db_c
 
 
 cdef struct Job:
@@ -33,7 +51,7 @@ cdef struct Job:
     char *dx                       # (N, I)
     char *dh                       # (B, P): in, dhn; out, dh0
     char *dc                       # (B, padded): in, dcn; out, dc0
-    char *dgates_after             # (B, 4H): of the first step of the chunk after this one
+    char *dgates_after             # (B, 4H): dgates_hh of the first step of the chunk after this one
     char *dw_ih
     char *dw_hh
     char *dw_hr
@@ -41,6 +59,12 @@ cdef struct Job:
     Py_ssize_t *bounds             # chunk n has the steps bounds[n + 1] .. bounds[n] - 1
     Py_ssize_t chunks
     bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise
+    lf_variant_backward variant    # the same in every step; variant.variant is NULL in a plain cell
+    const char *recurrent          # NULL, or mask of h in the recurrent product: (B, P)
+    char *dmasked                  # gradient of the masked h: (B, P)
+    char *dw_ch
+    bint layer_norm
+    NormJob norm
     lf_barrier barrier
     lf_progress done               # steps from the last one, whose dx the layer below may read
     lf_progress *above             # the same of the layer above, for which to wait; or NULL
@@ -50,9 +74,18 @@ cdef struct Job:
 cdef struct Scratch:
     # What a group of threads needs for a chunk, (rows of the chunk, columns)
     char *dgates                   # 4H
-    char *h_before                 # P: h(t-1), gathered in a ragged batch
+    char *dgates_ih                # 4H: the same before layer norm of the input's part, else dgates
+    char *dgates_hh                # 4H: the same of the recurrent part
+    char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
     char *hidden                   # H: with projection, o tanh(c)
     char *dy                       # P: with projection, gradients of y(t)
+    char *dm                       # H: with projection, of o tanh(c)
+    char *dpeephole                # 3H: terms of the peepholes' gradients
+    char *du                       # H: with layer norm, gradients of the cell's norm
+    char *dn                       # H: of the cell state that it takes
+    char *dw_c                     # H: terms of the gradient of its gain
+    char *dw_ih                    # 4H: the same of the other two
+    char *dw_hh                    # 4H
     char *packed                   # a right-hand side of the weights' gradients, packed in columns
 
 
@@ -67,6 +100,10 @@ cdef inline const char *dy_at(const Job *job, Py_ssize_t t, Py_ssize_t row) noex
 
 cdef inline Py_ssize_t time_of(const Job *job, Py_ssize_t s) noexcept nogil:
     return job.rows.T - 1 - s if job.reverse else s
+
+
+cdef lf_product product_of(const Job *job, Py_ssize_t rows, const char *a, Py_ssize_t depth, const char *b,
+                           Py_ssize_t columns, int part, int parts) noexcept nogil
 
 
 cdef inline Py_ssize_t panels_of(Py_ssize_t columns, const lf_kernels *k) noexcept nogil:

@@ -11,6 +11,7 @@ from libc.string cimport memcpy
 from ._engine cimport rows_at, rows_before, share_rows
 from ._kernels cimport (lf_barrier_wait, lf_cell_backward, lf_product, lf_progress_set, lf_progress_wait)
 from ._threads cimport share
+from ._variant_backward cimport masked_product, rows_of, variant_gradients, variant_rows
 
 
 # Large gradients of few rows, to which nothing more is added, are written past the caches: there they would take the
@@ -38,7 +39,7 @@ cdef void step_rows(Job *job, const Scratch *scratch, Py_ssize_t t, Py_ssize_t o
                     Py_ssize_t first_row, Py_ssize_t last_row, int part, int parts) noexcept nogil:
     """The rows first_row .. last_row - 1 at time t.
 
-    `later` is dgates of the step after it for row 0 of the batch; NULL: the row has none. `origin` is the row
+    `later` is dgates_hh of the step after it for row 0 of the batch; NULL: the row has none. `origin` is the row
     with which the chunk begins.
     """
     cdef Py_ssize_t H = job.H, P = job.P, rows = last_row - first_row, row, column, columns
@@ -58,15 +59,18 @@ cdef void step_rows(Job *job, const Scratch *scratch, Py_ssize_t t, Py_ssize_t o
                 job.k.add_rows(<char *>at(job.dh, row * P + column, job), at(dy_at(job, t, row), column, job), 0, 1,
                                columns)
         p.init, p.init_row = at(job.dh, first_row * P, job), P
+    before = first_row  # c0
+    if t != time_of(job, 0) and first_row < rows_at(job.rows, t + 1 if job.reverse else t - 1):
+        before += job.rows.B + rows_before(job.rows, t + 1 if job.reverse else t - 1)
+    if job.variant.variant != NULL:
+        variant_rows(job, scratch, &p, row_at_t, in_chunk, before, first_row, later != NULL, part, parts)
+        return
     if job.columns_hr != NULL:
         p.out = <char *>at(scratch.dy, in_chunk * P, job)
         job.k.product(&p)
         lf_barrier_wait(&job.barrier, parts)
         p = product_of(job, rows, <const char *>p.out, P, job.columns_hr, H, part, parts)
     step.product = p
-    before = first_row  # c0
-    if t != time_of(job, 0) and first_row < rows_at(job.rows, t + 1 if job.reverse else t - 1):
-        before += job.rows.B + rows_before(job.rows, t + 1 if job.reverse else t - 1)
     step.gates = at(job.gates, row_at_t * 4 * job.padded, job)
     step.c_prev = at(job.c, before * job.padded, job)
     step.c = at(job.c, (job.rows.B + row_at_t) * job.padded, job)
@@ -104,10 +108,11 @@ cdef void step_back(Job *job, const Scratch *scratch, Py_ssize_t s, Py_ssize_t o
     first_row = max(first_row, before)
     if first_row < last_row:
         row = rows_before(job.rows, t) - origin + first_row
-        p = product_of(job, last_row - first_row, at(scratch.dgates, row * 4 * H, job), 4 * H, job.columns_hh,
+        p = product_of(job, last_row - first_row, at(scratch.dgates_hh, row * 4 * H, job), 4 * H, job.columns_hh,
                        job.P, part, parts)
         p.out = <char *>at(job.dh, first_row * job.P, job)
-        job.k.product(&p)
+        p.accumulate = job.variant.zone_h != NULL  # there is what went past the cell
+        masked_product(job, &p, first_row)
 
 
 cdef void input_gradient(const Job *job, const char *dgates, Py_ssize_t first, Py_ssize_t rows, int part,
@@ -160,7 +165,7 @@ cdef const char *hidden_before(const Job *job, const Scratch *scratch, Py_ssize_
     cdef Py_ssize_t t, first, last, row_size = job.P * job.k.itemsize, running, before
     cdef const char *start = job.h  # of h0, and of y
     cdef const char *y = job.h + job.rows.B * row_size
-    if job.rows.counts == NULL:
+    if job.rows.counts == NULL and job.recurrent == NULL:
         return job.h + (first_t + job.reverse) * job.rows.B * row_size
     if job.reverse:
         start, y = job.h + job.rows.total * row_size, job.h
@@ -174,6 +179,9 @@ cdef const char *hidden_before(const Job *job, const Scratch *scratch, Py_ssize_
             memcpy(out, y + rows_before(job.rows, before) * row_size, running * row_size)
         memcpy(out + running * row_size, start + running * row_size,
                (rows_at(job.rows, t) - running) * row_size)
+        if job.recurrent != NULL:
+            job.k.multiply_add(out, job.P, rows_of(out, job.P), rows_of(job.recurrent, job.P), rows_of(NULL, 0),
+                               rows_at(job.rows, t), job.P)
     return scratch.h_before
 
 
@@ -200,11 +208,11 @@ cdef void run_chunk(Job *job, const Scratch *scratch, Py_ssize_t n, int part, in
             later = job.dgates_after
             if s < high - 1:
                 row = rows_before(job.rows, time_of(job, s + 1)) - origin
-                later = at(scratch.dgates, row * 4 * H, job)
+                later = at(scratch.dgates_hh, row * 4 * H, job)
             step_back(job, scratch, s, origin, later, first_row, last_row, step_part, step_parts)
         lf_barrier_wait(&job.barrier, parts)
         row = rows_before(job.rows, first)
-        input_gradient(job, at(scratch.dgates, (row - origin) * 4 * H, job), row,
+        input_gradient(job, at(scratch.dgates_ih, (row - origin) * 4 * H, job), row,
                        rows_before(job.rows, last + 1) - row, part, parts)
         if job.chained:
             lf_barrier_wait(&job.barrier, parts)
@@ -215,13 +223,15 @@ cdef void run_chunk(Job *job, const Scratch *scratch, Py_ssize_t n, int part, in
     rows = rows_before(job.rows, last_t) - origin
     share(4 * H, part, parts, &first, &last)
     job.k.add_rows(<char *>at(job.db, first, job), at(scratch.dgates, first, job), 4 * H, rows, last - first)
-    outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.dgates, at(job.x, origin * I, job), rows, I, part,
-          parts)
-    outer(job, scratch.packed, accumulate, job.dw_hh, 4 * H, scratch.dgates, h, rows, P, part, parts)
+    if job.variant.variant != NULL:
+        variant_gradients(job, scratch, rows, part, parts)
+    outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.dgates_ih, at(job.x, origin * I, job), rows, I,
+          part, parts)
+    outer(job, scratch.packed, accumulate, job.dw_hh, 4 * H, scratch.dgates_hh, h, rows, P, part, parts)
     if job.columns_hr != NULL:
         outer(job, scratch.packed, accumulate, job.dw_hr, P, scratch.dy, scratch.hidden, rows, H, part, parts)
     if part == 0 and low > 0:
         t = time_of(job, low)
-        memcpy(job.dgates_after, at(scratch.dgates, (rows_before(job.rows, t) - origin) * 4 * H, job),
+        memcpy(job.dgates_after, at(scratch.dgates_hh, (rows_before(job.rows, t) - origin) * 4 * H, job),
                rows_at(job.rows, t) * 4 * H * job.k.itemsize)
     lf_barrier_wait(&job.barrier, parts)

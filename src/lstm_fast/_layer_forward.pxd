@@ -2,12 +2,28 @@
 
 from ._blas cimport gemm_function
 from ._engine cimport Rows, rows_before
-from ._kernels cimport lf_barrier, lf_cell_forward, lf_kernels, lf_progress
+from ._kernels cimport lf_barrier, lf_cell_forward, lf_kernels, lf_progress, lf_variant_forward
 
 cdef extern from *:
     """
     #undef I /* complex.h's, which NumPy includes */
     """
+
+
+cdef struct NormJob:
+    # Layer norm: gains, biases; and normal values with their scales, of all rows in training, else of one step
+    const char *w_ih           # (4H,)
+    const char *w_hh           # (4H,)
+    const char *w_c            # (H,)
+    const char *bias           # (4H,)
+    const char *b_c            # (H,)
+    char *ih                   # (N, 4H); NULL: where the chunk is projected
+    char *hh                   # (N, 4H) or (B, 4H)
+    char *c                    # (N, H) or (B, H)
+    char *scale_ih             # (N,)
+    char *scale_hh             # (N,) or (B,)
+    char *scale_c
+    char *u                    # (B, H)
 
 
 cdef struct Job:
@@ -29,6 +45,11 @@ cdef struct Job:
     char *y
     Py_ssize_t y_t, y_b       # strides of y; a ragged batch has no y_t
     lf_cell_forward step      # what is the same in every step; c and gates of all of them
+    lf_variant_forward variant  # the same of a variant; variant.variant is NULL in a plain cell
+    const char *recurrent     # NULL, or mask of h in the recurrent product: (B, P)
+    char *masked_h            # the masked h: (B, P) for each thread of a group
+    bint layer_norm
+    NormJob norm
     lf_barrier barrier
     lf_progress done          # steps, for the layer above
 

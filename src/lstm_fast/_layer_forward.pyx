@@ -5,6 +5,7 @@ from libc.string cimport memcpy
 from ._engine cimport rows_at, rows_before, share_rows
 from ._kernels cimport lf_barrier_wait, lf_cell_forward, lf_product
 from ._threads cimport share
+from ._variant_forward cimport normalise_input, variant_rows
 
 
 cdef void project(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t first_row, Py_ssize_t last_row,
@@ -13,13 +14,15 @@ cdef void project(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t fi
     cdef Py_ssize_t panel = 4 * job.k.lanes, t = first_t, start, first = rows_before(job.rows, first_t)
     cdef lf_product p
     p.depth = job.I
-    p.columns = panel * job.panels
+    p.columns = panel * job.panels if not job.layer_norm else 4 * job.H
     p.a_row, p.a_step = job.I, 1
     p.b = job.w_ih
     p.init, p.init_row, p.init_panel = job.bias, 0, panel
     p.accumulate = p.stream = False
-    p.out_row, p.out_panel = panel, panel * job.chunk_rows
+    p.out_row, p.out_panel = job.step.x_row, panel * job.chunk_rows
     p.first_panel, p.last_panel = first_panel, last_panel
+    if job.layer_norm:  # whole rows in columns
+        p.out_panel, p.first_panel, p.last_panel = panel, 0, (4 * job.H + panel - 1) // panel
     while t < last_t:
         start = rows_before(job.rows, t) + first_row
         if last_row - first_row == job.rows.B:  # the rows of all these times are adjacent: one product
@@ -29,7 +32,7 @@ cdef void project(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t fi
             if p.rows <= 0:
                 return
         p.a = at(job.x, start * job.I, job)
-        p.out = <char *>at(projected, (start - first) * panel, job)
+        p.out = <char *>at(projected, (start - first) * p.out_row, job)
         job.k.product(&p)
 
 
@@ -70,7 +73,7 @@ cdef void project_hidden(Job *job, char *y, Py_ssize_t first_row, Py_ssize_t las
 
 
 cdef void step_rows(Job *job, lf_cell_forward *step, const char *projected, Py_ssize_t t, Py_ssize_t before,
-                    Py_ssize_t first_row, Py_ssize_t last_row) noexcept nogil:
+                    Py_ssize_t first_row, Py_ssize_t last_row, int part) noexcept nogil:
     """The rows first_row .. last_row - 1 at time t, after that at time `before`; -1: their first step."""
     cdef Py_ssize_t c_at = first_row * step.c_row
     step.rows = last_row - first_row
@@ -89,7 +92,10 @@ cdef void step_rows(Job *job, lf_cell_forward *step, const char *projected, Py_s
         step.y = y_at(job, t, first_row)
     else:
         step.y = <char *>at(job.unprojected_h, first_row * job.H, job)
-    job.k.cell_forward(step)
+    if job.variant.variant == NULL:
+        job.k.cell_forward(step)
+    else:
+        variant_rows(job, step, rows_before(job.rows, t), first_row, part)
 
 
 cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char *projected, int part,
@@ -108,10 +114,14 @@ cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char 
         share_rows(job.rows, part, parts, &first_row, &last_row)
         part, parts = 0, 1
     share(job.panels, part, parts, &step.first_panel, &step.last_panel)
+    if job.norm.ih != NULL:
+        projected = <char *>at(job.norm.ih, rows_before(job.rows, first_t) * 4 * job.H, job)
     if job.gemm != NULL:
         project_blas(job, first_t, last_t, step.first_panel, step.last_panel, projected)
     else:
         project(job, first_t, last_t, first_row, last_row, step.first_panel, step.last_panel, projected)
+    if job.layer_norm:
+        normalise_input(job, first_t, last_t, first_row, last_row, projected)
     for s in range(first_step, last_step):
         t = T - 1 - s if job.reverse else s
         step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
@@ -120,9 +130,9 @@ cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char 
         running = first_row if s == 0 else max(first_row, min(end_row, rows_at(job.rows, before)))
         x = at(projected, (rows_before(job.rows, t) - rows_before(job.rows, first_t)) * step.x_row, job)
         if running > first_row:
-            step_rows(job, &step, x, t, before, first_row, running)
+            step_rows(job, &step, x, t, before, first_row, running, part)
         if end_row > running:
-            step_rows(job, &step, x, t, -1, running, end_row)
+            step_rows(job, &step, x, t, -1, running, end_row, part)
         if job.w_hr != NULL and end_row > first_row:
             lf_barrier_wait(&job.barrier, parts)
             project_hidden(job, y_at(job, t, first_row), first_row, end_row, part, parts)

@@ -1,4 +1,4 @@
-"""Batches of sequences of different lengths: with padding outside, without it in the engine."""
+"""Batches of sequences of different lengths or with masked steps, which the engine has without padding."""
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
@@ -19,34 +19,69 @@ cdef struct Padded:
 
 
 cdef class Packing:
-    """The way between a padded batch, (T, B, columns), and its valid rows, (N, columns).
+    """The way between a batch as users have it, (T, B, columns), and its valid rows, (N, columns).
 
-    Rows come in order of time and, within a time, longest sequence first: see `_engine.Ragged`. Arrays have
-    native byte order and any strides; what is returned is C-contiguous.
+    Valid rows come in order of time and, within a time, longest sequence first: see `_engine.Ragged`. Steps that
+    a mask hides do not exist there. Arrays have native byte order and any strides; what is returned is
+    C-contiguous.
 
     Parameters
     ----------
     lengths : ndarray of intp, shape (B,)
-        Steps of each row, from 0 to T; checked by the caller.
+        Steps of each sequence; checked by the caller.
     T : int
     hold : bool
-        After the end of a row results have its last output, else zeros.
+        Where a sequence has no step, results have its last output, else zeros.
+    mask : ndarray of bool, shape (B, T), optional
+        Which steps there are, as many as `lengths` says; without it the first ones.
+    concatenated : bool
+        The sequences come one after the other, without padding: arrays of users are (T, 1, columns), T being all
+        steps.
 
     Attributes
     ----------
     ragged : Ragged
     """
     cdef readonly Ragged ragged
-    cdef object order
-    cdef const Py_ssize_t *row_of  # of the batch, by row of the engine
+    cdef readonly bint concatenated
+    cdef object order, starts, ends, times
+    cdef const Py_ssize_t *row_of   # of the batch, by row of the engine
+    cdef const Py_ssize_t *start    # by row of the batch: its first time, or where its times begin in `time`
+    cdef const Py_ssize_t *end      # the time after its last
+    cdef const Py_ssize_t *time     # NULL, or the times of all steps, sequence by sequence
     cdef Py_ssize_t T
     cdef bint hold
 
-    def __init__(self, cnp.ndarray lengths not None, Py_ssize_t T, bint hold):
+    def __init__(self, cnp.ndarray lengths not None, Py_ssize_t T, bint hold, mask=None, bint concatenated=False):
         self.order = np.argsort(-lengths, kind="stable")
-        self.row_of = <Py_ssize_t *>cnp.PyArray_DATA(self.order)
+        self.row_of = pointer(self.order)
         self.ragged = Ragged(lengths[self.order])
-        self.T, self.hold = T, hold
+        self.T, self.hold, self.concatenated = T, hold, concatenated
+        self.ends = np.cumsum(lengths, dtype=np.intp)
+        self.starts = self.ends - lengths
+        if mask is not None:
+            self.times = np.nonzero(mask)[1].astype(np.intp)
+            self.time = pointer(self.times)
+        elif not concatenated:
+            self.starts = np.zeros_like(self.starts)
+        if not concatenated:
+            self.ends = np.full_like(self.starts, T)
+        self.start, self.end = pointer(self.starts), pointer(self.ends)
+
+    cdef inline Py_ssize_t time_of(self, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+        """The user's time of a step of row n of the engine."""
+        cdef Py_ssize_t index = self.start[self.row_of[n]] + step
+        return index if self.time == NULL else self.time[index]
+
+    cdef inline Py_ssize_t next_time(self, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+        """That of the step after it, or the end."""
+        if step + 1 < self.ragged.rows.lengths[n]:
+            return self.time_of(n, step + 1)
+        return self.end[self.row_of[n]]
+
+    cdef inline Py_ssize_t row_at(self, const Padded *p, Py_ssize_t n, Py_ssize_t t) noexcept nogil:
+        """Where row n of the engine has time t in the user's array, in bytes."""
+        return t * p.t + (0 if self.concatenated else self.row_of[n] * p.b)
 
     def pack(self, padded):
         """The valid rows of (T, B, columns)."""
@@ -54,40 +89,47 @@ cdef class Packing:
         cdef Padded p = padded_of(padded)
         cdef cnp.ndarray packed = np.empty((self.ragged.rows.total, padded.shape[2]), padded.dtype)
         cdef char *at = <char *>cnp.PyArray_DATA(packed)
-        cdef Py_ssize_t t, n
+        cdef Py_ssize_t step, n
         with nogil:
-            for t in range(self.ragged.rows.T):
-                for n in range(rows_at(&self.ragged.rows, t)):
-                    memcpy(at, p.data + t * p.t + self.row_of[n] * p.b, p.size)
+            for step in range(self.ragged.rows.T):
+                for n in range(rows_at(&self.ragged.rows, step)):
+                    memcpy(at, p.data + self.row_at(&p, n, self.time_of(n, step)), p.size)
                     at += p.size
         return packed
 
     def unpack(self, cnp.ndarray packed not None, out):
-        """Write (N, columns) to a padded array, whose last axis is contiguous, and what comes after each row's end."""
+        """Write (N, columns) to an array of the user's shape, whose last axis is contiguous, and what is between."""
         self.spread(packed, out, self.hold)
 
     def unpack_gradient(self, cnp.ndarray packed not None):
         """The gradient of what `pack` took: zero where it did not look."""
-        out = np.empty((self.T, self.ragged.rows.B, cnp.PyArray_DIM(packed, 1)), packed.dtype)
+        rows = 1 if self.concatenated else self.ragged.rows.B
+        out = np.empty((self.T, rows, cnp.PyArray_DIM(packed, 1)), packed.dtype)
         self.spread(packed, out, False)
         return out
 
     cdef void spread(self, cnp.ndarray packed, out, bint hold) except *:
         cdef Padded p = padded_of(out)
         cdef const char *data = <const char *>cnp.PyArray_DATA(packed)
-        cdef const char *source
+        cdef const char *source = NULL
         cdef char *target
-        cdef Py_ssize_t t, n, length
+        cdef Py_ssize_t t, until, n, step
         with nogil:
-            for t in range(self.T):
-                for n in range(self.ragged.rows.B):
-                    length = self.ragged.rows.lengths[n]
-                    target = p.data + t * p.t + self.row_of[n] * p.b
-                    if t < length or (hold and length > 0):
-                        source = data + (self.ragged.rows.offsets[min(t, length - 1)] + n) * p.size
-                        memcpy(target, source, p.size)
-                    else:
-                        memset(target, 0, p.size)
+            for n in range(self.ragged.rows.B):
+                t = self.start[self.row_of[n]] if self.concatenated else 0
+                for step in range(-1, self.ragged.rows.lengths[n]):  # -1: before the first one
+                    until = self.next_time(n, step)
+                    if step >= 0:
+                        source = data + (self.ragged.rows.offsets[step] + n) * p.size
+                        memcpy(p.data + self.row_at(&p, n, t), source, p.size)
+                        t += 1
+                    while t < until:
+                        target = p.data + self.row_at(&p, n, t)
+                        if hold and step >= 0:
+                            memcpy(target, source, p.size)
+                        else:
+                            memset(target, 0, p.size)
+                        t += 1
 
     def pack_gradient(self, dy):
         """The gradient of what `unpack` took, from that of what it gave."""
@@ -96,19 +138,25 @@ cdef class Packing:
         cdef Padded p = padded_of(dy)
         cdef const lf_kernels *k = kernels(cnp.PyArray_TYPE(packed))
         cdef char *sums
-        cdef Py_ssize_t n, length, size = k.itemsize
+        cdef Py_ssize_t n, step, t, size = k.itemsize
         cdef lf_fpenv saved
         if not self.hold:
             return packed
         saved = lf_fpenv_enter()
-        for n in range(self.ragged.rows.B):  # a row's last output was copied to all later times
-            length = self.ragged.rows.lengths[n]
-            if length > 0:
-                sums = <char *>cnp.PyArray_DATA(packed) + (self.ragged.rows.offsets[length - 1] + n) * p.size
-                k.add_rows(sums, p.data + length * p.t + self.row_of[n] * p.b, p.t // size, self.T - length,
-                           p.size // size)
+        for n in range(self.ragged.rows.B):
+            for step in range(self.ragged.rows.lengths[n]):  # whose output was copied until the next one
+                t = self.time_of(n, step) + 1
+                if t < self.next_time(n, step):
+                    sums = <char *>cnp.PyArray_DATA(packed) + (self.ragged.rows.offsets[step] + n) * p.size
+                    k.add_rows(sums, p.data + self.row_at(&p, n, t), p.t // size, self.next_time(n, step) - t,
+                               p.size // size)
         lf_fpenv_leave(saved)
         return packed
+
+    def over_time(self, cnp.ndarray rows not None):
+        """Rows (B, columns) in the order of the engine, repeated at each time: (N, columns)."""
+        counts, offsets = (a[:len(a) - 1] for a in (self.ragged.counts, self.ragged.offsets))
+        return rows[np.arange(self.ragged.rows.total) - np.repeat(offsets, counts)]
 
     def sort(self, state):
         """A state (L D, B, columns), in C order, with the rows in the order of the engine; None stays None."""
@@ -130,6 +178,19 @@ cdef class Packing:
                 row = self.row_of[n]
                 memcpy(out.data + j * out.t + (n if sort else row) * out.b,
                        state.data + j * state.t + (row if sort else n) * state.b, out.size)
+
+
+def packing_of(lengths, mask, Py_ssize_t T, bint hold):
+    """The packing of a padded batch with lengths (B,), a mask (B, T), or both; None where it has neither."""
+    if mask is None:
+        return None if lengths is None else Packing(lengths, T, hold)
+    if lengths is not None:
+        mask = mask & (np.arange(T) < lengths[:, None])
+    return Packing(mask.sum(axis=1, dtype=np.intp), T, hold, mask)
+
+
+cdef const Py_ssize_t *pointer(cnp.ndarray a) noexcept:
+    return <const Py_ssize_t *>cnp.PyArray_DATA(a)
 
 
 cdef Padded padded_of(cnp.ndarray a):

@@ -19,10 +19,11 @@ class Results:
 
     Parameters
     ----------
-    shapes : three tuples of int
+    shapes : tuples of int of y, hn and cn
+        A list, of each layer, where states have different sizes.
     dtype : dtype
-    batched : bool
-        Users see no B otherwise.
+    batched, y_batched : bool
+        Whether users see B in states, and in y.
     batch_first : bool
         Users see y as (B, T, columns).
     out : (y, (hn, cn)) or None
@@ -38,35 +39,43 @@ class Results:
 
     def __init__(
         self,
-        shapes: tuple[tuple[int, ...], ...],
+        shapes: tuple[Any, ...],
         dtype: np.dtype[Any],
         batched: bool,
+        y_batched: bool,
         batch_first: bool,
         out: Out | None,
-        inputs: tuple[Array | None, ...],
+        inputs: tuple[Any, ...],
     ) -> None:
-        self._batched, self._swapped = batched, batched and batch_first
+        self._batched = {"y": y_batched, "hn": batched, "cn": batched}
+        self._swapped = y_batched and batch_first
         T, B, columns = shapes[0]
         if self._swapped:
             y = np.empty((B, T, columns), dtype).swapaxes(0, 1)
         else:
             y = np.empty(shapes[0], dtype)
         self.y: Array = y
-        self.hn: Array = np.empty(shapes[1], dtype)
-        self.cn: Array = np.empty(shapes[2], dtype)
+        self.hn, self.cn = (
+            [np.empty(one, dtype) for one in shape]
+            if isinstance(shape, list)
+            else np.empty(shape, dtype)
+            for shape in shapes[1:]
+        )
         self._given: list[Array | None] | None = None
         if out is not None:
             self._receive(out, inputs)
 
-    def _receive(self, out: Out, inputs: tuple[Array | None, ...]) -> None:
+    def _receive(self, out: Out, inputs: tuple[Any, ...]) -> None:
         y, state = _checks.pair("out", out)
         self._given = [y, *_checks.pair("out[1]", state)]
         checked = {}
         for name, given in zip(("y", "hn", "cn"), self._given, strict=True):
             if given is not None:
                 seen = self._seen(name)
+                if isinstance(seen, tuple):
+                    raise ValueError(f"out ({name}): states of different sizes cannot be given")
                 inner = _checks.output(f"out ({name})", given, seen.dtype, seen.shape)
-                if not self._batched:
+                if not self._batched[name]:
                     inner = inner[:, None]
                 elif name == "y" and self._swapped:
                     inner = inner.swapaxes(0, 1)
@@ -74,14 +83,16 @@ class Results:
                     checked[name] = inner
         self.__dict__.update(checked)
 
-    def _seen(self, name: str) -> Array:
+    def _seen(self, name: str) -> Any:
         """Return an array as the user sees it."""
-        array: Array = getattr(self, name)
-        if not self._batched:
+        array = getattr(self, name)
+        if isinstance(array, list):
+            return tuple(array) if self._batched[name] else tuple(one[:, 0] for one in array)
+        if not self._batched[name]:
             return array[:, 0]
         return array.swapaxes(0, 1) if name == "y" and self._swapped else array
 
-    def finished(self) -> tuple[Array, tuple[Array, Array]]:
+    def finished(self) -> tuple[Array, tuple[Any, Any]]:
         """Return y, (hn, cn) for the user, once they are written."""
         y, hn, cn = map(self._seen, ("y", "hn", "cn"))
         if self._given is not None:
@@ -92,14 +103,20 @@ class Results:
         return y, (hn, cn)
 
 
-def _writable_at_once(array: Array, is_state: bool, inputs: tuple[Array | None, ...]) -> bool:
+def _writable_at_once(array: Array, is_state: bool, inputs: tuple[Any, ...]) -> bool:
     size = array.itemsize
     in_order = array.strides[2] == size and not any(stride % size for stride in array.strides)
     return (
         array.flags.aligned
         and (array.flags.c_contiguous if is_state else in_order)
-        and not any(a is not None and np.may_share_memory(a, array) for a in inputs)
+        and not any(np.may_share_memory(a, array) for a in _flat(inputs))
     )
+
+
+def _flat(inputs: tuple[Any, ...]) -> list[Array]:
+    """Return the arrays among some states, which may be None or lists."""
+    parts = [part if isinstance(part, list) else [part] for part in inputs]
+    return [a for part in parts for a in part if a is not None]
 
 
 def _copied(array: Array, given: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import _backward, _engine, _forward
 from ._checks import Array
-from ._engine import Cell, Ragged
+from ._engine import Cell, Noise, Ragged
 
 __all__ = ["Checkpoint"]
 
@@ -25,12 +25,15 @@ class Checkpoint:
     ----------
     cells : list of Cell
         Chained layers.
-    direction : int
-        0 or 1, reverse: which part of states and which columns of y are those of `cells`.
+    jobs : slice
+        Which part of states are those of `cells`, and, with two directions, which columns of y.
+    reverse : bool
     x, h0, c0, y, hn, cn, ragged, blas
         As of `_forward.forward`, which this computes.
     steps : int
         The least number of time steps of a segment.
+    noise : list of Noise, optional
+        For each cell.
 
     Attributes
     ----------
@@ -41,7 +44,8 @@ class Checkpoint:
     def __init__(
         self,
         cells: list[Cell],
-        direction: int,
+        jobs: slice,
+        reverse: bool,
         x: Array,
         h0: Array | None,
         c0: Array | None,
@@ -51,12 +55,13 @@ class Checkpoint:
         steps: int,
         ragged: Ragged | None,
         blas: bool,
+        noise: list[Noise] | None,
     ) -> None:
         self._cells, self._x, self._ragged, self._blas = cells, x, ragged, blas
+        self._noise, self._jobs, self._reverse = noise, jobs, reverse
         for cell in cells:  # with the weights of now
             cell.prepare_backward(blas)
-        self._reverse = direction == 1
-        self._jobs = slice(direction, direction + len(cells))
+        direction = jobs.start if y.shape[-1] > hn.shape[2] else 0
         self._columns = slice(direction * hn.shape[2], (direction + 1) * hn.shape[2])
         T, B = x.shape[:2] if ragged is None else (len(ragged.counts) - 1, len(ragged.lengths))
         self._segments = _backward.segments(cells[0], T, B, ragged, self._reverse, steps)
@@ -72,6 +77,7 @@ class Checkpoint:
         for target, source in zip(last, state, strict=True):
             target[...] = source
         self.nbytes = sum(a.nbytes for state in self._states for a in state if a is not None)
+        self.nbytes += sum(one.nbytes for one in noise or ())
 
     def _rows(self, times: tuple[int, int]) -> tuple[slice, Ragged | None]:
         """Return where the arrays have some times, and the rows that run there."""
@@ -97,7 +103,18 @@ class Checkpoint:
             ragged=ragged,
             training=y is None,
             blas=self._blas,
+            noise=self._noise_of(times),
         )
+
+    def _noise_of(self, times: tuple[int, int]) -> list[Noise] | None:
+        """Return the noise of some times."""
+        if self._noise is None:
+            return None
+        B = self._end[0].shape[1]
+        first, last = (
+            n * B if self._ragged is None else int(self._ragged.offsets[n]) for n in times
+        )
+        return [noise.rows(first, last) for noise in self._noise]
 
     def backward(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from . import _backward, _checks, _engine, _forward
 from ._checks import Array, Padding
-from ._packing import Packing
+from ._options import PLAIN, ZONEOUT_PROJECTED, Activation, cell_options
+from ._packing import Packing, packing_of
 
 __all__ = ["lstm_backward", "lstm_forward"]
 
@@ -37,11 +39,23 @@ def lstm_forward(
     c0: Array | None = None,
     *,
     w_hr: Array | None = None,
+    w_ch: Array | None = None,
+    w_ln_ih: Array | None = None,
+    w_ln_hh: Array | None = None,
+    w_ln_c: Array | None = None,
+    b_ln_c: Array | None = None,
     reverse: bool = False,
     training: bool = True,
     matmul: _checks.Matmul = "auto",
     lengths: npt.ArrayLike | None = None,
+    mask: npt.NDArray[np.bool_] | None = None,
     padding: Padding = "zero",
+    coupled: bool = False,
+    clip: float | None = None,
+    cell_clip: float | None = None,
+    activations: Sequence[Activation] = PLAIN,
+    zoneout: tuple[float | Array, float | Array] | None = None,
+    recurrent_mask: Array | None = None,
 ) -> tuple[Array, tuple[Array, Array], Cache | None]:
     """Run one LSTM layer over a sequence.
 
@@ -63,6 +77,11 @@ def lstm_forward(
         Initial state; zeros where absent.
     w_hr : ndarray, shape (P, H), optional
         Projection of the output.
+    w_ch : ndarray, shape (3 H,), optional
+        Peephole weights i, f, o: i and f see c(t-1), o sees c(t).
+    w_ln_ih, w_ln_hh, w_ln_c, b_ln_c : ndarray, shapes (4 H,), (4 H,), (H,), (H,), optional
+        Gains of layer norm of the input's part of the pre-activations, of the recurrent part, and
+        of the cell state, all or none of them; and the bias of the last, which may be absent.
     reverse : bool
         Run from t = T - 1 down to 0; `y` stays in input order.
     training : bool
@@ -71,8 +90,20 @@ def lstm_forward(
         Which multiply serves the whole-sequence products; see `LSTM`.
     lengths : array_like of int, shape (B,), optional
         Time steps of each row, from 0 to T; what comes after is neither read nor computed.
+    mask : ndarray of bool, shape (B, T), optional
+        Where it is False, a row has no step. With `lengths`, both must allow a step.
     padding : {"zero", "hold"}
-        What `y` has after the end of a row: zeros, or the output of its last step.
+        What `y` has where a row has no step: zeros, or the output of its last step before.
+    coupled : bool
+        f = 1 - i. The blocks of f in the weights have no effect.
+    clip, cell_clip : float, optional
+        Bounds of the pre-activations and of the cell state, beyond which they are cut.
+    activations : three of str or (str, alpha, beta)
+        ONNX's functions f, g, h: of the gates, of the candidate, and of the cell state in h.
+    zoneout : (z_h, z_c), optional
+        Weights from 0 to 1 of the previous h and c in the new ones: floats, or arrays (T, B, H).
+    recurrent_mask : ndarray, shape (B, H or P), optional
+        Multiplies h(t-1) in the recurrent product.
 
     Returns
     -------
@@ -116,16 +147,34 @@ def lstm_forward(
         h0 = _checks.shaped("h0", h0, dtype, (B, P), "B, P" if w_hr is not None else "B, H")
     if c0 is not None:
         c0 = _checks.shaped("c0", c0, dtype, (B, H), "B, H")
+    if w_ch is not None:
+        w_ch = _checks.shaped("w_ch", w_ch, dtype, (3 * H,), "3 H,")
+    gains = {"w_ln_ih": (w_ln_ih, 4 * H), "w_ln_hh": (w_ln_hh, 4 * H), "w_ln_c": (w_ln_c, H)}
+    absent = [name for name, (gain, _) in gains.items() if gain is None]
+    if absent and (len(absent) < 3 or b_ln_c is not None):
+        raise ValueError(f"{absent[0]}: layer norm needs {', '.join(gains)}")
+    w_ln_ih, w_ln_hh, w_ln_c = (
+        None if gain is None else _checks.shaped(name, gain, dtype, (n,), f"{n // H} H,")
+        for name, (gain, n) in gains.items()
+    )
+    if b_ln_c is not None:
+        b_ln_c = _checks.shaped("b_ln_c", b_ln_c, dtype, (H,), "H,")
+    options = cell_options(coupled, clip, cell_clip, activations)
     reverse, training = _checks.boolean("reverse", reverse), _checks.boolean("training", training)
     matmul = _checks.matmul(matmul)
     _checks.fits("x", max(T, 1) * B * max(5 * H, I), dtype)
 
     padding = _checks.padding(padding)
-    packing = None
     if lengths is not None:
-        packing = Packing(_checks.lengths("lengths", lengths, T, B), T, padding == "hold")
+        lengths = _checks.lengths("lengths", lengths, T, B)
+    if mask is not None:
+        mask = _checks.mask("mask", mask, T, B)
+    packing = packing_of(lengths, mask, T, padding == "hold")
+    noise = _noise(zoneout, recurrent_mask, dtype, (T, B, H, P), w_hr is not None, packing)
 
-    cell = _engine.Cell(w_ih, w_hh, b_ih, b_hh, w_hr)
+    cell = _engine.Cell(
+        *(w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c), options=options
+    )
     h, c = (None if a is None else a[None] for a in (h0, c0))
     hn, cn = np.empty((1, B, P), dtype), np.empty((1, B, H), dtype)
     y = np.empty((T, B, P), dtype)
@@ -146,6 +195,7 @@ def lstm_forward(
         ragged=None if packing is None else packing.ragged,
         training=training,
         blas=matmul == "blas",
+        noise=noise,
     )
     if packing is not None:
         packing.unpack(results[0], y)
@@ -153,6 +203,40 @@ def lstm_forward(
         packing.unsort(results[2], cn)
     cache = Cache(cell, tapes, matmul, dtype, (T, B, H, P), packing) if training else None
     return y, (hn[0], cn[0]), cache
+
+
+def _noise(
+    zoneout: Any,
+    recurrent_mask: Any,
+    dtype: np.dtype[Any],
+    shape: tuple[int, int, int, int],
+    projected: bool,
+    packing: Packing | None,
+) -> list[_engine.Noise] | None:
+    """Return zoneout and the mask of the recurrent product, in the order of the engine's rows."""
+    if zoneout is None and recurrent_mask is None:
+        return None
+    T, B, H, P = shape
+    if recurrent_mask is not None:
+        recurrent_mask = _checks.shaped("recurrent_mask", recurrent_mask, dtype, (B, P), "B, P")
+        recurrent_mask = recurrent_mask.copy()
+        if packing is not None:
+            recurrent_mask = packing.sort(recurrent_mask[None])[0]
+    zones: list[Array | None] = [None, None]
+    if zoneout is not None:
+        if projected:
+            raise ValueError(f"zoneout and w_hr: {ZONEOUT_PROJECTED}")
+        for n, zone in enumerate(_checks.pair("zoneout", zoneout)):
+            name = f"zoneout[{n}]"
+            if isinstance(zone, np.ndarray):
+                zone = _checks.shaped(name, zone, dtype, (T, B, H), "T, B, H").copy()
+                zones[n] = zone.reshape(T * B, H) if packing is None else packing.pack(zone)
+            else:
+                zones[n] = np.full(H, _checks.fraction(name, zone), dtype)
+    if zones[0] is not None and zones[1] is not None and zones[0].ndim != zones[1].ndim:
+        whole = max(zones[0].shape, zones[1].shape, key=len)
+        zones = [np.broadcast_to(z, whole).copy() for z in zones if z is not None]
+    return [_engine.Noise(recurrent_mask, *zones)]
 
 
 def lstm_backward(

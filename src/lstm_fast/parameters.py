@@ -12,31 +12,9 @@ import numpy.typing as npt
 
 from . import _checks, _engine
 from ._checks import Array
+from ._options import CellOptions
 
-__all__ = ["ParameterHolder", "WritableParameters", "parameter_shapes"]
-
-
-def parameter_shapes(
-    input_size: int, hidden_size: int, proj_size: int, num_layers: int, directions: int, bias: bool
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter by its name in ``torch.nn.LSTM``, in PyTorch's order."""
-    H, P = hidden_size, proj_size
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(num_layers):
-        inputs = directions * (P or H) if layer else input_size
-        for suffix in suffixes(layer, directions):
-            shapes[f"weight_ih_{suffix}"] = (4 * H, inputs)
-            shapes[f"weight_hh_{suffix}"] = (4 * H, P or H)
-            if bias:
-                shapes[f"bias_ih_{suffix}"] = shapes[f"bias_hh_{suffix}"] = (4 * H,)
-            if P:
-                shapes[f"weight_hr_{suffix}"] = (P, H)
-    return shapes
-
-
-def suffixes(layer: int, directions: int) -> list[str]:
-    """Return what the names of a layer's parameters end in, by direction."""
-    return [f"l{layer}", f"l{layer}_reverse"][:directions]
+__all__ = ["ParameterHolder", "WritableParameters"]
 
 
 def copy_checked(
@@ -91,10 +69,12 @@ class ParameterHolder:
     parameters : dict of str to ndarray
         Arrays that own their memory, of one dtype; they now belong to the holder. Their names end
         in the suffix of their layer and direction, layer-major.
+    options : CellOptions
+        Of the cells.
     """
 
-    def __init__(self, parameters: dict[str, Array]) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: dict[str, Array], options: CellOptions) -> None:
+        self._parameters, self._options = parameters, options
         self._set_writeable(False)
         self._cells: list[_engine.Cell] | None = None  # packed parameters; None: stale
         self._writers = 0
@@ -177,10 +157,10 @@ class ParameterHolder:
         if cells is None:
             groups: dict[str, dict[str, Array]] = {}
             for name, value in self._parameters.items():
-                kind, suffix = name.split("_l", 1)
+                kind, suffix = name.rsplit("_l", 1)
                 group = groups.setdefault(suffix, {})
                 group[kind.replace("weight", "w").replace("bias", "b")] = value
-            cells = [_engine.Cell(**group) for group in groups.values()]
+            cells = [_engine.Cell(**group, options=self._options) for group in groups.values()]
             if not self._writers:
                 self._cells = cells
         return cells

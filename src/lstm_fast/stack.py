@@ -1,72 +1,163 @@
 """Layers and directions on the engine's arrays: which of them one call of the engine computes.
 
 Layers of one direction are one call, in which they may form a pipeline. With two directions each
-layer is a call, since the next one reads both; so is each layer in training with dropout.
+layer is a call, since the next one reads both; so is each layer where something happens between
+layers: another size, a residual connection, dropout in training.
 
 Arrays (x, h0, c0, y, hn, cn) are those of `_forward.forward`: x (T, B, I) or, of a ragged batch,
-(N, I); states (L D, B, columns), layer-major, then direction.
+(N, I); states (L D, B, columns), layer-major, then direction, or one such array for each layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _backward, _engine, _forward
 from ._checks import Array
-from ._engine import Cell, Ragged
+from ._engine import Cell, Noise, Ragged
 from ._packing import Packing
 from .checkpoint import Checkpoint
 
-__all__ = ["Cache", "Stage", "dropout_mask", "infer", "train"]
+__all__ = ["Arrays", "Cache", "Stage", "States", "Wiring", "infer", "train"]
 
 Kept = list[_engine.Tape] | list[Checkpoint]
-Arrays = tuple[Array, Array | None, Array | None, Array, Array, Array]  # x, h0, c0, y, hn, cn
+States = Array | list[Array]
+Arrays = tuple[Array, States | None, States | None, Array, States, States]  # x, h0, c0, y, hn, cn
 
 
-def _stages(cells: list[Cell], directions: int, apart: bool) -> list[slice]:
-    """Return what each call of the engine takes of the cells; `apart`: one layer."""
-    step = directions if apart or directions == 2 else len(cells)
-    return [slice(first, first + step) for first in range(0, len(cells), step)]
+class Wiring(NamedTuple):
+    """How layers and directions are connected.
 
+    Parameters
+    ----------
+    directions : int
+    reverse : bool
+        The one direction runs from the end.
+    merge : str
+        What becomes of the outputs of two directions: see `LSTM`.
+    residual : bool
+        Each layer but the first adds its input to its output.
+    apart : bool
+        A layer is a call of the engine, whatever happens between them.
+    """
 
-def _part(state: Array | None, stage: slice) -> Array | None:
-    return None if state is None else state[stage]
+    directions: int
+    reverse: bool
+    merge: str
+    residual: bool
+    apart: bool
+
+    def stages(self, cells: list[Cell], apart: bool = False) -> list[slice]:
+        """Return what each call of the engine takes of the cells."""
+        apart = apart or self.apart or self.directions == 2
+        step = self.directions if apart else len(cells)
+        return [slice(first, first + step) for first in range(0, len(cells), step)]
+
+    def part(self, states: States | None, stage: slice) -> Any:
+        """Return the states of a stage."""
+        if isinstance(states, list):
+            return states[stage.start // self.directions]
+        return None if states is None else states[stage]
+
+    @property
+    def merges(self) -> bool:
+        """Whether the outputs of two directions become one of the same size."""
+        return self.directions == 2 and self.merge != "concat"
+
+    def outputs(self, x: Array, hn: Array, y: Array | None) -> tuple[Array, Array]:
+        """Return arrays for the output of a layer, `y` if given, and of the engine in it."""
+        columns = hn.shape[-1] * self.directions
+        if y is None:
+            merged = hn.shape[-1] if self.merges else columns
+            y = np.empty((*x.shape[:-1], merged), x.dtype)
+        return y, np.empty((*x.shape[:-1], columns), x.dtype) if self.merges else y
+
+    def finish(self, z: Array, y: Array, residual: Array | None) -> None:
+        """Write y of a layer from z, the engine's output, and the layer's input."""
+        if self.merges:
+            forward, reverse = np.split(z, 2, axis=-1)
+            if self.merge == "mul":
+                np.multiply(forward, reverse, out=y)
+            else:
+                np.add(forward, reverse, out=y)
+            if self.merge == "ave":
+                y *= y.dtype.type(0.5)
+        if self.residual and residual is not None:
+            y += residual
+
+    def merge_backward(self, dy: Array, z: Array | None) -> Array:
+        """Return the gradient of z from that of y; z is given where it matters."""
+        if self.merge == "ave":
+            dy = dy * dy.dtype.type(0.5)
+        both = np.concatenate((dy, dy), axis=-1)
+        if z is not None:
+            forward, reverse = np.split(z, 2, axis=-1)
+            both *= np.concatenate((reverse, forward), axis=-1)
+        return both
 
 
 def infer(
     cells: list[Cell],
-    directions: int,
+    wiring: Wiring,
     arrays: Arrays,
     ragged: Ragged | None,
     blas: bool,
+    noise: list[Noise] | None = None,
 ) -> None:
     """Write y, hn and cn."""
-    if directions == 1 or len(cells) == 2:
-        _forward.forward(cells, *arrays, directions=directions, ragged=ragged, blas=blas)
-        return
     x, h0, c0, y, hn, cn = arrays
-    for stage in _stages(cells, directions, False):
-        above = y if stage.stop == len(cells) else np.empty((*x.shape[:-1], y.shape[-1]), y.dtype)
+    stages = wiring.stages(cells)
+    for stage in stages:
+        h_part = wiring.part(hn, stage)
+        above, z = wiring.outputs(x, h_part, y if stage is stages[-1] else None)
         _forward.forward(
             cells[stage],
             x,
-            _part(h0, stage),
-            _part(c0, stage),
-            above,
-            hn[stage],
-            cn[stage],
-            directions=directions,
+            wiring.part(h0, stage),
+            wiring.part(c0, stage),
+            z,
+            h_part,
+            wiring.part(cn, stage),
+            directions=wiring.directions,
+            reverse=wiring.reverse,
             ragged=ragged,
             blas=blas,
+            noise=None if noise is None else noise[stage],
         )
+        wiring.finish(z, above, x if stage.start > 0 else None)
         x = above
 
 
-# What a call of the engine keeps: its cells, their tapes, its input, and the mask of dropout on it.
-Stage = tuple[slice, Kept, Array, Array | None]
+@dataclass
+class Stage:
+    """What a call of the engine keeps.
+
+    Parameters
+    ----------
+    cells : slice
+    kept : list of Tape or of Checkpoint
+    x : ndarray
+        Its input, which they read.
+    mask : ndarray, optional
+        By which that was multiplied before.
+    z : ndarray, optional
+        The outputs of two directions whose product the layer gave.
+    """
+
+    cells: slice
+    kept: Kept
+    x: Array
+    mask: Array | None = None
+    z: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds."""
+        arrays = [a for a in (self.x, self.mask, self.z) if a is not None]
+        return sum(part.nbytes for part in self.kept) + sum(a.nbytes for a in arrays)
 
 
 class Cache:
@@ -78,10 +169,12 @@ class Cache:
         Whose it is.
     cells : list of Cell
         Of all layers and directions.
+    wiring : Wiring
     stages : list of Stage
     rows : T, B
+        As users see them.
     batched : bool
-        Whether the user sees B.
+        Whether they see B in y.
     packing : Packing, optional
         Of a ragged batch.
     blas : bool
@@ -91,50 +184,54 @@ class Cache:
         self,
         lstm: Any,
         cells: list[Cell],
+        wiring: Wiring,
         stages: list[Stage],
         rows: tuple[int, int],
         batched: bool = True,
         packing: Packing | None = None,
         blas: bool = False,
     ) -> None:
-        self.lstm, self.cells, self._stages = lstm, cells, stages
+        self.lstm, self.cells, self.wiring, self._stages = lstm, cells, wiring, stages
         self.rows, self.batched, self.packing, self._blas = rows, batched, packing, blas
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that it holds."""
-        return sum(
-            x.nbytes + sum(part.nbytes for part in kept) + (0 if mask is None else mask.nbytes)
-            for _, kept, x, mask in self._stages
-        )
+        return sum(stage.nbytes for stage in self._stages)
 
     def backward(
-        self, dy: Array | None, dhn: Array | None, dcn: Array | None
-    ) -> tuple[Array, Array, Array, list[Array]]:
+        self, dy: Array | None, dhn: States | None, dcn: States | None
+    ) -> tuple[Array, States, States, list[Array]]:
         """Return the gradients of x, h0, c0, and of the parameters, cell by cell."""
-        if len(self._stages) == 1:
-            _, kept, _, _ = self._stages[0]
-            dx, dh, dc, grads = self._differentiate(kept, dy, dhn, dcn)
+        wiring = self.wiring
+        if len(self._stages) == 1 and not wiring.merges and self._stages[0].mask is None:
+            dx, dh, dc, grads = self._differentiate(self._stages[0].kept, dy, dhn, dcn)
             return dx, dh, dc, _backward.in_order(self.cells, grads)
         dhs: list[Array] = []
         dcs: list[Array] = []
         named: list[Array] = []
-        for stage, kept, _, mask in reversed(self._stages):
-            dy, dh, dc, grads = self._differentiate(kept, dy, _part(dhn, stage), _part(dcn, stage))
+        for stage in reversed(self._stages):
+            dz = dy
+            if dy is not None and wiring.merges:
+                dz = wiring.merge_backward(dy, stage.z)
+            dx, dh, dc, grads = self._differentiate(
+                stage.kept, dz, wiring.part(dhn, stage.cells), wiring.part(dcn, stage.cells)
+            )
             dhs.insert(0, dh)
             dcs.insert(0, dc)
-            named[:0] = _backward.in_order(self.cells[stage], grads)
-            if mask is not None:
-                np.multiply(dy, mask, out=dy)
+            named[:0] = _backward.in_order(self.cells[stage.cells], grads)
+            if stage.mask is not None:
+                np.multiply(dx, stage.mask, out=dx)
+            if wiring.residual and stage.cells.start > 0 and dy is not None:
+                _engine.add(dx, dy)
+            dy = dx
         assert dy is not None
+        if len({dh.shape[2] for dh in dhs}) > 1 or len({dc.shape[2] for dc in dcs}) > 1:
+            return dy, dhs, dcs, named
         return dy, np.concatenate(dhs), np.concatenate(dcs), named
 
     def _differentiate(
-        self,
-        kept: Kept,
-        dy: Array | None,
-        dh: Array | None,
-        dc: Array | None,
+        self, kept: Kept, dy: Array | None, dh: Any, dc: Any
     ) -> tuple[Array, Array, Array, list[_backward.Gradients]]:
         if not isinstance(kept[0], Checkpoint):
             return _backward.backward(kept, dy, dh, dc, blas=self._blas)
@@ -148,51 +245,67 @@ class Cache:
 
 def train(
     cells: list[Cell],
-    directions: int,
+    wiring: Wiring,
     arrays: Arrays,
     ragged: Ragged | None,
     blas: bool,
-    draw_mask: Callable[[tuple[int, ...]], Array] | None,
+    masks: list[Array | None] | None,
+    noise: list[Noise] | None,
     checkpoint: int | None,
 ) -> list[Stage]:
-    """Write y, hn and cn, and return what backward needs; `draw_mask` draws that of dropout."""
+    """Write y, hn and cn, and return what backward needs; `masks` multiply the layers' inputs."""
     x, h0, c0, y, hn, cn = arrays
-    x = x.copy()  # the cache outlives the call, and the caller may write to x before backward
-    stages: list[Stage] = []
-    mask: Array | None = None
-    for stage in _stages(cells, directions, draw_mask is not None):
-        last = stage.stop == len(cells)
-        above = y if last else np.empty((*x.shape[:-1], y.shape[-1]), y.dtype)
-        arguments = (x, _part(h0, stage), _part(c0, stage), above, hn[stage], cn[stage])
+    below = x.copy()  # the cache outlives the call, and the caller may write to x before backward
+    found: list[Stage] = []
+    stages = wiring.stages(cells, masks is not None)
+    for layer, stage in enumerate(stages):
+        mask = None if masks is None else masks[layer]
+        x = below if mask is None else below * mask
+        h_part = wiring.part(hn, stage)
+        above, z = wiring.outputs(x, h_part, y if stage is stages[-1] else None)
+        arguments = (
+            x,
+            wiring.part(h0, stage),
+            wiring.part(c0, stage),
+            z,
+            h_part,
+            wiring.part(cn, stage),
+        )
+        part_noise = None if noise is None else noise[stage]
         kept: Kept
         if checkpoint is None:
             kept = _forward.forward(
                 cells[stage],
                 *arguments,
-                directions=directions,
+                directions=wiring.directions,
+                reverse=wiring.reverse,
                 ragged=ragged,
                 training=True,
                 blas=blas,
+                noise=part_noise,
             )
         else:
-            per_direction = [cells[stage]] if directions == 1 else [[c] for c in cells[stage]]
             kept = [
-                Checkpoint(part, d, *arguments, checkpoint, ragged, blas)
-                for d, part in enumerate(per_direction)
+                Checkpoint(
+                    cells[stage][jobs],
+                    jobs,
+                    wiring.reverse or jobs.start == 1,
+                    *arguments,
+                    checkpoint,
+                    ragged,
+                    blas,
+                    None if part_noise is None else part_noise[jobs],
+                )
+                for jobs in _jobs(len(cells[stage]), wiring.directions)
             ]
-        stages.append((stage, kept, x, mask))
-        if draw_mask is not None and not last:
-            mask = draw_mask(above.shape)
-            above *= mask
-        x = above
-    return stages
+        wiring.finish(z, above, below if stage.start > 0 else None)
+        found.append(
+            Stage(stage, kept, x, mask, z if wiring.merges and wiring.merge == "mul" else None)
+        )
+        below = above
+    return found
 
 
-def dropout_mask(
-    rng: np.random.Generator, rate: float, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> Array:
-    """Return per element 0 with probability `rate`, else 1 / (1 - rate)."""
-    kept = rng.random(shape, np.float32) >= rate
-    scale = 1 / (1 - rate) if rate < 1 else 0.0
-    mask: Array = np.where(kept, dtype.type(scale), dtype.type(0))
-    return mask
+def _jobs(count: int, directions: int) -> list[slice]:
+    """Return what of a stage runs in one direction."""
+    return [slice(0, count)] if directions == 1 else [slice(0, 1), slice(1, 2)]

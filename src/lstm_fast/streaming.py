@@ -1,20 +1,29 @@
-"""The `Stream` class: an LSTM one time step at a time."""
+"""The `Stream` class: an LSTM one time step, or one chunk of them, at a time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks, _direct, _forward
+from . import _checks, _direct
 from ._checks import Array
 from .parameters import ParameterHolder
+from .stack import infer
 
 if TYPE_CHECKING:
     from .layers import LSTM
 
 __all__ = ["Stream"]
+
+
+class Snapshot(NamedTuple):
+    """The state of a stream at some time, for `Stream.restore`."""
+
+    h: Any
+    c: Any
 
 
 class Stream:
@@ -26,7 +35,7 @@ class Stream:
     Parameters
     ----------
     lstm : LSTM
-        Not bidirectional.
+        In one direction, forward.
     batch_size : int
         Independent sequences, B.
 
@@ -44,18 +53,16 @@ class Stream:
             raise ValueError(
                 "a bidirectional LSTM cannot stream: its reverse direction starts at the end"
             )
+        if lstm.reverse:
+            raise ValueError("an LSTM with reverse=True cannot stream: it starts at the end")
         batch_size = _checks.integer("batch_size", batch_size, 1)
-        widest = max(lstm.input_size, 4 * lstm.hidden_size)
+        widest = max(lstm.input_size, 4 * max(lstm._sizes))
         _checks.fits("batch_size", batch_size * widest, lstm.dtype)
-        columns = lstm.proj_size or lstm.hidden_size
         self._lstm = lstm
-        self._in, self._out = (batch_size, lstm.input_size), (batch_size, columns)
+        self._in, self._out = (batch_size, lstm.input_size), (batch_size, lstm._columns)
         # The current state and the next one, which becomes current when a step has succeeded.
         self._now, self._next = (
-            (
-                np.zeros((lstm.num_layers, *self._out), lstm.dtype),
-                np.zeros((lstm.num_layers, batch_size, lstm.hidden_size), lstm.dtype),
-            )
+            tuple(_each(np.zeros, shape, lstm.dtype) for shape in lstm._state_shapes(batch_size))
             for _ in range(2)
         )
 
@@ -91,52 +98,112 @@ class Stream:
             unchanged.
         """
         lstm = self._lstm
-        cells, blas = lstm._cells or lstm._packed(), lstm.matmul == "blas"
-        now, later = self._now, self._next
-        if not blas and _direct.step(cells, x_t, now, out, later):
-            self._now, self._next = later, now
-            return out  # type: ignore[return-value]  # it was given
-        dtype = lstm.dtype
-        x = _checks.real("x_t", x_t, dtype)
-        if x.shape != self._in:
-            raise ValueError(f"x_t: expected shape (B, I) = {self._in}, got {x.shape}")
-        if out is None:
-            out = y = np.empty(self._out, dtype)
-        else:
-            y = self._checked_out(out, x)
-        x = np.ascontiguousarray(x)
-        _forward.forward(cells, x, *self._now, y, *self._next, blas=blas)
+        if not lstm._wiring.apart and lstm.zoneout is None and lstm.matmul != "blas":
+            cells, now, later = lstm._cells or lstm._packed(), self._now, self._next
+            if _direct.step(cells, x_t, now, out, later):
+                self._now, self._next = later, now
+                return out  # type: ignore[return-value]  # it was given
+        return self._advance("x_t", x_t, self._in, "B, I", out, self._out)
+
+    def __call__(self, x: Array, out: Array | None = None) -> Array:
+        """Advance every sequence by some time steps.
+
+        Parameters
+        ----------
+        x : ndarray, shape (T, B, I), or (B, T, I) with `batch_first`
+            Input of these steps.
+        out : ndarray, shape (T, B, H or P), or (B, T, ...), optional
+            Receives the result.
+
+        Returns
+        -------
+        ndarray, shape (T, B, H or P), or (B, T, ...)
+            The output of the last layer: `out` where it was given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step`; the state is unchanged.
+        """
+        time = 1 if self._lstm.batch_first else 0
+        steps = x.shape[time] if isinstance(x, np.ndarray) and x.ndim == 3 else 0
+        shapes = [list(self._in), list(self._out)]
+        for shape in shapes:
+            shape.insert(time, steps)
+        _checks.fits("x", steps * self.batch_size * 5 * max(self._lstm._sizes), self._lstm.dtype)
+        letters = "B, T, I" if time else "T, B, I"
+        return self._advance("x", x, tuple(shapes[0]), letters, out, tuple(shapes[1]))
+
+    def _advance(
+        self,
+        name: str,
+        x: Array,
+        shape: tuple[int, ...],
+        letters: str,
+        out: Array | None,
+        out_shape: tuple[int, ...],
+    ) -> Array:
+        """Run over x, (B, I) or with time, and return its output."""
+        lstm = self._lstm
+        given = _checks.real(name, x, lstm.dtype)
+        if given.shape != shape:
+            raise ValueError(f"{name}: expected shape ({letters}) = {shape}, got {given.shape}")
+        if out is not None:
+            _checks.output("out", out, lstm.dtype, out_shape)
+        y = np.empty(out_shape, lstm.dtype)
+        inner_x, inner_y = given, y
+        if given.ndim == 2:
+            inner_x, inner_y = given[None], y[None]
+        elif lstm.batch_first:
+            inner_x, inner_y = given.swapaxes(0, 1), y.swapaxes(0, 1)
+        infer(
+            lstm._packed(),
+            lstm._wiring,
+            (np.ascontiguousarray(inner_x), *self._now, inner_y, *self._next),
+            None,
+            lstm.matmul == "blas",
+            lstm._noise(False, inner_x.shape, None),
+        )
         self._now, self._next = self._next, self._now
-        if y is not out:
-            out[...] = y
+        if out is None:
+            return y
+        out[...] = y
         return out
 
-    def _checked_out(self, out: Array, x: Array) -> Array:
-        """Return `out`, or a new array where the engine cannot write to `out` directly."""
-        _checks.output("out", out, self._lstm.dtype, self._out)
-        if out.flags.c_contiguous and out.flags.aligned and not np.may_share_memory(out, x):
-            return out
-        return np.empty(self._out, self.lstm.dtype)
-
     @property
-    def state(self) -> tuple[Array, Array]:
-        """(h, c), copies of shapes (L, B, H or P) and (L, B, H). May be set."""
-        h, c = self._now
-        return h.copy(), c.copy()
+    def state(self) -> tuple[Any, Any]:
+        """(h, c), copies of shapes (L, B, H or P) and (L, B, H). May be set.
+
+        With layers of different sizes h and c are tuples, (1, B, columns) of each layer.
+        """
+        h, c = (_each(np.copy, part) for part in self._now)
+        return (tuple(h), tuple(c)) if isinstance(h, list) else (h, c)
 
     @state.setter
-    def state(self, value: tuple[Array, Array]) -> None:
-        lstm = self.lstm
+    def state(self, value: tuple[Any, Any]) -> None:
         h, c = _checks.pair("state", value)
-        sizes = {"h": (h, self._out[1]), "c": (c, lstm.hidden_size)}
-        arrays = [
-            _checks.shaped(
-                name, array, lstm.dtype, (lstm.num_layers, self.batch_size, n), "L, B, columns"
-            )
-            for name, (array, n) in sizes.items()
-        ]
+        for name, part in (("h", h), ("c", c)):
+            if part is None:
+                raise TypeError(f"{name}: expected a NumPy array, got NoneType")
+        arrays = self.lstm._state("state", (h, c), ("h", "c"), self.batch_size, True)
         for now, array in zip(self._now, arrays, strict=True):
-            now[...] = array
+            _each(np.copyto, now, array)
+
+    def snapshot(self) -> Snapshot:
+        """Return the state as it is now, for `restore`."""
+        return Snapshot(*self.state)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this stream, or of another one of the same shape.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no snapshot, or has another shape; the state is unchanged.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"snapshot: expected one of a stream, got {type(snapshot).__name__}")
+        self.state = snapshot
 
     def reset(self, rows: npt.ArrayLike | slice | None = None) -> None:
         """Set the state to zero.
@@ -159,8 +226,9 @@ class Stream:
             if index.dtype == bool and index.shape != (self.batch_size,):
                 raise IndexError(f"rows: expected {self.batch_size} booleans, got {rows!r}")
         np.empty(self.batch_size, bool)[index]  # raises before anything is written
-        for array in self._now:
-            array[:, index] = 0
+        for part in self._now:
+            for array in part if isinstance(part, list) else [part]:
+                array[:, index] = 0
 
     def copy(self) -> Stream:
         """Return an independent stream of the same LSTM, at the same state."""
@@ -172,3 +240,11 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream of {self.lstm!r}, batch_size={self.batch_size}>"
+
+
+def _each(function: Callable[..., Any], part: Any, other: Any = None) -> Any:
+    """Return function(part), or that of each layer's; with `other`, of both."""
+    if isinstance(part, list):
+        others = other if isinstance(other, list) else [other] * len(part)
+        return [_each(function, one, given) for one, given in zip(part, others, strict=True)]
+    return function(part) if other is None else function(part, other)

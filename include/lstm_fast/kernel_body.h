@@ -26,7 +26,6 @@
 #define ROW_BLOCK 96
 #define DEPTH_BLOCK 256
 #define SUM_BLOCK 32 /* the same for sums of rows, which are not products and cost nothing more in short pieces */
-#define LAYER_NORM_EPSILON 1e-5
 #define PANELS_TO_PACK 3  /* from which on it pays: see product_transposed */
 #define LINES_OF_A_SET 8  /* of an L1 cache, which lines a power of two apart share */
 #define LF_FOR_ROW_BLOCKS(count, first, last)                                                    \

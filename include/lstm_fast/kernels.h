@@ -150,6 +150,8 @@ typedef struct lf_variant_backward {
     ptrdiff_t zone_row;
 } lf_variant_backward;
 
+#define LAYER_NORM_EPSILON 1e-5
+
 /* Rows of `columns` elements, each at a stride, which is 0 where all rows are the same one. */
 typedef struct lf_rows {
     const void *data;
@@ -176,7 +178,7 @@ typedef struct lf_kernels {
     /* out = a b + c, elementwise; out may be any of them; b or c may be absent (NULL). */
     void (*multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,
                          ptrdiff_t columns);
-    /* Layer norm of each row, in place: (x - mean) scale with scale = 1 / sqrt(variance + 1e-5), which is kept. */
+    /* Layer norm of each row, in place: (x - mean) scale with scale = 1 / sqrt(variance + LAYER_NORM_EPSILON), which is kept. */
     void (*normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows, ptrdiff_t columns);
     /* From the gradient of normal = normalise(x) to that of x, in place. */
     void (*normalise_backward)(void *d, ptrdiff_t d_row, lf_rows normal, const void *scale, ptrdiff_t rows,

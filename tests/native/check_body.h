@@ -103,6 +103,98 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
     free(dgates), free(again), free(exact), free(dexact);
 }
 
+/* An activation function and its derivative. */
+static void NAME(exact_activation)(const lf_activation *f, double x, double *value, double *slope)
+{
+    const double a = f->alpha, b = f->beta, s = 1 / (1 + exp(-x)), t = tanh(f->function == LF_SCALED_TANH ? b * x : x);
+    const double line = a * x + b, cut = fmin(fmax(line, 0), 1);
+    const struct { double value, slope; } of[] = {
+        [LF_SIGMOID] = {s, s * (1 - s)},
+        [LF_TANH] = {t, 1 - t * t},
+        [LF_RELU] = {fmax(x, 0), x > 0},
+        [LF_HARD_SIGMOID] = {cut, cut == line ? a : 0},
+        [LF_SOFTSIGN] = {x / (1 + fabs(x)), 1 / ((1 + fabs(x)) * (1 + fabs(x)))},
+        [LF_SOFTPLUS] = {fmax(x, 0) + log1p(exp(-fabs(x))), s},
+        [LF_ELU] = {x < 0 ? a * expm1(x) : x, x < 0 ? a * exp(x) : 1},
+        [LF_LEAKY_RELU] = {x < 0 ? a * x : x, x < 0 ? a : 1},
+        [LF_THRESHOLDED_RELU] = {x < a ? 0 : x, x >= a},
+        [LF_SCALED_TANH] = {a * t, a * b * (1 - t * t)},
+        [LF_AFFINE] = {line, a},
+    };
+    *value = of[f->function].value, *slope = of[f->function].slope;
+}
+
+/* Every activation function as the candidate of a cell whose other parts are 1: y = g(x), and dx = g'(x). */
+static void NAME(check_activations)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t H)
+{
+    const ptrdiff_t lanes = k->lanes, panels = (H + lanes - 1) / lanes, padded = panels * lanes, size = rows * padded;
+    real *a = NAME(random)(4 * size), *c_prev = NAME(random)(size), *c = NAME(random)(size), *y = NAME(random)(rows * H);
+    real *x = NAME(random)(4 * size), *dh = NAME(random)(rows * H), *dc = NAME(random)(size);
+    real *dgates = NAME(random)(rows * 4 * H);
+    const lf_activation one = {LF_AFFINE, 0, 1}, same = {LF_AFFINE, 1, 0};
+    for (int function = LF_SIGMOID; function <= LF_AFFINE; function++) {
+        const lf_variant v = {.gate = one, .candidate = {function, 0.75, 0.5}, .output = same, .coupled = 1,
+                              .clip = INFINITY, .cell_clip = INFINITY};
+        double worst = 0, worst_slope = 0;
+        memset(c_prev, 0, size * sizeof(real)), memset(dc, 0, size * sizeof(real));
+        memset(a, 0, 4 * size * sizeof(real));
+        for (ptrdiff_t n = 0; n < 4 * size; n++)
+            x[n] = (real)(12 * (uniform() - 0.5));
+        for (ptrdiff_t n = 0; n < rows * H; n++)
+            dh[n] = 1;
+        const lf_cell_forward step = {.rows = rows, .hidden_size = H, .x_row = 4 * padded, .x_panel = 4 * lanes,
+                                      .x_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y, .y_row = H,
+                                      .first_panel = 0, .last_panel = panels};
+        const lf_variant_forward f = {.variant = &v, .parts = LF_CELL | LF_OUTPUT, .step = &step, .x = x, .a = a,
+                                      .a_row = 4 * padded, .a_panel = 4 * lanes, .a_gate = lanes};
+        k->variant_forward(&f);
+        const lf_variant_backward b = {.variant = &v, .parts = LF_CELL | LF_OUTPUT, .rows = rows, .hidden_size = H,
+                                       .first_unit = 0, .last_unit = H, .a = a, .a_row = 4 * padded,
+                                       .a_panel = 4 * lanes, .a_gate = lanes, .c_prev = c_prev, .dh = dh, .dc = dc,
+                                       .dgates = dgates};
+        k->variant_backward(&b);
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (ptrdiff_t u = 0; u < H; u++) {
+                double value, slope, at = a[r * 4 * padded + u / lanes * 4 * lanes + 2 * lanes + u % lanes];
+                NAME(exact_activation)(&v.candidate, at, &value, &slope);
+                worst = fmax(worst, fabs(y[r * H + u] - value) / fmax(1, fabs(value)));
+                worst_slope = fmax(worst_slope, fabs(dgates[(r * 4 + 2) * H + u] - slope));
+            }
+        report(k, "activation", function, rows, H, worst, TOLERANCE * 4);
+        report(k, "derivative", function, rows, H, worst_slope, TOLERANCE * 4);
+    }
+    free(a), free(c_prev), free(c), free(y), free(x), free(dh), free(dc), free(dgates);
+}
+
+/* Layer norm, and its gradient from the definition: dx = J d, where J is symmetric. */
+static void NAME(check_normalise)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t columns)
+{
+    const ptrdiff_t n = rows * columns;
+    real *x = NAME(random)(n), *d = NAME(random)(n), *scale = NAME(random)(rows);
+    double *exact = allocate(n * sizeof(double)), *dexact = allocate(n * sizeof(double)), largest = 1;
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        double mean = 0, square = 0, sum = 0, product = 0;
+        for (ptrdiff_t j = 0; j < columns; j++)
+            mean += x[r * columns + j] / (double)columns;
+        for (ptrdiff_t j = 0; j < columns; j++)
+            square += pow(x[r * columns + j] - mean, 2) / columns;
+        const double s = 1 / sqrt(square + LAYER_NORM_EPSILON);
+        largest = fmax(largest, s);
+        for (ptrdiff_t j = 0; j < columns; j++) {
+            const ptrdiff_t at = r * columns + j;
+            exact[at] = (x[at] - mean) * s;
+            sum += d[at] / (double)columns, product += d[at] * exact[at] / columns;
+        }
+        for (ptrdiff_t j = 0; j < columns; j++)
+            dexact[r * columns + j] = s * (d[r * columns + j] - sum - exact[r * columns + j] * product);
+    }
+    k->normalise(x, columns, scale, rows, columns);
+    k->normalise_backward(d, columns, (lf_rows){x, columns}, scale, rows, columns);
+    report(k, "normalise", rows, columns, 0, NAME(worst)(x, exact, n), TOLERANCE * 40);
+    report(k, "normalise_backward", rows, columns, 0, NAME(worst)(d, dexact, n), TOLERANCE * 20 * largest);
+    free(x), free(d), free(scale), free(exact), free(dexact);
+}
+
 /* Relative error of the elementwise functions over exponents and signs, and their special values. */
 static void NAME(check_functions)(const lf_kernels *k)
 {
@@ -141,6 +233,8 @@ static void NAME(check)(const lf_kernels *k)
         for (int n = 0; n < count; n++) {
             NAME(check_product)(k, rows, sizes[(n + 3) % count], sizes[n]);
             NAME(check_cell)(k, rows, sizes[(n + rows) % count], sizes[n]);
+            NAME(check_activations)(k, rows, sizes[n]);
+            NAME(check_normalise)(k, rows, sizes[n]);
         }
     NAME(check_product)(k, 99, 7, 2 * L + 1);
     NAME(check_product)(k, 107, 521, 13 * L + 1);

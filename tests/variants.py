@@ -1,0 +1,78 @@
+"""What tests of variants share: random options and arguments that go with them."""
+
+import numpy as np
+from helpers import draw
+from hypothesis import strategies as st
+
+# Functions of ONNX, with bounds of alpha and beta; the unbounded ones grow over time, so that they
+# come in cells whose state is clipped.
+FUNCTIONS = {
+    "Sigmoid": [],
+    "Tanh": [],
+    "Relu": [],
+    "HardSigmoid": [(0.1, 0.5), (0.3, 0.7)],
+    "Softsign": [],
+    "Softplus": [],
+    "Elu": [(0.2, 1.5)],
+    "LeakyRelu": [(0.01, 0.5)],
+    "ThresholdedRelu": [(0.1, 1.0)],
+    "ScaledTanh": [(0.5, 1.5), (0.5, 1.5)],
+    "Affine": [(0.2, 1.0), (-0.5, 0.5)],
+}
+OPTIONS = ["peephole", "coupled", "clip", "cell_clip", "activations", "layer_norm", "zoneout"]
+OPTIONS += ["recurrent_mask", "lengths", "mask", "hold", "reverse", "projection"]
+GAINS = {"w_ln_ih": 4, "w_ln_hh": 4, "w_ln_c": 1, "b_ln_c": 1}
+
+chosen = st.sets(st.sampled_from(OPTIONS)).filter(lambda on: not {"zoneout", "projection"} <= on)
+
+
+def draw_variant(rng, on, T, B, I, H, dtype):
+    """Return arguments of `lstm_forward` with these options, and the gradients of its results."""
+    P = max(1, H // 2) if "projection" in on else 0
+    args, d_results = draw(rng, T, B, I, H, P, dtype=dtype)
+    given = {}
+    if "peephole" in on:
+        given["w_ch"] = rng.standard_normal(3 * H)
+    if "layer_norm" in on:
+        given |= {name: rng.uniform(0.5, 1.5, n * H) for name, n in GAINS.items()}
+    if "recurrent_mask" in on:
+        given["recurrent_mask"] = rng.choice([0.0, 1.25], (B, P or H))
+    args |= {name: value.astype(dtype) for name, value in given.items()}
+    if "zoneout" in on:
+        masks = (rng.random((2, T, B, H)) < 0.3).astype(dtype)
+        args["zoneout"] = [(masks[0], masks[1]), (0.2, 0.1), (masks[0], 0.3)][rng.integers(3)]
+    if "coupled" in on:
+        args["coupled"] = True
+    if "clip" in on:
+        args["clip"] = float(rng.uniform(0.5, 1.5))
+    if "cell_clip" in on or "activations" in on:
+        args["cell_clip"] = float(rng.uniform(0.5, 1.5))
+    if "activations" in on:
+        args["activations"] = [draw_function(rng) for _ in range(3)]
+    if "lengths" in on:
+        args["lengths"] = rng.integers(0, T + 1, B)
+    if "mask" in on:
+        args["mask"] = rng.random((B, T)) < 0.6
+    if "hold" in on:
+        args["padding"] = "hold"
+    if "reverse" in on:
+        args["reverse"] = True
+    return args, d_results
+
+
+def draw_function(rng):
+    """Return (name, alpha, beta), as far as the function has them."""
+    name = str(rng.choice([*FUNCTIONS]))
+    return (name, *(float(rng.uniform(*bounds)) for bounds in FUNCTIONS[name]))
+
+
+def in_float64(args):
+    """Return arguments of `lstm_forward` in float64."""
+    found = {}
+    for name, value in args.items():
+        if name == "zoneout":
+            found[name] = tuple(np.asarray(z, np.float64) if np.ndim(z) else z for z in value)
+        else:
+            real = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+            found[name] = value.astype(np.float64) if real else value
+    return found

@@ -9,8 +9,8 @@
 What imports what::
 
     layers, streaming, functional  ->  _forward, _backward  ->  _engine  ->  _dispatch  ->  C
-    kernels _threads (OpenMP, forks) and _blas (SciPy, on demand) serve the engine; reference stands
-    alone.
+    kernels; _threads (OpenMP, forks) and _blas (SciPy, on demand) serve the engine; reference
+    stands alone.
 """
 
 from . import reference

@@ -11,8 +11,8 @@ from libc.string cimport memset
 import numpy as np
 
 from ._engine import held_to_one_thread
-from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, carve, copy_rows, load_gemm, new_array,
-                       new_buffer, rounded, rows_at, times)
+from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, carve, copy_rows, data_or_null, load_gemm,
+                       new_array, new_buffer, rounded, rows_at, times)
 from ._kernels cimport lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set
 from ._layer_backward cimport Job, Scratch, at, panels_of, run_chunk, time_of
 from ._threads cimport Place, Split, place, plan, team_size, used_threads
@@ -302,16 +302,11 @@ cdef void set_up_variant(Job *job, Tape tape, dict grads, char **free) except *:
     if cell.peephole is not None:
         job.dw_ch = data_of(grads["w_ch"])
     if tape.noise is not None:
-        for zone in (tape.noise.zone_h, tape.noise.zone_c):
-            if zone is not None and cnp.PyArray_NDIM(zone) == 2:
-                job.variant.zone_row = H
-        if tape.noise.zone_h is not None:
-            job.variant.zone_h = data_of(tape.noise.zone_h)
-        if tape.noise.zone_c is not None:
-            job.variant.zone_c = data_of(tape.noise.zone_c)
-        if tape.noise.recurrent is not None:
-            job.recurrent = data_of(tape.noise.recurrent)
-            job.dmasked = carve(free, job.rows.B * job.P * cell.k.itemsize)
+        job.recurrent = data_or_null(tape.noise.recurrent)
+        job.variant.zone_h, job.variant.zone_c = data_or_null(tape.noise.zone_h), data_or_null(tape.noise.zone_c)
+        job.variant.zone_row = tape.noise.zone_row
+    if job.recurrent != NULL:
+        job.dmasked = carve(free, job.rows.B * job.P * cell.k.itemsize)
     job.layer_norm = cell.layer_norm
     if cell.layer_norm:
         job.norm.w_ih, job.norm.w_hh, job.norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)

@@ -1,13 +1,18 @@
 from typing import Any
 
 from ._checks import Array
-from ._engine import Cell, Tape
+from ._engine import Cell, Noise, Tape
 
 State = tuple[Array | None, Array | None]
 Out = tuple[Array | None, tuple[Array | None, Array | None] | None]
 
 def infer(
-    cells: list[Cell], x: Any, state: State | None, out: Out | None, directions: int
+    cells: list[Cell],
+    x: Any,
+    state: State | None,
+    out: Out | None,
+    directions: int,
+    noise: list[Noise] | None,
 ) -> tuple[Array, tuple[Array, Array]] | None: ...
 def train(
     cells: list[Cell], x: Any, state: State | None, out: Out | None, directions: int
@@ -21,4 +26,5 @@ def step(
     now: tuple[Array, Array],
     y: Array | None,
     later: tuple[Array, Array],
+    noise: list[Noise] | None,
 ) -> bool: ...

@@ -13,7 +13,7 @@ from ._forward cimport compute
 cnp.import_array()
 
 
-def infer(list cells not None, x, state, out, int directions):
+def infer(list cells not None, x, state, out, int directions, list noise):
     """Run layers of one direction, or one layer in two, as a call of `LSTM` does.
 
     Parameters
@@ -22,6 +22,7 @@ def infer(list cells not None, x, state, out, int directions):
     x, state, out
         As of a call of `LSTM`.
     directions : int
+    noise : list of Noise or None
 
     Returns
     -------
@@ -31,7 +32,7 @@ def infer(list cells not None, x, state, out, int directions):
     if arrays is None:
         return None
     x, h0, c0, y, hn, cn = arrays
-    compute(cells, x, h0, c0, y, hn, cn, directions, False, None, False, False)
+    compute(cells, x, h0, c0, y, hn, cn, directions, False, None, False, False, noise)
     return y, (hn, cn)
 
 
@@ -117,7 +118,7 @@ def gradients(list cells not None, dy, dstate, Py_ssize_t T, Py_ssize_t B, int d
     return dy, dhn, dcn
 
 
-def step(list cells not None, x, tuple now not None, y, tuple later not None):
+def step(list cells not None, x, tuple now not None, y, tuple later not None, list noise):
     """Run one time step of a stream.
 
     Parameters
@@ -127,6 +128,7 @@ def step(list cells not None, x, tuple now not None, y, tuple later not None):
         As of `Stream.step`.
     now, later : tuple of two ndarray, (L, B, columns)
         The stream's own states, h and c, of which the second is written.
+    noise : list of Noise or None
 
     Returns
     -------
@@ -141,7 +143,7 @@ def step(list cells not None, x, tuple now not None, y, tuple later not None):
             and cnp.PyArray_DIM(x, 1) == first.input_size and cnp.PyArray_DIM(y, 0) == B
             and cnp.PyArray_DIM(y, 1) == last.output_size and cnp.PyArray_ISWRITEABLE(y) and not overlap(x, y)):
         return False
-    compute(cells, x, h, c, y, hn, cn, 1, False, None, False, False)
+    compute(cells, x, h, c, y, hn, cn, 1, False, None, False, False, noise)
     return True
 
 

@@ -84,6 +84,10 @@ cdef Rows rows_of(cnp.ndarray x, Ragged ragged)
 
 cdef class Noise:
     cdef readonly object recurrent, zone_h, zone_c
+    cdef Py_ssize_t zone_row  # elements from a row of zone_h and zone_c to the next: 0 where there is only one
+
+cdef inline char *data_or_null(a) noexcept:
+    return NULL if a is None else <char *>cnp.PyArray_DATA(a)
 
 
 cdef class Norm:

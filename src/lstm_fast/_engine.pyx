@@ -349,7 +349,7 @@ cdef class Noise:
     ----------
     recurrent : ndarray, shape (B, P), optional
         Multiplies h(t-1) in the recurrent product.
-    zone_h, zone_c : ndarray, shape (N, H) with the rows of a batch of any kind, or (H,), optional
+    zone_h, zone_c : ndarray, both of shape (N, H) with the rows of a batch of any kind, or (H,), optional
         With zoneout, weights of the previous values.
 
     C-contiguous, of the dtype of the cells.
@@ -357,6 +357,8 @@ cdef class Noise:
 
     def __init__(self, recurrent=None, zone_h=None, zone_c=None):
         self.recurrent, self.zone_h, self.zone_c = recurrent, zone_h, zone_c
+        zone = zone_c if zone_h is None else zone_h
+        self.zone_row = zone.shape[1] if zone is not None and zone.ndim == 2 else 0
 
     def rows(self, first, last):
         """The same of some times, whose rows are first .. last - 1."""

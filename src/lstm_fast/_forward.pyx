@@ -6,8 +6,8 @@ from cython.parallel cimport parallel, threadid
 from libc.string cimport memcpy, memmove, memset
 
 from ._engine import held_to_one_thread
-from ._engine cimport (Buffer, Cell, Noise, Ragged, Rows, Tape, carve, copy_rows, load_gemm, new_buffer, new_norm,
-                       rounded, rows_at, rows_before, rows_of, times)
+from ._engine cimport (Buffer, Cell, Noise, Ragged, Rows, Tape, carve, copy_rows, data_or_null, load_gemm, new_buffer,
+                       new_norm, rounded, rows_at, rows_before, rows_of, times)
 from ._kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set,
                         lf_progress_wait)
 from ._layer_forward cimport Job, at, c_row, run_chunk, y_at
@@ -144,15 +144,9 @@ cdef void set_up_variant(Job *job, Cell cell, Noise noise, Tape tape, Py_ssize_t
         job.variant.a_panel, job.variant.a_gate = cell.k.lanes, H
     job.variant.a = tape.gates.data if tape is not None else carve(free, B * 4 * cell.padded * size)
     if noise is not None:
-        if noise.recurrent is not None:
-            job.recurrent = <char *>cnp.PyArray_DATA(noise.recurrent)
-        for zone in (noise.zone_h, noise.zone_c):
-            if zone is not None and cnp.PyArray_NDIM(zone) == 2:
-                job.variant.zone_row = H
-        if noise.zone_h is not None:
-            job.variant.zone_h = cnp.PyArray_DATA(noise.zone_h)
-        if noise.zone_c is not None:
-            job.variant.zone_c = cnp.PyArray_DATA(noise.zone_c)
+        job.recurrent = data_or_null(noise.recurrent)
+        job.variant.zone_h, job.variant.zone_c = data_or_null(noise.zone_h), data_or_null(noise.zone_c)
+        job.variant.zone_row = noise.zone_row
     if not cell.layer_norm:
         return
     job.norm.w_ih, job.norm.w_hh = <char *>cnp.PyArray_DATA(cell.w_ln_ih), <char *>cnp.PyArray_DATA(cell.w_ln_hh)

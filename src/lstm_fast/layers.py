@@ -172,10 +172,11 @@ class LSTM(Settings):
         ValueError
             If a shape or value is wrong.
         """
-        plain = lengths is None and mask is None and padding == "zero" and self.zoneout is None
+        plain = lengths is None and mask is None and padding == "zero"
         if plain and self._one_stage and self.matmul != "blas":
             cells = self._cells or self._packed()
-            found = _direct.infer(cells, x, state, out, self._directions)
+            noise = self._mean_noise
+            found = _direct.infer(cells, x, state, out, self._directions, noise)
             if found is not None:
                 return found
         y, state, _ = self._run(x, state, lengths, mask, padding, out, False, None)
@@ -265,7 +266,7 @@ class LSTM(Settings):
             h0, c0 = _each(packing.sort, h0), _each(packing.sort, c0)
             y = np.empty((len(x), self._columns), self.dtype)
             hn, cn = _each(np.empty_like, hn), _each(np.empty_like, cn)
-        noise = self._noise(training, x.shape, packing)
+        noise = self._noise(x.shape, packing) if training else self._mean_noise
         arrays = np.ascontiguousarray(x), h0, c0, y, hn, cn
         cache = None
         if training:

@@ -134,6 +134,7 @@ class Settings(ParameterHolder):
             forget_bias = 1.0
         values = initial_values(shapes, self.init, forget_bias, self.dtype, self._rng)
         super().__init__(values, options)
+        self._mean_noise = self._zoneout_in_inference()
 
     def _check_combinations(self) -> None:
         """Raise where two settings do not go together."""
@@ -178,6 +179,8 @@ class Settings(ParameterHolder):
             if name in self._parameters:
                 raise AttributeError(f"{name} is read-only: use writable() or load_state_dict()")
         object.__setattr__(self, name, value)
+        if name == "zoneout" and "_parameters" in self.__dict__:
+            self._mean_noise = self._zoneout_in_inference()
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{name} cannot be deleted")
@@ -276,31 +279,37 @@ class Settings(ParameterHolder):
             columns = h_size * (1 if self._wiring.merges else self._directions)
         return masks
 
-    def _noise(
-        self, training: bool, shape: tuple[int, ...], packing: Packing | None
-    ) -> list[Noise] | None:
-        """Return recurrent dropout and zoneout of every cell; `shape` is that of x."""
-        if not ((training and self.recurrent_dropout) or self.zoneout):
+    def _zoneout_in_inference(self) -> list[Noise] | None:
+        """Return the weights of previous values in every cell: the probabilities."""
+        if self.zoneout is None:
+            return None
+        return [
+            Noise(None, *(np.full(H, rate, self.dtype) for rate in self.zoneout))
+            for H in self._sizes
+            for _ in range(self._directions)
+        ]
+
+    def _noise(self, shape: tuple[int, ...], packing: Packing | None) -> list[Noise] | None:
+        """Draw recurrent dropout and zoneout of every cell; `shape` is that of x."""
+        if not self._disturbs():
             return None
         total = int(np.prod(shape[:-1]))
         B = shape[1] if packing is None else len(packing.ragged.lengths)
         found = []
         for H, h_size in zip(self._sizes, self._h_sizes, strict=True):
             for _ in range(self._directions):
-                recurrent, zones = None, [None, None]
-                if training and self.recurrent_dropout:
+                recurrent: Array | None = None
+                zones: tuple[Array, ...] = ()
+                if self.recurrent_dropout:
                     recurrent = self._draw(self.recurrent_dropout, (1, B, h_size))
                     recurrent = (recurrent if packing is None else packing.sort(recurrent))[0]
                 if self.zoneout is not None:
-                    zones = [self._zones(rate, training, total, H) for rate in self.zoneout]
+                    zones = tuple(
+                        (self._rng.random((total, H), np.float32) < rate).astype(self.dtype)
+                        for rate in self.zoneout
+                    )
                 found.append(Noise(recurrent, *zones))
         return found
-
-    def _zones(self, rate: float, training: bool, rows: int, H: int) -> Any:
-        """Return the weights of previous values: those kept, or in inference the probability."""
-        if not training:
-            return np.full(H, rate, self.dtype)
-        return (self._rng.random((rows, H), np.float32) < rate).astype(self.dtype)
 
     def _draw(self, rate: float, shape: tuple[int, ...]) -> Array:
         """Return per element 0 with probability `rate`, else 1 / (1 - rate)."""

@@ -98,11 +98,12 @@ class Stream:
             unchanged.
         """
         lstm = self._lstm
-        if not lstm._wiring.apart and lstm.zoneout is None and lstm.matmul != "blas":
+        if not lstm._wiring.apart and lstm.matmul != "blas":
             cells, now, later = lstm._cells or lstm._packed(), self._now, self._next
-            if _direct.step(cells, x_t, now, out, later):
+            y = np.empty(self._out, lstm.dtype) if out is None else out
+            if _direct.step(cells, x_t, now, y, later, lstm._mean_noise):
                 self._now, self._next = later, now
-                return out  # type: ignore[return-value]  # it was given
+                return y
         return self._advance("x_t", x_t, self._in, "B, I", out, self._out)
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
@@ -162,7 +163,7 @@ class Stream:
             (np.ascontiguousarray(inner_x), *self._now, inner_y, *self._next),
             None,
             lstm.matmul == "blas",
-            lstm._noise(False, inner_x.shape, None),
+            lstm._mean_noise,
         )
         self._now, self._next = self._next, self._now
         if out is None:

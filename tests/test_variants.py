@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_identical, lanes, rows, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from variants import OPTIONS, chosen, draw_variant, in_float64
+from variants import FUNCTIONS, OPTIONS, chosen, draw_variant, in_float64
 
 import lstm_fast
 from lstm_fast import reference
@@ -127,6 +127,23 @@ def test_a_mask_is_the_sequence_without_the_masked_steps(isa, dtype, rng, option
         assert not masked[name][~mask[0]].any()
         masked[name] = masked[name][mask[0]]
     assert_identical(masked, expected)
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_nan_comes_through_and_stays_in_its_row(isa, dtype, rng, function, place):
+    args, d_results = draw_variant(rng, {"clip", "cell_clip"}, 3, 4, 5, 19, dtype)
+    args["activations"] = ["Sigmoid", "Tanh", "Tanh"]
+    args["activations"][place] = function
+    expected = run(lstm_fast, args, d_results)
+    for nan in (np.nan, -np.nan):
+        args["x"][1, 2] = nan
+        actual = run(lstm_fast, args, d_results)
+        assert np.isnan(actual["y"][1:, 2]).all()
+        others = rows(actual, [0, 1, 3])
+        assert_identical(
+            others, {k: v for k, v in rows(expected, [0, 1, 3]).items() if k in others}
+        )
 
 
 def test_a_plain_cell_and_a_variant_that_changes_nothing(isa, dtype, rng):

@@ -35,7 +35,8 @@ static vec LF(activation)(const lf_activation *f, vec x)
     case LF_SOFTPLUS: return v_add(v_max(zero, x), LF(log1p)(LF(exp)(v_sub(v_set1(SIGN_BIT), v_abs(x)))));
     case LF_ELU: return v_select_negative(x, v_mul(alpha, LF(expm1_of_negative)(v_min(zero, x))), x);
     case LF_LEAKY_RELU: return v_select_negative(x, v_mul(alpha, x), x);
-    case LF_THRESHOLDED_RELU: return v_select_negative(v_sub(x, alpha), zero, x);
+    case LF_THRESHOLDED_RELU: /* NaN, of either sign, comes through */
+        return v_select_negative(v_sub(x, alpha), v_min(zero, v_abs(x)), x);
     case LF_SCALED_TANH: return v_mul(alpha, LF(tanh)(v_mul(beta, x)));
     default: return v_fma(alpha, x, beta); /* LF_AFFINE */
     }

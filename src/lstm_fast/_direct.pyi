@@ -6,16 +6,13 @@ from ._engine import Cell, Noise, Tape
 State = tuple[Array | None, Array | None]
 Out = tuple[Array | None, tuple[Array | None, Array | None] | None]
 
+Short = tuple[Any, ...]  # cells, directions, noise
+
 def infer(
-    cells: list[Cell],
-    x: Any,
-    state: State | None,
-    out: Out | None,
-    directions: int,
-    noise: list[Noise] | None,
+    short: Short, x: Any, state: State | None, out: Out | None
 ) -> tuple[Array, tuple[Array, Array]] | None: ...
 def train(
-    cells: list[Cell], x: Any, state: State | None, out: Out | None, directions: int
+    short: Short, x: Any, state: State | None, out: Out | None
 ) -> tuple[Array, tuple[Array, Array], Array, list[Tape]] | None: ...
 def gradients(
     cells: list[Cell], dy: Array | None, dstate: State | None, T: int, B: int, directions: int

@@ -13,21 +13,22 @@ from ._forward cimport compute
 cnp.import_array()
 
 
-def infer(list cells not None, x, state, out, int directions, list noise):
+def infer(tuple short not None, x, state, out):
     """Run layers of one direction, or one layer in two, as a call of `LSTM` does.
 
     Parameters
     ----------
-    cells : list of Cell
+    short : (cells, directions, noise)
+        Lists of Cell and of Noise, or None, of all of them.
     x, state, out
         As of a call of `LSTM`.
-    directions : int
-    noise : list of Noise or None
 
     Returns
     -------
     y, (hn, cn), or None
     """
+    cdef list cells = short[0], noise = short[2]
+    cdef int directions = short[1]
     cdef tuple arrays = arguments(cells, x, state, out, directions)
     if arrays is None:
         return None
@@ -36,14 +37,16 @@ def infer(list cells not None, x, state, out, int directions, list noise):
     return y, (hn, cn)
 
 
-def train(list cells not None, x, state, out, int directions):
-    """The same in training, as `LSTM.forward` does.
+def train(tuple short not None, x, state, out):
+    """The same in training, as `LSTM.forward` does without noise.
 
     Returns
     -------
     y, (hn, cn), x, tapes, or None
         `x` is a copy, which the tapes use.
     """
+    cdef list cells = short[0]
+    cdef int directions = short[1]
     cdef tuple arrays = arguments(cells, x, state, out, directions)
     if arrays is None:
         return None

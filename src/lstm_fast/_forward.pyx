@@ -9,8 +9,8 @@ from ._engine import held_to_one_thread
 from ._engine cimport (Buffer, Cell, Noise, Ragged, Rows, Tape, carve, copy_rows, data_or_null, load_gemm, new_buffer,
                        new_norm, rounded, rows_at, rows_before, rows_of, times)
 from ._kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set,
-                        lf_progress_wait)
-from ._layer_forward cimport Job, at, c_row, run_chunk, y_at
+                        lf_progress_wait, lf_variant_forward)
+from ._layer_forward cimport Job, NormJob, VariantJob, at, c_row, run_chunk, y_at
 from ._threads cimport Place, Split, place, plan, team_size, used_threads
 
 cnp.import_array()
@@ -119,7 +119,6 @@ cdef void set_up(Job *job, Cell cell, const Rows *rows, bint reverse, bint blas,
     job.w_hr = cell.project_hr.data if cell.proj_size else NULL
     job.step.depth, job.step.hidden_size, job.step.w = job.P, job.H, cell.gates_hh.data
     job.step.c_row = cell.padded
-    job.layer_norm = cell.layer_norm
     if blas or cell.layer_norm:
         job.step.x_row, job.step.x_panel, job.step.x_gate = 4 * job.H, cell.k.lanes, job.H
     else:
@@ -130,38 +129,47 @@ cdef void set_up(Job *job, Cell cell, const Rows *rows, bint reverse, bint blas,
 cdef size_t variant_size(Cell cell, size_t rows, int threads, bint training) except? 0:
     """Scratch memory that a variant of the cell needs for `rows` rows, at most."""
     cdef size_t columns = 0 if training else 8 * cell.padded + cell.hidden_size + 3
-    return times(times(rows, columns + cell.hidden_size + <size_t>threads * cell.output_size) + 512,
-                 cell.k.itemsize)
+    return rounded(sizeof(VariantJob)) + times(
+        times(rows, columns + cell.hidden_size + <size_t>threads * cell.output_size) + 512, cell.k.itemsize)
 
 
-cdef void set_up_variant(Job *job, Cell cell, Noise noise, Tape tape, Py_ssize_t chunk_rows, char **free) except *:
+cdef void set_up_variant(Job *job, Cell cell, Noise noise, Tape tape, Py_ssize_t chunk_rows, int threads,
+                         char **free) except *:
     """The parts of a job that only variants have: with `tape` in training, else in the free memory."""
     cdef Py_ssize_t B = job.rows.B, H = job.H, size = cell.k.itemsize
-    job.variant.variant = &cell.variant
-    job.variant.parts = LF_CELL | LF_OUTPUT
-    job.variant.a_row, job.variant.a_panel, job.variant.a_gate = 4 * cell.padded, 4 * cell.k.lanes, cell.k.lanes
+    cdef VariantJob *variant = <VariantJob *>carve(free, sizeof(VariantJob))
+    cdef lf_variant_forward *step = &variant.step
+    cdef NormJob *norm = &variant.norm
+    memset(variant, 0, sizeof(VariantJob))
+    job.variant = variant
+    step.variant = &cell.variant
+    step.parts = LF_CELL | LF_OUTPUT
+    step.a_row, step.a_panel, step.a_gate = 4 * cell.padded, 4 * cell.k.lanes, cell.k.lanes
     if cell.layer_norm:
-        job.variant.a_panel, job.variant.a_gate = cell.k.lanes, H
-    job.variant.a = tape.gates.data if tape is not None else carve(free, B * 4 * cell.padded * size)
+        step.a_panel, step.a_gate = cell.k.lanes, H
+    step.a = tape.gates.data if tape is not None else carve(free, B * 4 * cell.padded * size)
     if noise is not None:
-        job.recurrent = data_or_null(noise.recurrent)
-        job.variant.zone_h, job.variant.zone_c = data_or_null(noise.zone_h), data_or_null(noise.zone_c)
-        job.variant.zone_row = noise.zone_row
+        variant.recurrent = data_or_null(noise.recurrent)
+        step.zone_h, step.zone_c = data_or_null(noise.zone_h), data_or_null(noise.zone_c)
+        step.zone_row = noise.zone_row
+    if variant.recurrent != NULL:
+        variant.masked_h = carve(free, threads * B * job.P * size)
+    variant.layer_norm = cell.layer_norm
     if not cell.layer_norm:
         return
-    job.norm.w_ih, job.norm.w_hh = <char *>cnp.PyArray_DATA(cell.w_ln_ih), <char *>cnp.PyArray_DATA(cell.w_ln_hh)
-    job.norm.w_c, job.norm.b_c = <char *>cnp.PyArray_DATA(cell.w_ln_c), <char *>cnp.PyArray_DATA(cell.b_ln_c)
-    job.norm.bias = <char *>cnp.PyArray_DATA(cell.norm_bias)
-    job.norm.u = carve(free, B * H * size)
+    norm.w_ih, norm.w_hh = <char *>cnp.PyArray_DATA(cell.w_ln_ih), <char *>cnp.PyArray_DATA(cell.w_ln_hh)
+    norm.w_c, norm.b_c = <char *>cnp.PyArray_DATA(cell.w_ln_c), <char *>cnp.PyArray_DATA(cell.b_ln_c)
+    norm.bias = <char *>cnp.PyArray_DATA(cell.norm_bias)
+    norm.u = carve(free, B * H * size)
     if tape is not None:
         tape.norm = new_norm(cell, job.rows.total)
-        job.norm.ih, job.norm.hh, job.norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
-        job.norm.scale_ih, job.norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
-        job.norm.scale_c = tape.norm.scale_c.data
+        norm.ih, norm.hh, norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
+        norm.scale_ih, norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
+        norm.scale_c = tape.norm.scale_c.data
     else:
-        job.norm.hh, job.norm.c = carve(free, B * 4 * H * size), carve(free, B * H * size)
-        job.norm.scale_ih, job.norm.scale_hh = carve(free, chunk_rows * size), carve(free, B * size)
-        job.norm.scale_c = carve(free, B * size)
+        norm.hh, norm.c = carve(free, B * 4 * H * size), carve(free, B * H * size)
+        norm.scale_ih, norm.scale_hh = carve(free, chunk_rows * size), carve(free, B * size)
+        norm.scale_c = carve(free, B * size)
 
 
 cdef Tape new_tape(Cell cell, Ragged ragged, const Job *job):
@@ -259,9 +267,7 @@ cdef list compute(list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp
             job.step.c = carve(&free, row_size)
         job.step.y_row = H if cell.proj_size else job.y_b
         if not plain:
-            set_up_variant(job, cell, None if noise is None else noise[n], tape, stage.chunk_rows, &free)
-            if job.recurrent != NULL:
-                job.masked_h = carve(&free, split.threads * B * P * size)
+            set_up_variant(job, cell, None if noise is None else noise[n], tape, stage.chunk_rows, split.threads, &free)
             if training:
                 tape.variant, tape.noise = True, None if noise is None else noise[n]
         if c0 is None:

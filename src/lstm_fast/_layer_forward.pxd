@@ -26,6 +26,15 @@ cdef struct NormJob:
     char *u                    # (B, H)
 
 
+cdef struct VariantJob:
+    # What only variants of the cell have
+    lf_variant_forward step    # what is the same in every step
+    const char *recurrent      # NULL, or mask of h in the recurrent product: (B, P)
+    char *masked_h             # the masked h: (B, P) for each thread of a group
+    bint layer_norm
+    NormJob norm
+
+
 cdef struct Job:
     # One layer and direction. Steps are counted in the order of computing, times in that of the input.
     const lf_kernels *k
@@ -45,11 +54,7 @@ cdef struct Job:
     char *y
     Py_ssize_t y_t, y_b       # strides of y; a ragged batch has no y_t
     lf_cell_forward step      # what is the same in every step; c and gates of all of them
-    lf_variant_forward variant  # the same of a variant; variant.variant is NULL in a plain cell
-    const char *recurrent     # NULL, or mask of h in the recurrent product: (B, P)
-    char *masked_h            # the masked h: (B, P) for each thread of a group
-    bint layer_norm
-    NormJob norm
+    VariantJob *variant       # NULL: a plain cell
     lf_barrier barrier
     lf_progress done          # steps, for the layer above
 

@@ -14,15 +14,16 @@ cdef void project(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t fi
     cdef Py_ssize_t panel = 4 * job.k.lanes, t = first_t, start, first = rows_before(job.rows, first_t)
     cdef lf_product p
     p.depth = job.I
-    p.columns = panel * job.panels if not job.layer_norm else 4 * job.H
+    p.columns = panel * job.panels
     p.a_row, p.a_step = job.I, 1
     p.b = job.w_ih
     p.init, p.init_row, p.init_panel = job.bias, 0, panel
     p.accumulate = p.stream = False
     p.out_row, p.out_panel = job.step.x_row, panel * job.chunk_rows
     p.first_panel, p.last_panel = first_panel, last_panel
-    if job.layer_norm:  # whole rows in columns
-        p.out_panel, p.first_panel, p.last_panel = panel, 0, (4 * job.H + panel - 1) // panel
+    if job.variant != NULL and job.variant.layer_norm:  # whole rows in columns
+        p.columns, p.out_panel = 4 * job.H, panel
+        p.first_panel, p.last_panel = 0, (4 * job.H + panel - 1) // panel
     while t < last_t:
         start = rows_before(job.rows, t) + first_row
         if last_row - first_row == job.rows.B:  # the rows of all these times are adjacent: one product
@@ -92,7 +93,7 @@ cdef void step_rows(Job *job, lf_cell_forward *step, const char *projected, Py_s
         step.y = y_at(job, t, first_row)
     else:
         step.y = <char *>at(job.unprojected_h, first_row * job.H, job)
-    if job.variant.variant == NULL:
+    if job.variant == NULL:
         job.k.cell_forward(step)
     else:
         variant_rows(job, step, rows_before(job.rows, t), first_row, part)
@@ -114,13 +115,13 @@ cdef void run_chunk(Job *job, Py_ssize_t first_step, Py_ssize_t last_step, char 
         share_rows(job.rows, part, parts, &first_row, &last_row)
         part, parts = 0, 1
     share(job.panels, part, parts, &step.first_panel, &step.last_panel)
-    if job.norm.ih != NULL:
-        projected = <char *>at(job.norm.ih, rows_before(job.rows, first_t) * 4 * job.H, job)
+    if job.variant != NULL and job.variant.norm.ih != NULL:
+        projected = <char *>at(job.variant.norm.ih, rows_before(job.rows, first_t) * 4 * job.H, job)
     if job.gemm != NULL:
         project_blas(job, first_t, last_t, step.first_panel, step.last_panel, projected)
     else:
         project(job, first_t, last_t, first_row, last_row, step.first_panel, step.last_panel, projected)
-    if job.layer_norm:
+    if job.variant != NULL and job.variant.layer_norm:
         normalise_input(job, first_t, last_t, first_row, last_row, projected)
     for s in range(first_step, last_step):
         t = T - 1 - s if job.reverse else s

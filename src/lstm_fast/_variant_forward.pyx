@@ -6,7 +6,7 @@ stays in the L1 cache: see `lf_variant_forward`.
 
 from ._engine cimport rows_at, rows_before
 from ._kernels cimport LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product, lf_rows, lf_variant_forward
-from ._layer_forward cimport Job, at
+from ._layer_forward cimport Job, NormJob, at
 
 
 cdef lf_rows rows(const char *data, Py_ssize_t row) noexcept nogil:
@@ -23,7 +23,7 @@ cdef void normalise_input(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ss
         row = rows_before(job.rows, t) + first_row
         origin = row if job.training else row - first
         job.k.normalise(<char *>at(projected, (row - first) * 4 * job.H, job), 4 * job.H,
-                        <char *>at(job.norm.scale_ih, origin, job),
+                        <char *>at(job.variant.norm.scale_ih, origin, job),
                         max(0, min(last_row, rows_at(job.rows, t)) - first_row), 4 * job.H)
 
 
@@ -32,7 +32,8 @@ cdef void variant_rows(Job *job, const lf_cell_forward *step, Py_ssize_t row_at_
     """A step that is set up for a plain cell; `row_at_t`: rows of earlier times, `first_row`: of the batch."""
     cdef Py_ssize_t H = job.H, P = job.P, panel = 4 * job.k.lanes, row = row_at_t + first_row
     cdef Py_ssize_t kept = row if job.training else first_row  # where the job has what it keeps in training
-    cdef lf_variant_forward v = job.variant
+    cdef lf_variant_forward v = job.variant.step
+    cdef const NormJob *norm = &job.variant.norm
     cdef lf_product p
     cdef char *masked
     cdef char *normal_hh
@@ -47,33 +48,33 @@ cdef void variant_rows(Job *job, const lf_cell_forward *step, Py_ssize_t row_at_
 
     p.rows, p.depth, p.columns = step.rows, P, panel * job.panels
     p.a, p.a_row, p.a_step = step.h, step.h_row, 1
-    if job.recurrent != NULL:
-        masked = <char *>at(job.masked_h, (part * job.rows.B + first_row) * P, job)
+    if job.variant.recurrent != NULL:
+        masked = <char *>at(job.variant.masked_h, (part * job.rows.B + first_row) * P, job)
         job.k.multiply_add(masked, P, rows(<const char *>step.h, step.h_row),
-                           rows(at(job.recurrent, first_row * P, job), P), rows(NULL, 0), step.rows, P)
+                           rows(at(job.variant.recurrent, first_row * P, job), P), rows(NULL, 0), step.rows, P)
         p.a, p.a_row = masked, P
     p.b = step.w
     p.init, p.accumulate, p.stream = NULL, False, False
     p.out, p.out_row, p.out_panel = v.a, v.a_row, panel
     p.first_panel, p.last_panel = step.first_panel, step.last_panel
-    if not job.layer_norm:
+    if not job.variant.layer_norm:
         job.k.product(&p)
         job.k.variant_forward(&v)
         return
 
-    normal_hh = <char *>at(job.norm.hh, kept * 4 * H, job)
-    normal_c = <char *>at(job.norm.c, kept * H, job)
+    normal_hh = <char *>at(norm.hh, kept * 4 * H, job)
+    normal_c = <char *>at(norm.c, kept * H, job)
     p.columns, p.out, p.out_row = 4 * H, normal_hh, 4 * H
     p.first_panel, p.last_panel = 0, (4 * H + panel - 1) // panel
     job.k.product(&p)
-    job.k.normalise(normal_hh, 4 * H, <char *>at(job.norm.scale_hh, kept, job), step.rows, 4 * H)
-    job.k.multiply_add(v.a, v.a_row, rows(<const char *>step.x, 4 * H), rows(job.norm.w_ih, 0),
-                       rows(job.norm.bias, 0), step.rows, 4 * H)
-    job.k.multiply_add(v.a, v.a_row, rows(normal_hh, 4 * H), rows(job.norm.w_hh, 0),
+    job.k.normalise(normal_hh, 4 * H, <char *>at(norm.scale_hh, kept, job), step.rows, 4 * H)
+    job.k.multiply_add(v.a, v.a_row, rows(<const char *>step.x, 4 * H), rows(norm.w_ih, 0),
+                       rows(norm.bias, 0), step.rows, 4 * H)
+    job.k.multiply_add(v.a, v.a_row, rows(normal_hh, 4 * H), rows(norm.w_hh, 0),
                        rows(<const char *>v.a, v.a_row), step.rows, 4 * H)
     v.parts, v.n, v.x = LF_CELL, normal_c, NULL
     job.k.variant_forward(&v)
-    job.k.normalise(normal_c, H, <char *>at(job.norm.scale_c, kept, job), step.rows, H)
-    v.parts, v.n = LF_OUTPUT, <char *>at(job.norm.u, first_row * H, job)
-    job.k.multiply_add(v.n, H, rows(normal_c, H), rows(job.norm.w_c, 0), rows(job.norm.b_c, 0), step.rows, H)
+    job.k.normalise(normal_c, H, <char *>at(norm.scale_c, kept, job), step.rows, H)
+    v.parts, v.n = LF_OUTPUT, <char *>at(norm.u, first_row * H, job)
+    job.k.multiply_add(v.n, H, rows(normal_c, H), rows(norm.w_c, 0), rows(norm.b_c, 0), step.rows, H)
     job.k.variant_forward(&v)

@@ -13,7 +13,7 @@ from ._checks import Array, Padding
 from ._packing import Packing
 from ._results import Out, Results
 from .settings import Settings
-from .stack import Cache, Stage, infer, train
+from .stack import Cache, infer, train
 from .streaming import Stream
 
 __all__ = ["LSTM"]
@@ -172,13 +172,14 @@ class LSTM(Settings):
         ValueError
             If a shape or value is wrong.
         """
-        plain = lengths is None and mask is None and padding == "zero"
-        if plain and self._one_stage and self.matmul != "blas":
-            cells = self._cells or self._packed()
-            noise = self._mean_noise
-            found = _direct.infer(cells, x, state, out, self._directions, noise)
-            if found is not None:
-                return found
+        if lengths is None and mask is None and padding == "zero":
+            short = self._short
+            if short is None:
+                short = self._for_short_calls()
+            if short:
+                found = _direct.infer(short, x, state, out)
+                if found is not None:
+                    return found
         y, state, _ = self._run(x, state, lengths, mask, padding, out, False, None)
         return y, state
 
@@ -213,13 +214,13 @@ class LSTM(Settings):
             holds 24 H bytes in float32 (H a multiple of 16), and 4 I for the input.
         """
         plain = lengths is None and mask is None and padding == "zero" and checkpoint is None
-        plain = plain and not self._drops_out() and not self._disturbs()
-        if plain and self._one_stage and self.matmul != "blas":
-            cells = self._cells or self._packed()
-            given = _direct.train(cells, x, state, out, self._directions)
+        if plain and self._quiet:
+            short = self._for_short_calls() if self._short is None else self._short
+            given = _direct.train(short, x, state, out) if short else None
             if given is not None:
                 y, last, x, tapes = given
-                stage = Stage(slice(0, len(cells)), tapes, x)
+                cells = short[0]
+                stage = slice(0, len(cells)), tapes, x, None, None
                 return y, last, Cache(self, cells, self._wiring, [stage], x.shape[:2])
         if checkpoint is not None:
             checkpoint = min(_checks.integer("checkpoint", checkpoint, 1), sys.maxsize)
@@ -318,10 +319,8 @@ class LSTM(Settings):
         if cache.lstm is not self:
             raise ValueError("cache: comes from another LSTM")
         (T, B), packing = cache.rows, cache.packing
-        if packing is None and cache.batched and not (self.batch_first or self._differ):
-            given = None
-            if not self._wiring.merges:
-                given = _direct.gradients(cache.cells, dy, dstate, T, B, self._directions)
+        if packing is None and cache.batched and self._direct_form:
+            given = _direct.gradients(cache.cells, dy, dstate, T, B, self._directions)
             if given is not None:
                 dx, dh0, dc0, values = cache.backward(*given)
                 return dx, (dh0, dc0), dict(zip(self._parameters, values, strict=True))

@@ -77,6 +77,7 @@ class ParameterHolder:
         self._parameters, self._options = parameters, options
         self._set_writeable(False)
         self._cells: list[_engine.Cell] | None = None  # packed parameters; None: stale
+        self._short: tuple[Any, ...] | None = None  # what short calls need of them; None: stale
         self._writers = 0
 
     def _set_writeable(self, writeable: bool) -> None:
@@ -138,7 +139,7 @@ class ParameterHolder:
         The arrays are the parameters themselves. Calls inside the block and after it use the new
         values. After the block they are read-only again; do not keep views of them.
         """
-        self._cells = None
+        self._cells = self._short = None
         self._writers += 1
         self._set_writeable(True)
         parameters = WritableParameters(self._parameters)
@@ -146,7 +147,7 @@ class ParameterHolder:
             yield parameters
         finally:
             parameters.close()
-            self._cells = None
+            self._cells = self._short = None
             self._writers -= 1
             if not self._writers:
                 self._set_writeable(False)
@@ -166,10 +167,11 @@ class ParameterHolder:
         return cells
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_cells", "_writers")}
+        kept = self.__dict__.keys() - {"_cells", "_short", "_writers"}
+        return {name: value for name, value in self.__dict__.items() if name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _cells=None, _writers=0)
+        self.__dict__.update(state, _cells=None, _short=None, _writers=0)
         # NumPy's own instance again, which checks of arrays recognise at once.
         self.__dict__["dtype"] = np.dtype(self.__dict__["dtype"].name)
         # Unpickled arrays may lie in a buffer that cannot be made writable again.

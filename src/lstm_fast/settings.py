@@ -112,12 +112,15 @@ class Settings(ParameterHolder):
         self._directions = 2 if self.bidirectional else 1
         merges = self.bidirectional and self.merge != "concat"
         self._wiring = Wiring(
-            self._directions, self.reverse, self.merge, self.residual, self._differ or self.residual
+            *(self._directions, self.reverse, self.merge, merges, self.residual),
+            apart=self._differ or self.residual,
         )
         # Columns of h in each layer, and of y.
         self._h_sizes = tuple(self.proj_size or size for size in self._sizes)
         self._columns = self._h_sizes[-1] * (1 if merges else self._directions)
-        # Whether one call of the engine, time first, computes all of it: see `stack`.
+        # Whether states and y have the form of the engine, and whether one call of it, time first,
+        # computes all: see `stack`.
+        self._direct_form = not (self.batch_first or self._differ or merges)
         self._one_stage = (
             not (self.batch_first or self.reverse or merges or self._wiring.apart)
             and (self._directions == 1 or self.num_layers == 1)
@@ -134,7 +137,7 @@ class Settings(ParameterHolder):
             forget_bias = 1.0
         values = initial_values(shapes, self.init, forget_bias, self.dtype, self._rng)
         super().__init__(values, options)
-        self._mean_noise = self._zoneout_in_inference()
+        self._note_noise()
 
     def _check_combinations(self) -> None:
         """Raise where two settings do not go together."""
@@ -179,8 +182,8 @@ class Settings(ParameterHolder):
             if name in self._parameters:
                 raise AttributeError(f"{name} is read-only: use writable() or load_state_dict()")
         object.__setattr__(self, name, value)
-        if name == "zoneout" and "_parameters" in self.__dict__:
-            self._mean_noise = self._zoneout_in_inference()
+        if name in (*RATES, "zoneout", "matmul") and "_parameters" in self.__dict__:
+            self._note_noise()
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{name} cannot be deleted")
@@ -258,6 +261,21 @@ class Settings(ParameterHolder):
     def _disturbs(self) -> bool:
         """Whether training differs from inference within layers."""
         return self.recurrent_dropout > 0 or self.zoneout is not None
+
+    def _note_noise(self) -> None:
+        """Keep what follows from the rates, for short calls."""
+        self._quiet = not (self._drops_out() or self._disturbs())
+        self._mean_noise = self._zoneout_in_inference()
+        self._short = None
+
+    def _for_short_calls(self) -> tuple[Any, ...]:
+        """Return what `_direct` takes of this LSTM; nothing where it cannot serve it."""
+        short: tuple[Any, ...] = ()
+        if self._one_stage and self.matmul != "blas":
+            short = self._packed(), self._directions, self._mean_noise
+        if not self._writers:
+            self._short = short
+        return short
 
     def _input_masks(self, shape: tuple[int, ...], packing: Packing | None) -> list[Array | None]:
         """Draw the masks of dropout on the input of every layer; `shape` is that of x."""

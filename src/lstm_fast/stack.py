@@ -10,7 +10,6 @@ Arrays (x, h0, c0, y, hn, cn) are those of `_forward.forward`: x (T, B, I) or, o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +37,8 @@ class Wiring(NamedTuple):
         The one direction runs from the end.
     merge : str
         What becomes of the outputs of two directions: see `LSTM`.
+    merges : bool
+        Whether the outputs of two directions become one of the same size.
     residual : bool
         Each layer but the first adds its input to its output.
     apart : bool
@@ -47,6 +48,7 @@ class Wiring(NamedTuple):
     directions: int
     reverse: bool
     merge: str
+    merges: bool
     residual: bool
     apart: bool
 
@@ -61,11 +63,6 @@ class Wiring(NamedTuple):
         if isinstance(states, list):
             return states[stage.start // self.directions]
         return None if states is None else states[stage]
-
-    @property
-    def merges(self) -> bool:
-        """Whether the outputs of two directions become one of the same size."""
-        return self.directions == 2 and self.merge != "concat"
 
     def outputs(self, x: Array, hn: Array, y: Array | None) -> tuple[Array, Array]:
         """Return arrays for the output of a layer, `y` if given, and of the engine in it."""
@@ -131,33 +128,10 @@ def infer(
         x = above
 
 
-@dataclass
-class Stage:
-    """What a call of the engine keeps.
-
-    Parameters
-    ----------
-    cells : slice
-    kept : list of Tape or of Checkpoint
-    x : ndarray
-        Its input, which they read.
-    mask : ndarray, optional
-        By which that was multiplied before.
-    z : ndarray, optional
-        The outputs of two directions whose product the layer gave.
-    """
-
-    cells: slice
-    kept: Kept
-    x: Array
-    mask: Array | None = None
-    z: Array | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that it holds."""
-        arrays = [a for a in (self.x, self.mask, self.z) if a is not None]
-        return sum(part.nbytes for part in self.kept) + sum(a.nbytes for a in arrays)
+# What a call of the engine keeps: which cells; their tapes or checkpoints; its input, which they
+# read; the mask by which that was multiplied; the outputs of two directions whose product the layer
+# gave. A plain tuple, since a call of a small LSTM takes two microseconds.
+Stage = tuple[slice, Kept, Array, Array | None, Array | None]
 
 
 class Cache:
@@ -197,32 +171,33 @@ class Cache:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that it holds."""
-        return sum(stage.nbytes for stage in self._stages)
+        return sum(
+            sum(part.nbytes for part in kept) + sum(a.nbytes for a in arrays if a is not None)
+            for _, kept, *arrays in self._stages
+        )
 
     def backward(
         self, dy: Array | None, dhn: States | None, dcn: States | None
     ) -> tuple[Array, States, States, list[Array]]:
         """Return the gradients of x, h0, c0, and of the parameters, cell by cell."""
         wiring = self.wiring
-        if len(self._stages) == 1 and not wiring.merges and self._stages[0].mask is None:
-            dx, dh, dc, grads = self._differentiate(self._stages[0].kept, dy, dhn, dcn)
+        if len(self._stages) == 1 and not wiring.merges and self._stages[0][3] is None:
+            dx, dh, dc, grads = self._differentiate(self._stages[0][1], dy, dhn, dcn)
             return dx, dh, dc, _backward.in_order(self.cells, grads)
         dhs: list[Array] = []
         dcs: list[Array] = []
         named: list[Array] = []
-        for stage in reversed(self._stages):
-            dz = dy
-            if dy is not None and wiring.merges:
-                dz = wiring.merge_backward(dy, stage.z)
+        for stage, kept, _, mask, z in reversed(self._stages):
+            dz = wiring.merge_backward(dy, z) if dy is not None and wiring.merges else dy
             dx, dh, dc, grads = self._differentiate(
-                stage.kept, dz, wiring.part(dhn, stage.cells), wiring.part(dcn, stage.cells)
+                kept, dz, wiring.part(dhn, stage), wiring.part(dcn, stage)
             )
             dhs.insert(0, dh)
             dcs.insert(0, dc)
-            named[:0] = _backward.in_order(self.cells[stage.cells], grads)
-            if stage.mask is not None:
-                np.multiply(dx, stage.mask, out=dx)
-            if wiring.residual and stage.cells.start > 0 and dy is not None:
+            named[:0] = _backward.in_order(self.cells[stage], grads)
+            if mask is not None:
+                np.multiply(dx, mask, out=dx)
+            if wiring.residual and stage.start > 0 and dy is not None:
                 _engine.add(dx, dy)
             dy = dx
         assert dy is not None
@@ -299,9 +274,7 @@ def train(
                 for jobs in _jobs(len(cells[stage]), wiring.directions)
             ]
         wiring.finish(z, above, below if stage.start > 0 else None)
-        found.append(
-            Stage(stage, kept, x, mask, z if wiring.merges and wiring.merge == "mul" else None)
-        )
+        found.append((stage, kept, x, mask, z if wiring.merge == "mul" else None))
         below = above
     return found
 

@@ -1,12 +1,12 @@
 from typing import Any
 
 from ._checks import Array
-from ._engine import Cell, Noise, Tape
+from ._engine import Cell, Tape
 
 State = tuple[Array | None, Array | None]
 Out = tuple[Array | None, tuple[Array | None, Array | None] | None]
 
-Short = tuple[Any, ...]  # cells, directions, noise
+Short = tuple[Any, ...]  # cells, directions, noise, time_first
 
 def infer(
     short: Short, x: Any, state: State | None, out: Out | None
@@ -18,10 +18,9 @@ def gradients(
     cells: list[Cell], dy: Array | None, dstate: State | None, T: int, B: int, directions: int
 ) -> tuple[Array, Array | None, Array | None] | None: ...
 def step(
-    cells: list[Cell],
+    short: Short,
     x: Array,
     now: tuple[Array, Array],
     y: Array | None,
     later: tuple[Array, Array],
-    noise: list[Noise] | None,
 ) -> bool: ...

@@ -18,8 +18,8 @@ def infer(tuple short not None, x, state, out):
 
     Parameters
     ----------
-    short : (cells, directions, noise)
-        Lists of Cell and of Noise, or None, of all of them.
+    short : (cells, directions, noise, time_first)
+        Lists of Cell and of Noise, or None, of all of them; `time_first`: x has the engine's form.
     x, state, out
         As of a call of `LSTM`.
 
@@ -29,7 +29,7 @@ def infer(tuple short not None, x, state, out):
     """
     cdef list cells = short[0], noise = short[2]
     cdef int directions = short[1]
-    cdef tuple arrays = arguments(cells, x, state, out, directions)
+    cdef tuple arrays = arguments(cells, x, state, out, directions) if short[3] else None
     if arrays is None:
         return None
     x, h0, c0, y, hn, cn = arrays
@@ -47,7 +47,7 @@ def train(tuple short not None, x, state, out):
     """
     cdef list cells = short[0]
     cdef int directions = short[1]
-    cdef tuple arrays = arguments(cells, x, state, out, directions)
+    cdef tuple arrays = arguments(cells, x, state, out, directions) if short[3] else None
     if arrays is None:
         return None
     x, h0, c0, y, hn, cn = arrays
@@ -121,22 +121,23 @@ def gradients(list cells not None, dy, dstate, Py_ssize_t T, Py_ssize_t B, int d
     return dy, dhn, dcn
 
 
-def step(list cells not None, x, tuple now not None, y, tuple later not None, list noise):
+def step(tuple short not None, x, tuple now not None, y, tuple later not None):
     """Run one time step of a stream.
 
     Parameters
     ----------
-    cells : list of Cell
+    short
+        As of `infer`.
     x, y
         As of `Stream.step`.
     now, later : tuple of two ndarray, (L, B, columns)
         The stream's own states, h and c, of which the second is written.
-    noise : list of Noise or None
 
     Returns
     -------
     bool
     """
+    cdef list cells = short[0], noise = short[2]
     cdef Cell first = cells[0], last = cells[len(cells) - 1]
     cdef int number = first.type_number
     h, c = now

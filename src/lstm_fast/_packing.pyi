@@ -1,4 +1,4 @@
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ class Packing:
     def sort(self, state: None) -> None: ...
     @overload
     def sort(self, state: Array) -> Array: ...
-    def unsort(self, state: Array, out: Array) -> Array: ...
+    @overload
+    def sort(self, state: Array | list[Array] | None) -> Any: ...
+    def unsort(self, state: Array | list[Array], out: Any = None) -> Any: ...
 
 def packing_of(
     lengths: Indices | None, mask: npt.NDArray[np.bool_] | None, T: int, hold: bool

@@ -44,7 +44,7 @@ cdef class Packing:
     """
     cdef readonly Ragged ragged
     cdef readonly bint concatenated
-    cdef object order, starts, ends, times
+    cdef object order, bounds, times
     cdef const Py_ssize_t *row_of   # of the batch, by row of the engine
     cdef const Py_ssize_t *start    # by row of the batch: its first time, or where its times begin in `time`
     cdef const Py_ssize_t *end      # the time after its last
@@ -53,20 +53,23 @@ cdef class Packing:
     cdef bint hold
 
     def __init__(self, cnp.ndarray lengths not None, Py_ssize_t T, bint hold, mask=None, bint concatenated=False):
+        cdef Py_ssize_t B = cnp.PyArray_DIM(lengths, 0), b, first = 0
+        cdef const Py_ssize_t *length = pointer(lengths)
+        cdef Py_ssize_t *bounds
         self.order = np.argsort(-lengths, kind="stable")
         self.row_of = pointer(self.order)
         self.ragged = Ragged(lengths[self.order])
         self.T, self.hold, self.concatenated = T, hold, concatenated
-        self.ends = np.cumsum(lengths, dtype=np.intp)
-        self.starts = self.ends - lengths
+        self.bounds = np.empty(2 * B, np.intp)
+        bounds = <Py_ssize_t *>pointer(self.bounds)
+        self.start, self.end = bounds, bounds + B
         if mask is not None:
             self.times = np.nonzero(mask)[1].astype(np.intp)
             self.time = pointer(self.times)
-        elif not concatenated:
-            self.starts = np.zeros_like(self.starts)
-        if not concatenated:
-            self.ends = np.full_like(self.starts, T)
-        self.start, self.end = pointer(self.starts), pointer(self.ends)
+        for b in range(B):
+            bounds[b] = first if concatenated or mask is not None else 0
+            first += length[b]
+            bounds[B + b] = first if concatenated else T
 
     cdef inline Py_ssize_t time_of(self, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
         """The user's time of a step of row n of the engine."""
@@ -110,26 +113,28 @@ cdef class Packing:
 
     cdef void spread(self, cnp.ndarray packed, out, bint hold) except *:
         cdef Padded p = padded_of(out)
-        cdef const char *data = <const char *>cnp.PyArray_DATA(packed)
-        cdef const char *source = NULL
-        cdef char *target
-        cdef Py_ssize_t t, until, n, step
+        cdef const char *source = <const char *>cnp.PyArray_DATA(packed)
+        cdef Py_ssize_t step, n
         with nogil:
+            for step in range(self.ragged.rows.T):
+                for n in range(rows_at(&self.ragged.rows, step)):
+                    memcpy(p.data + self.row_at(&p, n, self.time_of(n, step)), source, p.size)
+                    source += p.size
             for n in range(self.ragged.rows.B):
-                t = self.start[self.row_of[n]] if self.concatenated else 0
-                for step in range(-1, self.ragged.rows.lengths[n]):  # -1: before the first one
-                    until = self.next_time(n, step)
-                    if step >= 0:
-                        source = data + (self.ragged.rows.offsets[step] + n) * p.size
-                        memcpy(p.data + self.row_at(&p, n, t), source, p.size)
-                        t += 1
-                    while t < until:
-                        target = p.data + self.row_at(&p, n, t)
-                        if hold and step >= 0:
-                            memcpy(target, source, p.size)
-                        else:
-                            memset(target, 0, p.size)
-                        t += 1
+                if not self.concatenated:
+                    self.fill(&p, n, 0, self.next_time(n, -1), NULL)
+                for step in range(self.ragged.rows.lengths[n]):
+                    self.fill(&p, n, self.time_of(n, step) + 1, self.next_time(n, step),
+                              p.data + self.row_at(&p, n, self.time_of(n, step)) if hold else NULL)
+
+    cdef void fill(self, const Padded *p, Py_ssize_t n, Py_ssize_t t, Py_ssize_t until,
+                   const char *source) noexcept nogil:
+        """Fill times of row n where it has no step, with zeros where there is no source."""
+        for t in range(t, until):
+            if source == NULL:
+                memset(p.data + self.row_at(p, n, t), 0, p.size)
+            else:
+                memcpy(p.data + self.row_at(p, n, t), source, p.size)
 
     def pack_gradient(self, dy):
         """The gradient of what `unpack` took, from that of what it gave."""
@@ -159,15 +164,24 @@ cdef class Packing:
         return rows[np.arange(self.ragged.rows.total) - np.repeat(offsets, counts)]
 
     def sort(self, state):
-        """A state (L D, B, columns), in C order, with the rows in the order of the engine; None stays None."""
+        """A state (L D, B, columns), in C order, with the rows in the order of the engine; None stays None.
+
+        A list has the state of each layer; so has the result.
+        """
         if state is None:
             return None
+        if isinstance(state, list):
+            return list(map(self.sort, state))
         out = np.empty(state.shape, state.dtype)
         self.permute(padded_of(out), padded_of(state), state.shape[0], True)
         return out
 
-    def unsort(self, state, out):
-        """Write a state back in the order of the batch, to an array in C order."""
+    def unsort(self, state, out=None):
+        """Write a state back in the order of the batch, to an array in C order, or a new one; or lists of them."""
+        if isinstance(state, list):
+            return list(map(self.unsort, state, [None] * len(state) if out is None else out))
+        if out is None:
+            out = np.empty(state.shape, state.dtype)
         self.permute(padded_of(out), padded_of(state), state.shape[0], False)
         return out
 

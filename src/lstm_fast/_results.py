@@ -55,12 +55,7 @@ class Results:
         else:
             y = np.empty(shapes[0], dtype)
         self.y: Array = y
-        self.hn, self.cn = (
-            [np.empty(one, dtype) for one in shape]
-            if isinstance(shape, list)
-            else np.empty(shape, dtype)
-            for shape in shapes[1:]
-        )
+        self.hn, self.cn = _empty(shapes[1], dtype), _empty(shapes[2], dtype)
         self._given: list[Array | None] | None = None
         if out is not None:
             self._receive(out, inputs)
@@ -101,6 +96,12 @@ class Results:
                 for array, given in zip((y, hn, cn), self._given, strict=True)
             )
         return y, (hn, cn)
+
+
+def _empty(shape: Any, dtype: np.dtype[Any]) -> Any:
+    if isinstance(shape, list):
+        return [np.empty(one, dtype) for one in shape]
+    return np.empty(shape, dtype)
 
 
 def _writable_at_once(array: Array, is_state: bool, inputs: tuple[Any, ...]) -> bool:

@@ -285,6 +285,6 @@ def lstm_backward(
     dx, *states, grads = _backward.backward(cache.tapes, dy, *dstate, blas=blas)
     if packing is not None:
         dx = packing.unpack_gradient(dx)
-        states = [packing.unsort(a, np.empty_like(a)) for a in states]
+        states = [packing.unsort(a) for a in states]
     named = zip(cache.cell.parameters, _backward.in_order([cache.cell], grads), strict=True)
     return dx, (states[0][0], states[1][0]), dict(named)

@@ -253,9 +253,7 @@ class LSTM(Settings):
             T, B, _ = x.shape
             packing = self._packing(lengths, mask, hold, T, B)
         whole = packing is not None and packing.concatenated
-        _checks.fits(
-            "x", max(T, 1) * max(B, 1) * max(5 * max(self._sizes), 2 * self._columns), self.dtype
-        )
+        _checks.fits("x", max(T, 1) * B * self._widest, self.dtype)
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)
         shapes = (T, 1 if whole else B, self._columns), *self._state_shapes(B)
         results = Results(
@@ -264,9 +262,9 @@ class LSTM(Settings):
         y, hn, cn, ragged = results.y, results.hn, results.cn, None
         if packing is not None:
             x, ragged = packing.pack(x), packing.ragged
-            h0, c0 = _each(packing.sort, h0), _each(packing.sort, c0)
+            h0, c0 = packing.sort(h0), packing.sort(c0)
             y = np.empty((len(x), self._columns), self.dtype)
-            hn, cn = _each(np.empty_like, hn), _each(np.empty_like, cn)
+            hn, cn = _like(hn), _like(cn)
         noise = self._noise(x.shape, packing) if training else self._mean_noise
         arrays = np.ascontiguousarray(x), h0, c0, y, hn, cn
         cache = None
@@ -278,8 +276,8 @@ class LSTM(Settings):
             infer(cells, wiring, arrays, ragged, blas, noise)
         if packing is not None:
             packing.unpack(y, results.y)
-            _each(packing.unsort, hn, results.hn)
-            _each(packing.unsort, cn, results.cn)
+            packing.unsort(hn, results.hn)
+            packing.unsort(cn, results.cn)
         return *results.finished(), cache
 
     def backward(
@@ -336,14 +334,12 @@ class LSTM(Settings):
         if packing is None:
             dx, dh0, dc0, values = cache.backward(dy, dhn, dcn)
         else:
-            packed, *states, values = cache.backward(
-                dy, _each(packing.sort, dhn), _each(packing.sort, dcn)
-            )
+            packed, *states, values = cache.backward(dy, packing.sort(dhn), packing.sort(dcn))
             dx = packing.unpack_gradient(packed)
-            dh0, dc0 = (_each(packing.unsort, a, _each(np.empty_like, a)) for a in states)
+            dh0, dc0 = map(packing.unsort, states)
         grads = dict(zip(self._parameters, values, strict=True))
         if not cache.batched:
-            dh0, dc0 = (_each(lambda a: a[:, 0], states) for states in (dh0, dc0))
+            dh0, dc0 = (_unbatched(states) for states in (dh0, dc0))
         dstate = (tuple(dh0), tuple(dc0)) if self._differ else (dh0, dc0)
         if whole or not cache.batched:
             return dx[:, 0], dstate, grads
@@ -360,8 +356,11 @@ class LSTM(Settings):
         return Stream(self, batch_size)
 
 
-def _each(function: Any, states: Any, *others: Any) -> Any:
-    """Return function(states, ...), or that of each layer's where they are lists; None for None."""
-    if isinstance(states, list):
-        return [function(*arrays) for arrays in zip(states, *others, strict=True)]
-    return None if states is None else function(states, *others)
+def _like(states: Any) -> Any:
+    """Return uninitialised arrays like a state, or a list of those of each layer."""
+    return [*map(np.empty_like, states)] if isinstance(states, list) else np.empty_like(states)
+
+
+def _unbatched(states: Any) -> Any:
+    """Return states without the axis of B."""
+    return [a[:, 0] for a in states] if isinstance(states, list) else states[:, 0]

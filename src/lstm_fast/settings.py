@@ -118,11 +118,12 @@ class Settings(ParameterHolder):
         # Columns of h in each layer, and of y.
         self._h_sizes = tuple(self.proj_size or size for size in self._sizes)
         self._columns = self._h_sizes[-1] * (1 if merges else self._directions)
-        # Whether states and y have the form of the engine, and whether one call of it, time first,
-        # computes all: see `stack`.
+        self._widest = max(5 * max(self._sizes), 2 * self._columns)
+        # Whether states and y have the form of the engine, and whether one call of it computes all:
+        # see `stack`.
         self._direct_form = not (self.batch_first or self._differ or merges)
         self._one_stage = (
-            not (self.batch_first or self.reverse or merges or self._wiring.apart)
+            not (self.reverse or merges or self._wiring.apart)
             and (self._directions == 1 or self.num_layers == 1)
         )  # fmt: skip
         largest = max(self._sizes)
@@ -219,6 +220,8 @@ class Settings(ParameterHolder):
         self, name: str, value: Any, names: tuple[str, str], B: int, batched: bool
     ) -> tuple[States | None, States | None]:
         """Return a state or its gradient as the engine's arrays, or None for zeros."""
+        if value is None:
+            return None, None
         given = _checks.pair(name, value)
         letters = "L D, B, columns" if batched else "L D, columns"
         return tuple(
@@ -272,7 +275,7 @@ class Settings(ParameterHolder):
         """Return what `_direct` takes of this LSTM; nothing where it cannot serve it."""
         short: tuple[Any, ...] = ()
         if self._one_stage and self.matmul != "blas":
-            short = self._packed(), self._directions, self._mean_noise
+            short = self._packed(), self._directions, self._mean_noise, not self.batch_first
         if not self._writers:
             self._short = short
         return short

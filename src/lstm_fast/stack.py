@@ -105,8 +105,19 @@ def infer(
     noise: list[Noise] | None = None,
 ) -> None:
     """Write y, hn and cn."""
-    x, h0, c0, y, hn, cn = arrays
     stages = wiring.stages(cells)
+    if len(stages) == 1 and not wiring.merges:
+        _forward.forward(
+            cells,
+            *arrays,  # type: ignore[arg-type]  # lists of states have several stages
+            directions=wiring.directions,
+            reverse=wiring.reverse,
+            ragged=ragged,
+            blas=blas,
+            noise=noise,
+        )
+        return
+    x, h0, c0, y, hn, cn = arrays
     for stage in stages:
         h_part = wiring.part(hn, stage)
         above, z = wiring.outputs(x, h_part, y if stage is stages[-1] else None)

@@ -98,10 +98,11 @@ class Stream:
             unchanged.
         """
         lstm = self._lstm
-        if not lstm._wiring.apart and lstm.matmul != "blas":
-            cells, now, later = lstm._cells or lstm._packed(), self._now, self._next
+        short = lstm._for_short_calls() if lstm._short is None else lstm._short
+        if short:
+            now, later = self._now, self._next
             y = np.empty(self._out, lstm.dtype) if out is None else out
-            if _direct.step(cells, x_t, now, y, later, lstm._mean_noise):
+            if _direct.step(short, x_t, now, y, later):
                 self._now, self._next = later, now
                 return y
         return self._advance("x_t", x_t, self._in, "B, I", out, self._out)

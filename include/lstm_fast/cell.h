@@ -30,10 +30,7 @@ LF_INLINE void LF(finish_cells)(const lf_cell_forward *p, ptrdiff_t row, const i
         const ptrdiff_t unit = (panel + n % panels) * LANES, units = LF_CLAMP(p->hidden_size - unit, LANES);
         real *y = (real *)p->y + (row + n / panels) * p->y_row + unit;
         vec h = v_mul(acc[n / panels][4 * (n % panels) + 3], tanh_c[n]);
-        if (units == LANES)
-            v_store(y, h);
-        else
-            LF(store_n)(y, units, h);
+        LF(store_units)(y, units, h);
     }
 }
 
@@ -114,9 +111,9 @@ static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, p
     };
     real *out = (real *)p->dgates + row * 4 * hidden_size + unit;
     for (int gate = 0; gate < 4; gate++)
-        LF(store_n)(out + gate * hidden_size, units, dgates[gate]);
+        LF(store_units)(out + gate * hidden_size, units, dgates[gate]);
     if (p->h)
-        LF(store_n)((real *)p->h + row * hidden_size + unit, units, v_mul(o, tc));
+        LF(store_units)((real *)p->h + row * hidden_size + unit, units, v_mul(o, tc));
 }
 
 static void LF(cell_backward)(const lf_cell_backward *p)

@@ -12,7 +12,7 @@ static void LF(add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t r
                 part = v_add(part, LF(load_n)((const real *)m + row * m_row + j, n));
             sum = v_add(sum, part);
         }
-        LF(store_n)((real *)sums + j, n, sum);
+        LF(store_units)((real *)sums + j, n, sum);
     }
 }
 
@@ -27,7 +27,7 @@ static void LF(multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b,
                 product = v_mul(product, LF(load_n)((const real *)b.data + row * b.row + j, n));
             if (c.data)
                 product = v_add(product, LF(load_n)((const real *)c.data + row * c.row + j, n));
-            LF(store_n)((real *)out + row * out_row + j, n, product);
+            LF(store_units)((real *)out + row * out_row + j, n, product);
         }
 }
 
@@ -51,7 +51,7 @@ static void LF(normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows,
         const vec mean = v_set1(LF(sum_lanes)(sum) / (real)columns);
         for (ptrdiff_t j = 0; j < columns; j += LANES) {
             const ptrdiff_t n = LF_CLAMP(columns - j, LANES);
-            LF(store_n)(v + j, n, v_sub(LF(load_n)(v + j, n), mean));
+            LF(store_units)(v + j, n, v_sub(LF(load_n)(v + j, n), mean));
             vec d = LF(load_n)(v + j, n); /* 0 in the lanes that do not exist */
             squares = v_fma(d, d, squares);
         }
@@ -59,7 +59,7 @@ static void LF(normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows,
         const vec s = v_div(v_set1((real)1), v_sqrt(variance));
         for (ptrdiff_t j = 0; j < columns; j += LANES) {
             const ptrdiff_t n = LF_CLAMP(columns - j, LANES);
-            LF(store_n)(v + j, n, v_mul(LF(load_n)(v + j, n), s));
+            LF(store_units)(v + j, n, v_mul(LF(load_n)(v + j, n), s));
         }
         LF(store_n)((real *)scale + row, 1, s);
     }
@@ -84,7 +84,7 @@ static void LF(normalise_backward)(void *d, ptrdiff_t d_row, lf_rows normal, con
         for (ptrdiff_t j = 0; j < columns; j += LANES) {
             const ptrdiff_t n = LF_CLAMP(columns - j, LANES);
             vec e = v_sub(LF(load_n)(v + j, n), mean);
-            LF(store_n)(v + j, n, v_mul(v_set1(((const real *)scale)[row]), v_fnma(slope, LF(load_n)(x + j, n), e)));
+            LF(store_units)(v + j, n, v_mul(v_set1(((const real *)scale)[row]), v_fnma(slope, LF(load_n)(x + j, n), e)));
         }
     }
 }

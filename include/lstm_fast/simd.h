@@ -68,3 +68,13 @@ static inline void LF(store_n)(real *p, ptrdiff_t n, vec a)
         p[j] = lanes[j];
 }
 #endif
+
+/* store_n where n is LANES but in the last vector of a row. A store with a mask takes up to dozens of operations, and
+ * a load of what it wrote has to wait for the cache. */
+LF_INLINE void LF(store_units)(real *p, ptrdiff_t n, vec a)
+{
+    if (n == LANES)
+        v_store(p, a);
+    else
+        LF(store_n)(p, n, a);
+}

@@ -61,12 +61,12 @@ static inline void LF(variant_cell)(const lf_variant_forward *p, ptrdiff_t row, 
             gates[gate] = v_fma(LF(peephole)(v, gate, q->hidden_size, unit), c_prev, gates[gate]);
     vec ao = gates[3];
     for (int gate = 0; gate < 3; gate++)
-        LF(store_n)(a + gate * p->a_gate, units, gates[gate]);
+        LF(store_units)(a + gate * p->a_gate, units, gates[gate]);
     LF(variant_gates)(v, gates, v->peephole || !(p->parts & LF_OUTPUT) ? 2 : 3);
     *n = LF(clamp)(v_fma(gates[1], c_prev, v_mul(gates[0], gates[2])), v->cell_clip);
     if (v->peephole)
         ao = v_fma(LF(peephole)(v, 2, q->hidden_size, unit), *n, ao);
-    LF(store_n)(a + 3 * p->a_gate, units, ao);
+    LF(store_units)(a + 3 * p->a_gate, units, ao);
     vec c = *n;
     if (p->zone_c)
         c = LF(blend)(LF(load_n)((const real *)p->zone_c + row * p->zone_row + unit, units), c_prev, c);
@@ -91,7 +91,7 @@ LF_INLINE void LF(variant_step)(const lf_variant_forward *p, ptrdiff_t row, ptrd
             o[k] = LF(activation)(&v->gate, LF(clamp)(o[k], v->clip));
         }
         if (p->parts == LF_CELL)
-            LF(store_n)((real *)p->n + row * hidden_size + at, units, n[k]);
+            LF(store_units)((real *)p->n + row * hidden_size + at, units, n[k]);
     }
     if (p->parts == LF_CELL)
         return;
@@ -106,7 +106,7 @@ LF_INLINE void LF(variant_step)(const lf_variant_forward *p, ptrdiff_t row, ptrd
         if (p->zone_h)
             h = LF(blend)(LF(load_n)((const real *)p->zone_h + row * p->zone_row + at, units),
                           LF(load_n)((const real *)p->h_prev + row * p->h_prev_row + at, units), h);
-        LF(store_n)((real *)q->y + row * q->y_row + at, units, h);
+        LF(store_units)((real *)q->y + row * q->y_row + at, units, h);
     }
 }
 
@@ -147,17 +147,17 @@ static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t ro
         vec value = LF(activation)(&v->output, u);
         if (p->zone_h) {
             vec z = LF(load_n)((const real *)p->zone_h + row * p->zone_row + unit, units);
-            LF(store_n)((real *)p->dh_prev + row * hidden_size + unit, units, v_mul(z, dm));
+            LF(store_units)((real *)p->dh_prev + row * hidden_size + unit, units, v_mul(z, dm));
             dm = v_mul(v_sub(one, z), dm);
         }
         dao = v_mul(v_mul(dm, value), LF(derivative)(&v->gate, LF(clamp)(pre[3], v->clip), gates[3]));
         dao = LF(unless_clamped)(pre[3], v->clip, dao);
-        LF(store_n)(dgates + 3 * hidden_size, units, dao);
+        LF(store_units)(dgates + 3 * hidden_size, units, dao);
         if (p->h)
-            LF(store_n)((real *)p->h + row * hidden_size + unit, units, v_mul(gates[3], value));
+            LF(store_units)((real *)p->h + row * hidden_size + unit, units, v_mul(gates[3], value));
         vec du = v_mul(v_mul(dm, gates[3]), LF(derivative)(&v->output, u, value));
         if (p->parts == LF_OUTPUT) {
-            LF(store_n)((real *)p->n + row * hidden_size + unit, units, du);
+            LF(store_units)((real *)p->n + row * hidden_size + unit, units, du);
             return;
         }
         dn = v_add(dn, du);
@@ -177,7 +177,7 @@ static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t ro
             d[gate] = v_mul(d[gate], LF(derivative)(f, LF(clamp)(pre[gate], v->clip), gates[gate]));
             d[gate] = LF(unless_clamped)(pre[gate], v->clip, d[gate]);
         }
-        LF(store_n)(dgates + gate * hidden_size, units, d[gate]);
+        LF(store_units)(dgates + gate * hidden_size, units, d[gate]);
     }
     if (v->peephole)
         for (int gate = 0; gate < 2; gate++)
@@ -185,9 +185,9 @@ static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t ro
     v_store(dc, dc_prev);
     if (p->dpeephole) {
         real *terms = (real *)p->dpeephole + row * 3 * hidden_size + unit;
-        LF(store_n)(terms, units, v_mul(d[0], c_prev));
-        LF(store_n)(terms + hidden_size, units, v_mul(d[1], c_prev));
-        LF(store_n)(terms + 2 * hidden_size, units, v_mul(dao, n));
+        LF(store_units)(terms, units, v_mul(d[0], c_prev));
+        LF(store_units)(terms + hidden_size, units, v_mul(d[1], c_prev));
+        LF(store_units)(terms + 2 * hidden_size, units, v_mul(dao, n));
     }
 }
 

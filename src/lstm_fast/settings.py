@@ -156,11 +156,10 @@ class Settings(ParameterHolder):
         if self.residual:
             if self.num_layers == 1:
                 raise ValueError("residual and num_layers=1: it connects layers")
-            doubled = self.bidirectional and self.merge == "concat"
             if self._differ and not self.proj_size:
                 raise ValueError(
                     f"residual and hidden_size={self.hidden_size}: input and output of a layer "
-                    f"add, which need one size{' (of both directions)' if doubled else ''}"
+                    f"add, which need one size"
                 )
         if self.dropout and self.num_layers == 1:
             warnings.warn(

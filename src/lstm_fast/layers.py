@@ -253,7 +253,7 @@ class LSTM(Settings):
             T, B, _ = x.shape
             packing = self._packing(lengths, mask, hold, T, B)
         whole = packing is not None and packing.concatenated
-        _checks.fits("x", max(T, 1) * B * self._widest, self.dtype)
+        _checks.fits("x", (max(T, B) if whole else max(T, 1) * B) * self._widest, self.dtype)
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)
         shapes = (T, 1 if whole else B, self._columns), *self._state_shapes(B)
         results = Results(

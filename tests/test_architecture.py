@@ -41,7 +41,7 @@ ALLOWED = {
     "_layer_backward": {"_variant_backward", "_engine", "_threads", "_kernels", "_blas"},
     # They take the job of a layer, a structure, and are called by it.
     "_variant_forward": {"_layer_forward", "_engine", "_kernels"},
-    "_variant_backward": {"_layer_backward", "_kernels", "_threads"},
+    "_variant_backward": {"_layer_backward", "_engine", "_kernels", "_threads"},
     "_engine": {"_dispatch", "_kernels", "_blas", "_threads"},
     "_dispatch": {"_kernels"},
     "_threads": set(),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import assert_identical, draw, rows, run
+from helpers import assert_identical, central_difference, draw, rows, run
 from networks import composed
 from ragged import LENGTHS, assert_close, configuration, padding_of
 
@@ -71,16 +71,8 @@ def test_gradients_are_central_differences(rng, reverse, P, padding):
         y, state, _ = reference.lstm_forward(**args, **options)
         return sum((a * d).sum() for a, d in zip((y, *state), d_results, strict=True))
 
-    step = 1e-5  # the difference errs by about step**2 (truncation) and 1e-16 / step (rounding)
     for name, array in args.items():
-        difference = np.empty_like(array)
-        for index in np.ndindex(array.shape):
-            value = array[index]
-            array[index] = value + step
-            above = loss()
-            array[index] = value - step
-            difference[index] = (above - loss()) / (2 * step)
-            array[index] = value
+        difference = central_difference(loss, array, 1e-5)
         np.testing.assert_allclose(gradients[f"d{name}"], difference, 0, 1e-8, err_msg=name)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 import pytest
-from helpers import assert_identical
+from helpers import assert_identical, central_difference
 from networks import SETTINGS, assert_close, backward, composed, draw, run
 
 import lstm_fast
@@ -177,17 +177,9 @@ def test_gradients_are_central_differences(matmul, dropout, isa, rng):
         return sum((a * d).sum() for a, d in zip((y, hn, cn), d_results, strict=True))
 
     gradients = run(copy.deepcopy(lstm), x, h0, c0, *d_results)
-    step = 1e-5  # the difference errs by about step**2 (truncation) and 1e-16 / step (rounding)
     with lstm.writable() as p:
         for name, array in {"x": x, "h0": h0, "c0": c0, **p}.items():
-            difference = np.empty_like(array)
-            for index in np.ndindex(array.shape):
-                value = array[index]
-                array[index] = value + step
-                above = loss()
-                array[index] = value - step
-                difference[index] = (above - loss()) / (2 * step)
-                array[index] = value
+            difference = central_difference(loss, array, 1e-5)
             assert np.abs(difference).max() > 1e-3, name
             np.testing.assert_allclose(gradients[f"d{name}"], difference, 0, 1e-8, err_msg=name)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import central_difference
 
 from lstm_fast import reference
 
@@ -147,18 +148,8 @@ def test_gradients_are_central_differences(bias: bool, projected: bool, reverse:
         products = y * d_results["dy"], hn * d_results["dhn"], cn * d_results["dcn"]
         return float(sum(product.sum() for product in products))
 
-    # The difference errs by about step**2 (truncation) and 1e-16 / step (rounding).
-    step = 1e-5
     for name, arg in args.items():
-        difference = np.empty_like(arg)
-        for index in np.ndindex(arg.shape):
-            value = arg[index]
-            arg[index] = value + step
-            above = loss()
-            arg[index] = value - step
-            below = loss()
-            arg[index] = value
-            difference[index] = (above - below) / (2 * step)
+        difference = central_difference(loss, arg, 1e-5)
         error = np.abs(gradients[f"d{name}"] - difference).max() / np.abs(difference).max()
         assert error <= 1e-6, name
 

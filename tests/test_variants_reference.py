@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from helpers import assert_identical, draw, rows, run
+from helpers import assert_identical, central_difference, draw, rows, run
 from ragged import assert_close
 
 from lstm_fast import reference
@@ -207,18 +207,9 @@ def test_gradients_are_central_differences(names):
         y, state, _ = reference.lstm_forward(**args, **settings)
         return sum((a * d).sum() for a, d in zip((y, *state), d_results, strict=True))
 
-    # The difference errs by about step**2 times a third derivative, which layer norm makes large
-    # where a variance is small, and by 1e-16 / step (rounding).
-    step = 3e-6
     for name, array in args.items():
-        difference = np.empty_like(array)
-        for index in np.ndindex(array.shape):
-            value = array[index]
-            array[index] = value + step
-            above = loss()
-            array[index] = value - step
-            difference[index] = (above - loss()) / (2 * step)
-            array[index] = value
+        # Layer norm makes third derivatives large where a variance is small: a small step.
+        difference = central_difference(loss, array, 3e-6)
         assert np.abs(difference).max() > 1e-3, f"{name} has no effect, so that nothing is checked"
         error = np.abs(gradients[f"d{name}"] - difference).max()
         assert error <= 1e-6 * np.abs(difference).max(), name

@@ -11,8 +11,8 @@ from libc.string cimport memset
 import numpy as np
 
 from ._engine import held_to_one_thread
-from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, carve, copy_rows, data_or_null, load_gemm,
-                       new_array, new_buffer, rounded, rows_at, times)
+from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, carve, copy_rows, data_or_null, layout_of_gates,
+                       load_gemm, new_array, new_buffer, rounded, rows_at, times)
 from ._kernels cimport lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set
 from ._layer_backward cimport Job, Scratch, at, panels_of, run_chunk, time_of
 from ._threads cimport Place, Split, place, plan, team_size, used_threads
@@ -294,11 +294,8 @@ cdef void set_up_scratch(Scratch *scratch, char **free, Tape tape, bint layer_no
 cdef void set_up_variant(Job *job, Tape tape, dict grads, char **free) except *:
     """The parts of a job that only variants have."""
     cdef Cell cell = tape.cell
-    cdef Py_ssize_t H = cell.hidden_size
     job.variant.variant = &cell.variant
-    job.variant.a_row, job.variant.a_panel, job.variant.a_gate = 4 * cell.padded, 4 * cell.k.lanes, cell.k.lanes
-    if cell.layer_norm:
-        job.variant.a_panel, job.variant.a_gate = cell.k.lanes, H
+    layout_of_gates(cell, &job.variant.a_row, &job.variant.a_panel, &job.variant.a_gate)
     if cell.peephole is not None:
         job.dw_ch = data_of(grads["w_ch"])
     if tape.noise is not None:

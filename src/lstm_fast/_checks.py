@@ -48,23 +48,33 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def fraction(name: str, value: Any) -> float:
-    """Return a float from 0 to 1."""
+def number(name: str, value: Any) -> float:
+    """Return a float (not a bool)."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
-    number = float(value)
-    if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name}: expected a number from 0 to 1, got {number}")
-    return number
+    return float(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a float from 0 to 1."""
+    found = number(name, value)
+    if not 0.0 <= found <= 1.0:
+        raise ValueError(f"{name}: expected a number from 0 to 1, got {found}")
+    return found
+
+
+def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    """Return one of some words."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a string, got {type(value).__name__}")
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    return value
 
 
 def matmul(value: Any) -> Matmul:
     """Return the name of a multiply."""
-    if not isinstance(value, str):
-        raise TypeError(f"matmul: expected a string, got {type(value).__name__}")
-    if value not in get_args(Matmul):
-        raise ValueError(f"matmul: expected one of {', '.join(get_args(Matmul))}, got {value!r}")
-    return value  # type: ignore[return-value]
+    return one_of("matmul", value, get_args(Matmul))  # type: ignore[return-value]
 
 
 def generator(name: str, value: Any) -> np.random.Generator:
@@ -155,6 +165,16 @@ def mask(name: str, value: Any, T: int, B: int) -> npt.NDArray[np.bool_]:
     if value.shape != (B, T):
         raise ValueError(f"{name}: expected shape (B, T) = {(B, T)}, got {value.shape}")
     return value
+
+
+def steps(
+    lengths_: Any, mask_: Any, T: int, B: int
+) -> tuple[npt.NDArray[np.intp] | None, npt.NDArray[np.bool_] | None]:
+    """Return lengths and mask, each of which may be None."""
+    return (
+        None if lengths_ is None else lengths("lengths", lengths_, T, B),
+        None if mask_ is None else mask("mask", mask_, T, B),
+    )
 
 
 def concatenated(

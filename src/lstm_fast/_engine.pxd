@@ -1,7 +1,7 @@
 cimport numpy as cnp
 
 from ._blas cimport gemm_function
-from ._kernels cimport lf_kernels, lf_variant
+from ._kernels cimport lf_kernels, lf_rows, lf_variant
 
 
 cdef struct Block:
@@ -57,6 +57,13 @@ cdef class Cell:
     cpdef void prepare_backward(self, bint blas) except *
 
 
+cdef inline void layout_of_gates(Cell cell, Py_ssize_t *row, Py_ssize_t *panel, Py_ssize_t *gate) noexcept:
+    """Strides of a variant's pre-activations: see `lf_variant_forward.a`."""
+    row[0], panel[0], gate[0] = 4 * cell.padded, 4 * cell.k.lanes, cell.k.lanes
+    if cell.layer_norm:  # blocks of H, as its product gives them
+        panel[0], gate[0] = cell.k.lanes, cell.hidden_size
+
+
 cdef struct Rows:
     # The rows of a batch, of which those at time t run that have more than t steps; the others come after.
     Py_ssize_t T, B, total
@@ -88,6 +95,13 @@ cdef class Noise:
 
 cdef inline char *data_or_null(a) noexcept:
     return NULL if a is None else <char *>cnp.PyArray_DATA(a)
+
+
+cdef inline lf_rows strided(const char *data, Py_ssize_t row) noexcept nogil:
+    """Rows of a matrix, `row` elements apart."""
+    cdef lf_rows found
+    found.data, found.row = data, row
+    return found
 
 
 cdef class Norm:

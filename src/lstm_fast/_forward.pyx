@@ -6,8 +6,8 @@ from cython.parallel cimport parallel, threadid
 from libc.string cimport memcpy, memmove, memset
 
 from ._engine import held_to_one_thread
-from ._engine cimport (Buffer, Cell, Noise, Ragged, Rows, Tape, carve, copy_rows, data_or_null, load_gemm, new_buffer,
-                       new_norm, rounded, rows_at, rows_before, rows_of, times)
+from ._engine cimport (Buffer, Cell, Noise, Ragged, Rows, Tape, carve, copy_rows, data_or_null, layout_of_gates,
+                       load_gemm, new_buffer, new_norm, rounded, rows_at, rows_before, rows_of, times)
 from ._kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set,
                         lf_progress_wait, lf_variant_forward)
 from ._layer_forward cimport Job, NormJob, VariantJob, at, c_row, run_chunk, y_at
@@ -144,9 +144,7 @@ cdef void set_up_variant(Job *job, Cell cell, Noise noise, Tape tape, Py_ssize_t
     job.variant = variant
     step.variant = &cell.variant
     step.parts = LF_CELL | LF_OUTPUT
-    step.a_row, step.a_panel, step.a_gate = 4 * cell.padded, 4 * cell.k.lanes, cell.k.lanes
-    if cell.layer_norm:
-        step.a_panel, step.a_gate = cell.k.lanes, H
+    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
     step.a = tape.gates.data if tape is not None else carve(free, B * 4 * cell.padded * size)
     if noise is not None:
         variant.recurrent = data_or_null(noise.recurrent)

@@ -8,10 +8,10 @@ Then come the products over all steps, which do not depend on one another:
 
 from libc.string cimport memcpy
 
-from ._engine cimport rows_at, rows_before, share_rows
+from ._engine cimport rows_at, rows_before, share_rows, strided
 from ._kernels cimport (lf_barrier_wait, lf_cell_backward, lf_product, lf_progress_set, lf_progress_wait)
 from ._threads cimport share
-from ._variant_backward cimport masked_product, rows_of, variant_gradients, variant_rows
+from ._variant_backward cimport masked_product, variant_gradients, variant_rows
 
 
 # Large gradients of few rows, to which nothing more is added, are written past the caches: there they would take the
@@ -180,7 +180,7 @@ cdef const char *hidden_before(const Job *job, const Scratch *scratch, Py_ssize_
         memcpy(out + running * row_size, start + running * row_size,
                (rows_at(job.rows, t) - running) * row_size)
         if job.recurrent != NULL:
-            job.k.multiply_add(out, job.P, rows_of(out, job.P), rows_of(job.recurrent, job.P), rows_of(NULL, 0),
+            job.k.multiply_add(out, job.P, strided(out, job.P), strided(job.recurrent, job.P), strided(NULL, 0),
                                rows_at(job.rows, t), job.P)
     return scratch.h_before
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,15 +68,6 @@ def cell_options(
     )
 
 
-def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
-    """Return one of some words."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected a string, got {type(value).__name__}")
-    if value not in known:
-        raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-    return value
-
-
 def sizes(hidden_size: Any, num_layers: Any) -> tuple[int, ...]:
     """Return the hidden size of each layer."""
     layers = _checks.integer("num_layers", num_layers, 1)
@@ -116,10 +106,8 @@ def limit(name: str, value: Any) -> float:
 
 
 def real(name: str, value: Any) -> float:
-    """Return a float (not a bool) that is no NaN."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
-    number = float(value)
+    """Return a float that is no NaN."""
+    number = _checks.number(name, value)
     if math.isnan(number):
         raise ValueError(f"{name}: expected a number, got {value!r}")
     return number

@@ -1,12 +1,7 @@
 # A variant of the cell, backward: see _variant_backward.pyx.
 
-from ._kernels cimport lf_product, lf_rows
+from ._kernels cimport lf_product
 from ._layer_backward cimport Job, Scratch
-
-cdef inline lf_rows rows_of(const char *data, Py_ssize_t row) noexcept nogil:
-    cdef lf_rows found
-    found.data, found.row = data, row
-    return found
 
 cdef void masked_product(Job *job, lf_product *p, Py_ssize_t first_row) noexcept nogil
 cdef void variant_rows(Job *job, const Scratch *scratch, lf_product *p, Py_ssize_t row_at_t, Py_ssize_t in_chunk,

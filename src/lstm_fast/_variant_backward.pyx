@@ -1,5 +1,6 @@
 """One step of a variant of the cell, backward: the recurrent product, then its elementwise part, then layer norm."""
 
+from ._engine cimport strided
 from ._kernels cimport LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_variant_backward
 from ._layer_backward cimport Job, Scratch, at, product_of
 from ._threads cimport share
@@ -23,8 +24,8 @@ cdef void masked_product(Job *job, lf_product *p, Py_ssize_t first_row) noexcept
         added, added_row = out, P
     p.init, p.accumulate, p.out = NULL, False, <char *>at(job.dmasked, first_row * P, job)
     job.k.product(p)
-    job.k.multiply_add(out, P, rows_of(at(<const char *>p.out, column, job), P),
-                       rows_of(at(job.recurrent, first_row * P + column, job), P), rows_of(added, added_row), p.rows,
+    job.k.multiply_add(out, P, strided(at(<const char *>p.out, column, job), P),
+                       strided(at(job.recurrent, first_row * P + column, job), P), strided(added, added_row), p.rows,
                        columns)
 
 
@@ -50,8 +51,8 @@ cdef void variant_rows(Job *job, const Scratch *scratch, lf_product *p, Py_ssize
     v.first_unit, v.last_unit = column, min(H, q.last_panel * 4 * job.k.lanes)
     if v.zone_h != NULL:
         if goes_on:
-            job.k.multiply_add(<char *>at(dh, column, job), H, rows_of(at(dh, column, job), H), rows_of(NULL, 0),
-                               rows_of(at(carried, column, job), H), rows, v.last_unit - column)
+            job.k.multiply_add(<char *>at(dh, column, job), H, strided(at(dh, column, job), H), strided(NULL, 0),
+                               strided(at(carried, column, job), H), rows, v.last_unit - column)
         v.zone_h = at(<const char *>v.zone_h, row_at_t * v.zone_row, job)
         v.dh_prev = carried
     if v.zone_c != NULL:
@@ -84,13 +85,13 @@ cdef void normalised_rows(Job *job, const Scratch *scratch, lf_variant_backward 
     cdef char *du = <char *>at(scratch.du, in_chunk * H, job)
     cdef char *dn = <char *>at(scratch.dn, in_chunk * H, job)
     cdef const char *normal_c = at(job.norm.c, row_at_t * H, job)
-    job.k.multiply_add(du, H, rows_of(normal_c, H), rows_of(job.norm.w_c, 0), rows_of(job.norm.b_c, 0), rows, H)
+    job.k.multiply_add(du, H, strided(normal_c, H), strided(job.norm.w_c, 0), strided(job.norm.b_c, 0), rows, H)
     v.parts, v.n = LF_OUTPUT, du
     job.k.variant_backward(v)
-    job.k.multiply_add(<char *>at(scratch.dw_c, in_chunk * H, job), H, rows_of(du, H), rows_of(normal_c, H),
-                       rows_of(NULL, 0), rows, H)
-    job.k.multiply_add(dn, H, rows_of(du, H), rows_of(job.norm.w_c, 0), rows_of(NULL, 0), rows, H)
-    job.k.normalise_backward(dn, H, rows_of(normal_c, H), at(job.norm.scale_c, row_at_t, job), rows, H)
+    job.k.multiply_add(<char *>at(scratch.dw_c, in_chunk * H, job), H, strided(du, H), strided(normal_c, H),
+                       strided(NULL, 0), rows, H)
+    job.k.multiply_add(dn, H, strided(du, H), strided(job.norm.w_c, 0), strided(NULL, 0), rows, H)
+    job.k.normalise_backward(dn, H, strided(normal_c, H), at(job.norm.scale_c, row_at_t, job), rows, H)
     v.parts, v.n = LF_CELL, dn
     job.k.variant_backward(v)
     before_norm(job, <const char *>v.dgates, job.norm.w_ih, at(job.norm.ih, row_at_t * 4 * H, job),
@@ -105,10 +106,10 @@ cdef void before_norm(Job *job, const char *dgates, const char *gain, const char
                       char *d, char *terms, Py_ssize_t rows) noexcept nogil:
     """From dgates the gradients d of what was normalised, and the terms of its gain's gradient."""
     cdef Py_ssize_t columns = 4 * job.H
-    job.k.multiply_add(terms, columns, rows_of(dgates, columns), rows_of(normal, columns), rows_of(NULL, 0), rows,
+    job.k.multiply_add(terms, columns, strided(dgates, columns), strided(normal, columns), strided(NULL, 0), rows,
                        columns)
-    job.k.multiply_add(d, columns, rows_of(dgates, columns), rows_of(gain, 0), rows_of(NULL, 0), rows, columns)
-    job.k.normalise_backward(d, columns, rows_of(normal, columns), scale, rows, columns)
+    job.k.multiply_add(d, columns, strided(dgates, columns), strided(gain, 0), strided(NULL, 0), rows, columns)
+    job.k.normalise_backward(d, columns, strided(normal, columns), scale, rows, columns)
 
 
 cdef void variant_gradients(const Job *job, const Scratch *scratch, Py_ssize_t rows, int part,

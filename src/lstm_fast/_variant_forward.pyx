@@ -4,15 +4,9 @@ A plain cell is computed in the registers of its product. A variant's pre-activa
 stays in the L1 cache: see `lf_variant_forward`.
 """
 
-from ._engine cimport rows_at, rows_before
-from ._kernels cimport LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product, lf_rows, lf_variant_forward
+from ._engine cimport rows_at, rows_before, strided
+from ._kernels cimport LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product, lf_variant_forward
 from ._layer_forward cimport Job, NormJob, at
-
-
-cdef lf_rows rows(const char *data, Py_ssize_t row) noexcept nogil:
-    cdef lf_rows found
-    found.data, found.row = data, row
-    return found
 
 
 cdef void normalise_input(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ssize_t first_row,
@@ -50,8 +44,8 @@ cdef void variant_rows(Job *job, const lf_cell_forward *step, Py_ssize_t row_at_
     p.a, p.a_row, p.a_step = step.h, step.h_row, 1
     if job.variant.recurrent != NULL:
         masked = <char *>at(job.variant.masked_h, (part * job.rows.B + first_row) * P, job)
-        job.k.multiply_add(masked, P, rows(<const char *>step.h, step.h_row),
-                           rows(at(job.variant.recurrent, first_row * P, job), P), rows(NULL, 0), step.rows, P)
+        job.k.multiply_add(masked, P, strided(<const char *>step.h, step.h_row),
+                           strided(at(job.variant.recurrent, first_row * P, job), P), strided(NULL, 0), step.rows, P)
         p.a, p.a_row = masked, P
     p.b = step.w
     p.init, p.accumulate, p.stream = NULL, False, False
@@ -68,13 +62,13 @@ cdef void variant_rows(Job *job, const lf_cell_forward *step, Py_ssize_t row_at_
     p.first_panel, p.last_panel = 0, (4 * H + panel - 1) // panel
     job.k.product(&p)
     job.k.normalise(normal_hh, 4 * H, <char *>at(norm.scale_hh, kept, job), step.rows, 4 * H)
-    job.k.multiply_add(v.a, v.a_row, rows(<const char *>step.x, 4 * H), rows(norm.w_ih, 0),
-                       rows(norm.bias, 0), step.rows, 4 * H)
-    job.k.multiply_add(v.a, v.a_row, rows(normal_hh, 4 * H), rows(norm.w_hh, 0),
-                       rows(<const char *>v.a, v.a_row), step.rows, 4 * H)
+    job.k.multiply_add(v.a, v.a_row, strided(<const char *>step.x, 4 * H), strided(norm.w_ih, 0),
+                       strided(norm.bias, 0), step.rows, 4 * H)
+    job.k.multiply_add(v.a, v.a_row, strided(normal_hh, 4 * H), strided(norm.w_hh, 0),
+                       strided(<const char *>v.a, v.a_row), step.rows, 4 * H)
     v.parts, v.n, v.x = LF_CELL, normal_c, NULL
     job.k.variant_forward(&v)
     job.k.normalise(normal_c, H, <char *>at(norm.scale_c, kept, job), step.rows, H)
     v.parts, v.n = LF_OUTPUT, <char *>at(norm.u, first_row * H, job)
-    job.k.multiply_add(v.n, H, rows(normal_c, H), rows(norm.w_c, 0), rows(norm.b_c, 0), step.rows, H)
+    job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), step.rows, H)
     job.k.variant_forward(&v)

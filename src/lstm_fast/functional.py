@@ -165,11 +165,7 @@ def lstm_forward(
     _checks.fits("x", max(T, 1) * B * max(5 * H, I), dtype)
 
     padding = _checks.padding(padding)
-    if lengths is not None:
-        lengths = _checks.lengths("lengths", lengths, T, B)
-    if mask is not None:
-        mask = _checks.mask("mask", mask, T, B)
-    packing = packing_of(lengths, mask, T, padding == "hold")
+    packing = packing_of(*_checks.steps(lengths, mask, T, B), T, padding == "hold")
     noise = _noise(zoneout, recurrent_mask, dtype, (T, B, H, P), w_hr is not None, packing)
 
     cell = _engine.Cell(

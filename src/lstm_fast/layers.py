@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _checks, _direct
 from ._checks import Array, Padding
-from ._packing import Packing
+from ._packing import Packing, packing_of
 from ._results import Out, Results
 from .settings import Settings
 from .stack import Cache, infer, train
@@ -251,7 +251,7 @@ class LSTM(Settings):
         else:
             batched, x = self._time_major("x", x, self.input_size)
             T, B, _ = x.shape
-            packing = self._packing(lengths, mask, hold, T, B)
+            packing = packing_of(*_checks.steps(lengths, mask, T, B), T, hold)
         whole = packing is not None and packing.concatenated
         _checks.fits("x", (max(T, B) if whole else max(T, 1) * B) * self._widest, self.dtype)
         h0, c0 = self._state("state", state, ("h0", "c0"), B, batched)

@@ -13,7 +13,7 @@ from . import _checks, _options
 from ._checks import Array, Matmul
 from ._engine import Noise
 from ._options import Activation
-from ._packing import Packing, packing_of
+from ._packing import Packing
 from .initial import initial_values, parameter_shapes
 from .parameters import ParameterHolder
 from .stack import States, Wiring
@@ -92,11 +92,11 @@ class Settings(ParameterHolder):
         self.recurrent_dropout, self.zoneout = recurrent_dropout, zoneout
         self.bidirectional = _checks.boolean("bidirectional", bidirectional)
         self.reverse = _checks.boolean("reverse", reverse)
-        self.merge = _options.one_of("merge", merge, _options.MERGES)
+        self.merge = _checks.one_of("merge", merge, _options.MERGES)
         self.peephole = _checks.boolean("peephole", peephole)
         self.layer_norm = _checks.boolean("layer_norm", layer_norm)
         self.residual = _checks.boolean("residual", residual)
-        self.init = _options.one_of("init", init, _options.INITS)
+        self.init = _checks.one_of("init", init, _options.INITS)
         self.forget_bias = (
             None if forget_bias is None else _options.real("forget_bias", forget_bias)
         )
@@ -245,14 +245,6 @@ class Settings(ParameterHolder):
             return _checks.shaped(name, part, self.dtype, shape, letters)
         D, _, columns = shape
         return _checks.shaped(name, part, self.dtype, (D, columns), letters)[:, None]
-
-    def _packing(self, lengths: Any, mask: Any, hold: bool, T: int, B: int) -> Packing | None:
-        """Return the packing of a padded batch, or None."""
-        if lengths is not None:
-            lengths = _checks.lengths("lengths", lengths, T, B)
-        if mask is not None:
-            mask = _checks.mask("mask", mask, T, B)
-        return packing_of(lengths, mask, T, hold)
 
     # ---- noise
 

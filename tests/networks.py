@@ -1,7 +1,12 @@
 """What tests of `LSTM` share: settings, random arguments, how it runs, the same layer by layer."""
 
+from unittest import mock
+
 import numpy as np
 
+from lstm_fast import reference
+
+CELL = ["coupled", "clip", "cell_clip", "activations"]
 SETTINGS = [
     {},
     {"num_layers": 3, "batch_first": True},
@@ -35,39 +40,41 @@ def run(lstm, x, h0, c0, dy, dhn, dcn, **options):
     return {"y": y, "hn": hn, "cn": cn, **backward(lstm, dy, dhn, dcn, cache)}
 
 
-def composed(functions, lstm, precision, *given, lengths=None, padding="zero"):
-    """As `run`, from the functions of one layer and direction of a module."""
-    x, h0, c0, dy, dhn, dcn = (array.astype(precision) for array in given)
+def network(lstm, x, h0, c0, dy, dhn, dcn, *, dtype=float, layers=reference, **options):
+    """As `run`, by the network of the reference, of its own layers or those of another module."""
+    x, h0, c0, dy, dhn, dcn = (in_dtype(a, dtype) for a in (x, h0, c0, dy, dhn, dcn))
     if lstm.batch_first:
         x, dy = x.swapaxes(0, 1), dy.swapaxes(0, 1)
-    parameters, directions = lstm.state_dict(), [0, 1] if lstm.bidirectional else [0]
-    kinds = {"w_ih": "weight_ih", "w_hh": "weight_hh", "w_hr": "weight_hr"}
-    kinds |= {"b_ih": "bias_ih", "b_hh": "bias_hh"}
-    runs, h, c, dh, dc, grads = {}, {}, {}, {}, {}, {}
-    for layer in range(lstm.num_layers):
-        last = layer == lstm.num_layers - 1
-        options = {"lengths": lengths, "padding": padding if last else "zero"}
-        for d in directions:
-            n, end = layer * len(directions) + d, f"_l{layer}" + "_reverse" * d
-            weights = {k: parameters.get(kind + end) for k, kind in kinds.items()}
-            weights = {k: w.astype(precision) for k, w in weights.items() if w is not None}
-            weights |= {"h0": h0[n], "c0": c0[n]}
-            runs[n] = functions.lstm_forward(x, **weights, **options, reverse=d == 1)
-            h[n], c[n] = runs[n][1]
-        x = np.concatenate([runs[layer * len(directions) + d][0] for d in directions], axis=2)
-    for layer in reversed(range(lstm.num_layers)):
-        parts = np.split(dy, len(directions), axis=2)
-        dy = 0
-        for d in directions:
-            n, end = layer * len(directions) + d, f"_l{layer}" + "_reverse" * d
-            dx, (dh[n], dc[n]), part = functions.lstm_backward(parts[d], dhn[n], dcn[n], runs[n][2])
-            dy = dy + dx
-            grads |= {f"d{kinds[k]}{end}": grad for k, grad in part.items()}
+    parameters = {name: array.astype(dtype) for name, array in lstm.state_dict().items()}
+    settings = {name: getattr(lstm, name) for name in ("reverse", "merge", "residual", *CELL)}
+    of_cells = [of_each_cell(part) for part in (h0, c0, dhn, dcn)]
+    with mock.patch.object(reference.network, "layer", layers):
+        y, state, cache = reference.network_forward(
+            x, parameters, *of_cells[:2], **settings, **options
+        )
+        dx, dstate, grads = reference.network_backward(dy, *of_cells[2:], cache)
     if lstm.batch_first:
-        x, dy = x.swapaxes(0, 1), dy.swapaxes(0, 1)
-    states = {"hn": h, "cn": c, "dh0": dh, "dc0": dc}
-    stacked = {k: np.stack([v[n] for n in sorted(v)]) for k, v in states.items()}
-    return {"y": x, "dx": dy, **stacked, **grads}
+        y, dx = y.swapaxes(0, 1), dx.swapaxes(0, 1)
+    parts = dict(zip(("hn", "cn", "dh0", "dc0"), (*state, *dstate), strict=True))
+    results = {"y": y, "dx": dx, **{f"d{name}": grad for name, grad in grads.items()}}
+    for name, arrays in parts.items():
+        if lstm._differ:
+            results |= {f"{name}_{n}": array for n, array in enumerate(arrays)}
+        else:
+            results[name] = np.stack(arrays)
+    return results
+
+
+def in_dtype(given, dtype):
+    """Return an array, or a tuple of those of each layer, in another dtype."""
+    if isinstance(given, tuple):
+        return tuple(a.astype(dtype) for a in given)
+    return given.astype(dtype)
+
+
+def of_each_cell(state):
+    """Return the arrays (B, columns) of each layer and direction in h or c."""
+    return [a for layer in state for a in layer] if isinstance(state, tuple) else state
 
 
 def assert_close(actual, expected, dtype):

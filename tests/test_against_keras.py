@@ -12,6 +12,8 @@ import pytest
 from helpers import python
 from oracles import assert_close, every_implementation
 
+from lstm_fast import LSTM
+
 CONFIGURATIONS = 200
 TOLERANCE = 3e-6  # relative to the largest element of an array: four times the largest difference
 MERGES = ["concat", "sum", "mul", "ave"]
@@ -149,5 +151,42 @@ def test_results_are_those_of_keras(implementation, keras_results):
                 y = y[:, ::-1]
             outputs.append(y)
         actual["y"] = merged(merge, outputs)
+        expected = {name: keras_results[f"{name} {n}"] for name in actual}
+        assert_close(actual, expected, TOLERANCE, f"{n=} {merge} {settings}")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bidirectional_layers_are_keras_s(dtype, keras_results):
+    """`LSTM` itself, with its own merging; padding="zero", since Keras holds other outputs."""
+    for n in range(1, CONFIGURATIONS, 2):
+        settings, merge, arrays, mask = configuration(n)
+        if not settings["return_sequences"]:
+            continue
+        outer = FUNCTIONS[settings["activation"]]
+        lstm = LSTM(
+            *(arrays["x"].shape[2], settings["units"]),
+            bias=settings["use_bias"],
+            batch_first=True,
+            bidirectional=True,
+            merge=merge,
+            activations=(FUNCTIONS[settings["recurrent_activation"]], outer, outer),
+            dtype=dtype,
+        )
+        parameters = {name: np.zeros_like(value) for name, value in lstm.state_dict().items()}
+        for d, end in enumerate(["l0", "l0_reverse"]):
+            parameters[f"weight_ih_{end}"] = arrays[f"kernel_{d}"].T
+            parameters[f"weight_hh_{end}"] = arrays[f"recurrent_{d}"].T
+            if settings["use_bias"]:
+                parameters[f"bias_ih_{end}"] = arrays[f"bias_{d}"]
+        lstm.load_state_dict(parameters)
+        x, h0, c0 = (
+            a.astype(dtype)
+            for a in (
+                arrays["x"],
+                *(np.stack([arrays[f"{s}_{d}"] for d in (0, 1)]) for s in ("h0", "c0")),
+            )
+        )
+        y, (hn, cn) = lstm(x, (h0, c0), mask=mask)
+        actual = {"y": y, "hn_0": hn[0], "hn_1": hn[1], "cn_0": cn[0], "cn_1": cn[1]}
         expected = {name: keras_results[f"{name} {n}"] for name in actual}
         assert_close(actual, expected, TOLERANCE, f"{n=} {merge} {settings}")

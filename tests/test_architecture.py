@@ -48,8 +48,8 @@ ALLOWED = {
     "_blas": set(),
     "_kernels": set(),
     "_checks": set(),
-    "reference": set(),
 }
+REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
 # Programs that use the library as anyone would.
 PROGRAMS = {"__main__", "demo", "forecaster", "peers", "comparison"}
 CYTHON = {"libc", "cpython", "cython"}
@@ -106,6 +106,13 @@ def test_imports_go_downwards(path):
         assert inside <= PROGRAMS | {"__init__", "reference"}
     else:
         assert inside <= ALLOWED[path.stem]
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.name)
+def test_the_reference_stands_alone(path):
+    own = {p.stem for p in REFERENCE}
+    assert imports(path) - own <= {"numpy", *sys.stdlib_module_names}
+    assert "lstm_fast" not in code_of(path)
 
 
 @pytest.mark.parametrize(
@@ -213,12 +220,10 @@ def test_kernels_refuse_the_flags_of_another_isa(isa, flags):
 
 
 @pytest.mark.parametrize(
-    "path", [*MODULES, *KERNELS, *HEADERS, *sorted(PACKAGE.glob("*.pyi"))], ids=relative
+    "path", [*MODULES, *REFERENCE, *KERNELS, *HEADERS, *sorted(PACKAGE.glob("*.pyi"))], ids=relative
 )
 def test_source_files_stay_short(path):
-    # The specification is one text, more than half of which is documentation.
-    most = 660 if path.stem == "reference" else 420
-    assert len(path.read_text().splitlines()) <= most
+    assert len(path.read_text().splitlines()) <= 420
 
 
 def test_setup_stays_short():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers import assert_identical, central_difference, draw, rows, run
-from networks import composed
+from networks import network
 from ragged import LENGTHS, assert_close, configuration, padding_of
 
 import lstm_fast
@@ -55,7 +55,7 @@ def test_layers_of_the_reference_are_pytorchs(block):
         lstm, lengths, padding, given = configuration((block, n), FLOAT64, least=1)
         lengths[n % len(lengths)] += not lengths.any()
         expected = run_torch(torch, lstm, lengths, padding, *given)
-        actual = composed(reference, lstm, float, *given, lengths=lengths, padding=padding)
+        actual = network(lstm, *given, lengths=lengths, padding=padding)
         assert_close(actual, expected, TOLERANCE, f"{block=} {n=} {lstm} {lengths} {padding}")
 
 

@@ -9,10 +9,10 @@ import helpers
 import numpy as np
 import pytest
 from helpers import assert_identical, central_difference
-from networks import SETTINGS, assert_close, backward, composed, draw, run
+from networks import SETTINGS, assert_close, backward, draw, network, run
 
 import lstm_fast
-from lstm_fast import LSTM, reference
+from lstm_fast import LSTM
 
 GOLDEN = Path(__file__).parent / "golden" / "lstm_torch.npz"
 CASES = ["plain", "no_bias", "projected", "one_step", "bidirectional"]
@@ -42,7 +42,7 @@ def test_results_and_gradients_are_the_golden_ones(case, matmul, dtype, isa):
 def test_layers_are_those_of_lstm_forward(settings, dtype, isa, rng):
     lstm = LSTM(5, 7, **settings, dtype=dtype, seed=0)
     given = draw(rng, lstm, 4, 3)
-    assert_identical(run(lstm, *given), composed(lstm_fast, lstm, dtype, *given))
+    assert_identical(run(lstm, *given), network(lstm, *given, dtype=dtype, layers=lstm_fast))
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -53,7 +53,7 @@ def test_layers_are_those_of_the_reference(size, settings, dtype, isa, rng):
         settings = settings | {"proj_size": 0}
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
     given = draw(rng, lstm, T, B)
-    expected = composed(reference, lstm, np.float64, *given)
+    expected = network(lstm, *given)
     assert_close(run(lstm, *given), expected, dtype)
 
 

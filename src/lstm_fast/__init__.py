@@ -3,7 +3,8 @@
     LSTM                          layers and directions, with PyTorch's names, shapes and gate order
     Stream                        one time step at a time, from ``LSTM.stream``
     lstm_forward, lstm_backward   one layer and direction, arrays only
-    reference                     the same two functions in plain NumPy: the specification
+    reference                     the same two functions, and networks, in plain NumPy: the
+                                  specification
     set_num_threads, get_num_threads, show_config
 
 What imports what::

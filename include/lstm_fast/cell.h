@@ -34,10 +34,14 @@ LF_INLINE void LF(finish_cells)(const lf_cell_forward *p, ptrdiff_t row, const i
     }
 }
 
+/* The same of a variant, whose epilogue is one function for all tiles. See variant.h. */
+static void LF(finish_variants)(const lf_variant_forward *p, ptrdiff_t row, ptrdiff_t panel, int panels, int count,
+                                vec cells[][4]);
+
 /* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
- * few accumulators in one panel to hide the latency of an FMA. */
-LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, ptrdiff_t row, const int rows, ptrdiff_t panel,
-                             const int panels)
+ * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. */
+LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, const lf_variant_forward *variant, ptrdiff_t row,
+                             const int rows, ptrdiff_t panel, const int panels)
 {
     const real *h = (const real *)p->h + row * p->h_row;
     const real *w = (const real *)p->w + panel * PANEL * p->depth;
@@ -69,24 +73,39 @@ LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, ptrdiff_t row, const int 
         for (int v = 0; v < 4 * panels; v++)
             acc[r][v] = v_add(acc[r][v], v_load(x + v / 4 * p->x_panel + v % 4 * p->x_gate));
     }
-    LF(finish_cells)(p, row, rows, panel, panels, acc);
+    if (!variant) {
+        LF(finish_cells)(p, row, rows, panel, panels, acc);
+        return;
+    }
+    vec cells[TILE_ROWS + 1][4]; /* in memory, which the accumulators, being elsewhere, are not */
+    LF_UNROLL
+    for (int n = 0; n < rows * panels; n++)
+        LF_UNROLL
+        for (int gate = 0; gate < 4; gate++)
+            cells[n][gate] = acc[n / panels][4 * (n % panels) + gate];
+    LF(finish_variants)(variant, row, panel, panels, rows * panels, cells);
 }
 
-static void LF(cell_forward)(const lf_cell_forward *p)
+LF_INLINE void LF(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward *variant)
 {
     const int at_once = p->rows == 1 ? 2 : 1; /* panels */
     const ptrdiff_t turns = (p->last_panel - p->first_panel + at_once - 1) / at_once;
-#define TILE(R) LF(cell_tile)(p, row, R, panel, 1)
+#define TILE(R) LF(cell_tile)(p, variant, row, R, panel, 1)
     LF_FOR_ROW_BLOCKS(p->rows, first, last)
         for (ptrdiff_t turn = 0; turn < turns; turn++) {
             const ptrdiff_t panel = p->first_panel + at_once * (p->descending ? turns - 1 - turn : turn);
             if (at_once == 2 && panel + 2 <= p->last_panel)
-                LF(cell_tile)(p, 0, 1, panel, 2);
+                LF(cell_tile)(p, variant, 0, 1, panel, 2);
             else
                 LF_FOR_TILES(first, last, row, rows)
                     LF_SWITCH_ROWS(rows, TILE)
         }
 #undef TILE
+}
+
+static void LF(cell_forward)(const lf_cell_forward *p)
+{
+    LF(cell_tiles)(p, NULL);
 }
 
 /* The backward cell of one row and LANES units from `unit` on, dh included. */
@@ -116,9 +135,13 @@ static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, p
         LF(store_units)((real *)p->h + row * hidden_size + unit, units, v_mul(o, tc));
 }
 
-static void LF(cell_backward)(const lf_cell_backward *p)
+/* The same of a variant, for rows first .. last - 1 of a block whose dh is given. See variant.h. */
+static void LF(differentiate_variants)(const lf_variant_backward *p, ptrdiff_t first, ptrdiff_t last, ptrdiff_t unit,
+                                       ptrdiff_t units, const real *dh, ptrdiff_t dh_row);
+
+LF_INLINE void LF(differentiate_tiles)(const lf_product *q, const lf_cell_backward *p,
+                                       const lf_variant_backward *variant)
 {
-    const lf_product *q = &p->product;
     LF_FOR_ROW_BLOCKS(q->rows, first, last)
         for (ptrdiff_t panel = q->first_panel, panels; panel < q->last_panel; panel += panels) {
             real dh[ROW_BLOCK * PANEL];
@@ -128,8 +151,17 @@ static void LF(cell_backward)(const lf_cell_backward *p)
             LF(block) block = {.panel = panel, .first = first, .out = dh, .out_row = width, .out_panel = PANEL,
                                .columns = width};
             LF(product_panel)(q, &block, (int)panels, last);
+            if (variant) {
+                LF(differentiate_variants)(variant, first, last, unit, units, dh, width);
+                continue;
+            }
             for (ptrdiff_t row = first; row < last; row++)
                 for (ptrdiff_t j = 0; j < units; j += LANES)
                     LF(differentiate)(p, row, unit + j, v_load(dh + (row - first) * width + j));
         }
+}
+
+static void LF(cell_backward)(const lf_cell_backward *p)
+{
+    LF(differentiate_tiles)(&p->product, p, NULL);
 }

@@ -105,23 +105,24 @@ typedef struct lf_variant {
     const void *peephole;                  /* NULL, or weights of the cell state in i, f, o: (3, padded hidden size) */
 } lf_variant;
 
-/* The elementwise part of one time step of a variant, for the unit panels first_panel <= p < last_panel, where
- * F, G, H are the activation functions, [] clamps, and p are the peephole weights:
+/* One time step of a variant, for the unit panels first_panel <= p < last_panel, where F, G, H are the activation
+ * functions, [] clamps, and p are the peephole weights:
  *
- *   a += x       ai += pi c_prev       af += pf c_prev       i = F[ai]   f = F[af] or 1 - i   g = G[ag]
+ *   a = x + h w
+ *   ai += pi c_prev                    af += pf c_prev       i = F[ai]   f = F[af] or 1 - i   g = G[ag]
  *   n = [f c_prev + i g]               ao += po n            o = F[ao]   m = o H(n)
  *   c = n, y = m, or with zoneout      c = zc c_prev + (1 - zc) n        y = zh h_prev + (1 - zh) m
  *
- * With layer norm, what H takes depends on n of all units: a first call, with CELL, writes n and c, and a second
- * one, with OUTPUT, reads that in place of n. */
+ * With layer norm, a is given, and what H takes depends on n of all units: a first call, with CELL, writes n and c,
+ * and a second one, with OUTPUT, reads that in place of n. */
 enum { LF_CELL = 1, LF_OUTPUT = 2 };
 
 typedef struct lf_variant_forward {
     const lf_variant *variant;
     int parts;          /* LF_CELL | LF_OUTPUT */
-    const lf_cell_forward *step; /* but its h, w and gates */
-    const void *x;      /* NULL, or that of the step, to add */
-    void *a; /* in: what the product gave; out: pre-activations. Gate g of panel p at row * a_row + p * a_panel + g * a_gate */
+    const lf_cell_forward *step; /* but its gates */
+    void *a; /* out: pre-activations, if not NULL; with layer norm, in, too, and there in place of x, h and w. Gate g of
+              * panel p is at row * a_row + p * a_panel + g * a_gate */
     ptrdiff_t a_row, a_panel, a_gate;
     void *n;            /* NULL, or (rows, hidden_size): see above */
     const void *h_prev; /* with zone_h */
@@ -130,16 +131,15 @@ typedef struct lf_variant_forward {
     ptrdiff_t zone_row;
 } lf_variant_forward;
 
-/* The same backward, for the units first_unit <= j < last_unit, from dh and dc to the gradients of the
- * pre-activations, of c(t-1) and, with zoneout, what of dh goes to h(t-1) past the cell. The gates are computed again. */
+/* The same backward, from dh, the product as in lf_cell_backward, and dc to the gradients of the pre-activations, of
+ * c(t-1) and, with zoneout, what of dh goes to h(t-1) past the cell. The gates are computed again. */
 typedef struct lf_variant_backward {
+    lf_product product;
     const lf_variant *variant;
-    int parts; /* first LF_OUTPUT, which leaves the gradient of n in n; then LF_CELL */
-    ptrdiff_t rows, hidden_size, first_unit, last_unit;
+    int parts; /* first LF_OUTPUT, which leaves the gradient of n in n; then LF_CELL, which does not read dh */
     const void *a; /* pre-activations */
     ptrdiff_t a_row, a_panel, a_gate;
     const void *c_prev; /* (rows, padded hidden size) */
-    const void *dh;     /* (rows, hidden_size) */
     void *dc;           /* in and out: (rows, padded hidden size) */
     void *dgates;       /* out: (rows, 4, hidden_size) */
     void *n;            /* NULL, or with layer norm (rows, hidden_size): in, what H takes; out, its gradient */

@@ -31,14 +31,17 @@ static void LF(multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b,
         }
 }
 
-/* The sum of the lanes, in order. */
+/* The sum of the lanes: halves, then halves of that. */
 static inline real LF(sum_lanes)(vec a)
 {
-    real lanes[LANES], sum = 0;
+    real lanes[LANES];
     v_store(lanes, a);
-    for (int j = 0; j < LANES; j++)
-        sum += lanes[j];
-    return sum;
+    LF_UNROLL
+    for (int half = LANES / 2; half > 0; half /= 2)
+        LF_UNROLL
+        for (int j = 0; j < half; j++)
+            lanes[j] += lanes[j + half];
+    return lanes[0];
 }
 
 static void LF(normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows, ptrdiff_t columns)

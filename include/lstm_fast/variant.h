@@ -17,23 +17,25 @@ static inline vec LF(blend)(vec z, vec old, vec new)
     return v_fma(z, old, v_mul(v_sub(v_set1((real)1), z), new));
 }
 
-/* Gates i, f, g from their pre-activations, and o where `last` is 3. */
-LF_INLINE void LF(variant_gates)(const lf_variant *v, vec gates[4], const int last)
+/* Whether a variant has the functions of the plain cell. */
+static inline int LF(plain_functions)(const lf_variant *v)
 {
-    const vec one = v_set1((real)1);
+    return v->gate.function == LF_SIGMOID && v->candidate.function == LF_TANH && v->output.function == LF_TANH;
+}
+
+/* The gates from their pre-activations, but o only with `all`; `plain`: see plain_functions. */
+LF_INLINE void LF(variant_gates)(const lf_variant *v, const int plain, vec gates[4], const int all)
+{
+    LF_UNROLL
     for (int gate = 0; gate < 4; gate++)
         gates[gate] = LF(clamp)(gates[gate], v->clip);
-    if (v->gate.function == LF_SIGMOID && v->candidate.function == LF_TANH) {
-        vec o = gates[3];
+    if (plain)
         LF(activate)(gates);
-        if (last < 3)
-            gates[3] = o;
-    } else {
-        for (int gate = 0; gate <= last; gate++)
+    else
+        for (int gate = 0; gate < 3 + all; gate++)
             gates[gate] = LF(activation)(gate == 2 ? &v->candidate : &v->gate, gates[gate]);
-    }
     if (v->coupled)
-        gates[1] = v_sub(one, gates[0]);
+        gates[1] = v_sub(v_set1((real)1), gates[0]);
 }
 
 /* The weights of a peephole: 0 for i, 1 for f, 2 for o. */
@@ -42,89 +44,141 @@ static inline vec LF(peephole)(const lf_variant *v, int of, ptrdiff_t hidden_siz
     return v_load((const real *)v->peephole + of * LF(padded)(hidden_size) + unit);
 }
 
-/* n and o of one row and the units of a panel, and what forward keeps. */
-static inline void LF(variant_cell)(const lf_variant_forward *p, ptrdiff_t row, ptrdiff_t panel, vec *n, vec *o)
+/* The pre-activations of one cell, in and out with peepholes, to n and o. */
+LF_INLINE void LF(variant_cell)(const lf_variant_forward *p, const int plain, ptrdiff_t row, ptrdiff_t unit, vec a[4],
+                                vec *n, vec *o)
 {
     const lf_variant *v = p->variant;
     const lf_cell_forward *q = p->step;
-    const ptrdiff_t unit = panel * LANES, units = LF_CLAMP(q->hidden_size - unit, LANES);
-    real *a = (real *)p->a + row * p->a_row + panel * p->a_panel;
-    vec gates[4], c_prev = v_load((const real *)q->c_prev + row * q->c_row + unit);
-    for (int gate = 0; gate < 4; gate++)
-        gates[gate] = v_load(a + gate * p->a_gate);
-    if (p->x)
-        for (int gate = 0; gate < 4; gate++)
-            gates[gate] = v_add(gates[gate], v_load((const real *)p->x + row * q->x_row + panel * q->x_panel
-                                                    + gate * q->x_gate));
+    vec c_prev = v_load((const real *)q->c_prev + row * q->c_row + unit), gates[4];
     if (v->peephole)
         for (int gate = 0; gate < 2; gate++)
-            gates[gate] = v_fma(LF(peephole)(v, gate, q->hidden_size, unit), c_prev, gates[gate]);
-    vec ao = gates[3];
-    for (int gate = 0; gate < 3; gate++)
-        LF(store_units)(a + gate * p->a_gate, units, gates[gate]);
-    LF(variant_gates)(v, gates, v->peephole || !(p->parts & LF_OUTPUT) ? 2 : 3);
-    *n = LF(clamp)(v_fma(gates[1], c_prev, v_mul(gates[0], gates[2])), v->cell_clip);
-    if (v->peephole)
-        ao = v_fma(LF(peephole)(v, 2, q->hidden_size, unit), *n, ao);
-    LF(store_units)(a + 3 * p->a_gate, units, ao);
-    vec c = *n;
+            a[gate] = v_fma(LF(peephole)(v, gate, q->hidden_size, unit), c_prev, a[gate]);
+    LF_UNROLL
+    for (int gate = 0; gate < 4; gate++)
+        gates[gate] = a[gate];
+    LF(variant_gates)(v, plain, gates, !v->peephole);
+    vec c = *n = LF(clamp)(v_fma(gates[1], c_prev, v_mul(gates[0], gates[2])), v->cell_clip);
+    *o = gates[3];
+    if (v->peephole) {
+        a[3] = v_fma(LF(peephole)(v, 2, q->hidden_size, unit), *n, a[3]);
+        vec ao = LF(clamp)(a[3], v->clip);
+        *o = plain ? LF(sigmoid)(ao) : LF(activation)(&v->gate, ao);
+    }
     if (p->zone_c)
-        c = LF(blend)(LF(load_n)((const real *)p->zone_c + row * p->zone_row + unit, units), c_prev, c);
+        c = LF(blend)(LF(load_n)((const real *)p->zone_c + row * p->zone_row + unit,
+                                 LF_CLAMP(q->hidden_size - unit, LANES)), c_prev, c);
     v_store((real *)q->c + row * q->c_row + unit, c);
-    *o = v->peephole ? LF(activation)(&v->gate, LF(clamp)(ao, v->clip)) : gates[3];
 }
 
-/* One row and one or two panels, side by side. */
-LF_INLINE void LF(variant_step)(const lf_variant_forward *p, ptrdiff_t row, ptrdiff_t panel, const int count)
+/* One cell, or two: the second one is in the next panel or, with `below`, in the next row. */
+LF_INLINE void LF(variant_cells)(const lf_variant_forward *p, const int parts, const int plain, ptrdiff_t row,
+                                 ptrdiff_t panel, const int below, vec cells[][4], const int count)
 {
     const lf_variant *v = p->variant;
-    const lf_cell_forward *q = p->step;
-    const ptrdiff_t hidden_size = q->hidden_size, unit = panel * LANES;
-    vec n[2], o[2];
+    const ptrdiff_t hidden_size = p->step->hidden_size;
+    vec n[2], o[2], m[2];
+    LF_UNROLL
     for (int k = 0; k < count; k++) {
-        const ptrdiff_t at = unit + k * LANES, units = LF_CLAMP(hidden_size - at, LANES);
-        if (p->parts & LF_CELL) {
-            LF(variant_cell)(p, row, panel + k, &n[k], &o[k]);
+        const ptrdiff_t r = row + below * k, unit = (panel + !below * k) * LANES;
+        if (parts & LF_CELL) {
+            LF(variant_cell)(p, plain, r, unit, cells[k], &n[k], &o[k]);
         } else {
-            n[k] = LF(load_n)((const real *)p->n + row * hidden_size + at, units);
-            o[k] = v_load((const real *)p->a + row * p->a_row + (panel + k) * p->a_panel + 3 * p->a_gate);
-            o[k] = LF(activation)(&v->gate, LF(clamp)(o[k], v->clip));
+            vec ao = LF(clamp)(cells[k][3], v->clip);
+            n[k] = LF(load_n)((const real *)p->n + r * hidden_size + unit, LF_CLAMP(hidden_size - unit, LANES));
+            o[k] = plain ? LF(sigmoid)(ao) : LF(activation)(&v->gate, ao);
         }
-        if (p->parts == LF_CELL)
-            LF(store_units)((real *)p->n + row * hidden_size + at, units, n[k]);
+        m[k] = n[k];
     }
-    if (p->parts == LF_CELL)
-        return;
-    if (v->output.function == LF_TANH)
-        LF(tanh_each)(n, count);
-    else
-        for (int k = 0; k < count; k++)
-            n[k] = LF(activation)(&v->output, n[k]);
+    if (parts & LF_OUTPUT && plain)
+        LF(tanh_each)(m, count);
+    LF_UNROLL
     for (int k = 0; k < count; k++) {
-        const ptrdiff_t at = unit + k * LANES, units = LF_CLAMP(hidden_size - at, LANES);
-        vec h = v_mul(o[k], n[k]);
-        if (p->zone_h)
-            h = LF(blend)(LF(load_n)((const real *)p->zone_h + row * p->zone_row + at, units),
-                          LF(load_n)((const real *)p->h_prev + row * p->h_prev_row + at, units), h);
-        LF(store_units)((real *)q->y + row * q->y_row + at, units, h);
+        const ptrdiff_t r = row + below * k, unit = (panel + !below * k) * LANES;
+        const ptrdiff_t units = LF_CLAMP(hidden_size - unit, LANES);
+        if (parts & LF_CELL && p->a)
+            LF_UNROLL
+            for (int gate = 0; gate < 4; gate++)
+                LF(store_units)((real *)p->a + r * p->a_row + unit / LANES * p->a_panel + gate * p->a_gate, units,
+                                cells[k][gate]);
+        if (parts & LF_OUTPUT) {
+            vec h = v_mul(o[k], plain ? m[k] : LF(activation)(&v->output, n[k]));
+            if (p->zone_h)
+                h = LF(blend)(LF(load_n)((const real *)p->zone_h + r * p->zone_row + unit, units),
+                              LF(load_n)((const real *)p->h_prev + r * p->h_prev_row + unit, units), h);
+            LF(store_units)((real *)p->step->y + r * p->step->y_row + unit, units, h);
+        } else {
+            LF(store_units)((real *)p->n + r * hidden_size + unit, units, n[k]);
+        }
     }
+}
+
+LF_INLINE void LF(finish_each)(const lf_variant_forward *p, const int plain, ptrdiff_t row, ptrdiff_t panel,
+                               const int below, int count, vec cells[][4])
+{
+    const int both = LF_CELL | LF_OUTPUT;
+    int n = 0;
+    for (; n + 2 <= count; n += 2)
+        LF(variant_cells)(p, both, plain, row + below * n, panel, below, cells + n, 2);
+    if (n < count)
+        LF(variant_cells)(p, both, plain, row + below * n, panel, below, cells + n, 1);
+}
+
+static __attribute__((noinline)) void LF(finish_variants)(const lf_variant_forward *p, ptrdiff_t row, ptrdiff_t panel,
+                                                          int panels, int count, vec cells[][4])
+{
+    if (LF(plain_functions)(p->variant))
+        LF(finish_each)(p, 1, row, panel, panels == 1, count, cells);
+    else
+        LF(finish_each)(p, 0, row, panel, panels == 1, count, cells);
+}
+
+/* What layer norm has between the product and y, in two parts, from pre-activations in memory. */
+LF_INLINE void LF(normed_cells)(const lf_variant_forward *p, const int parts, const int plain)
+{
+    for (ptrdiff_t row = 0; row < p->step->rows; row++)
+        for (ptrdiff_t panel = p->step->first_panel; panel < p->step->last_panel; panel++) {
+            const real *a = (const real *)p->a + row * p->a_row + panel * p->a_panel;
+            vec cells[1][4];
+            LF_UNROLL
+            for (int gate = 0; gate < 4; gate++)
+                cells[0][gate] = v_load(a + gate * p->a_gate);
+            LF(variant_cells)(p, parts, plain, row, panel, 0, cells, 1);
+        }
 }
 
 static void LF(variant_forward)(const lf_variant_forward *p)
 {
-    for (ptrdiff_t row = 0; row < p->step->rows; row++) {
-        ptrdiff_t panel = p->step->first_panel;
-        for (; panel + 2 <= p->step->last_panel; panel += 2)
-            LF(variant_step)(p, row, panel, 2);
-        if (panel < p->step->last_panel)
-            LF(variant_step)(p, row, panel, 1);
-    }
+    const int plain = LF(plain_functions)(p->variant);
+    if (p->parts == (LF_CELL | LF_OUTPUT))
+        LF(cell_tiles)(p->step, p);
+    else if (p->parts == LF_CELL && plain)
+        LF(normed_cells)(p, LF_CELL, 1);
+    else if (p->parts == LF_CELL)
+        LF(normed_cells)(p, LF_CELL, 0);
+    else if (plain)
+        LF(normed_cells)(p, LF_OUTPUT, 1);
+    else
+        LF(normed_cells)(p, LF_OUTPUT, 0);
 }
 
-static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t row, ptrdiff_t unit)
+/* The derivative of f at x, where y is the value; `function`: f's, a constant, or -1. */
+LF_INLINE vec LF(slope)(const lf_activation *f, const int function, vec x, vec y)
 {
+    if (function == LF_SIGMOID)
+        return v_mul(y, v_sub(v_set1((real)1), y));
+    if (function == LF_TANH)
+        return v_fnma(y, y, v_set1((real)1));
+    return LF(derivative)(f, x, y);
+}
+
+/* The backward cell of one row and LANES units; parts == LF_CELL has no dm. */
+LF_INLINE void LF(differentiate_variant)(const lf_variant_backward *p, const int plain, ptrdiff_t row, ptrdiff_t unit,
+                                         vec dm)
+{
+    const int sigmoid = plain ? LF_SIGMOID : -1, tanh = plain ? LF_TANH : -1;
     const lf_variant *v = p->variant;
-    const ptrdiff_t hidden_size = p->hidden_size, units = LF_CLAMP(hidden_size - unit, LANES);
+    const ptrdiff_t hidden_size = p->product.columns, units = LF_CLAMP(hidden_size - unit, LANES);
     const vec one = v_set1((real)1);
     const real *a = (const real *)p->a + row * p->a_row + unit / LANES * p->a_panel;
     real *dgates = (real *)p->dgates + row * 4 * hidden_size + unit;
@@ -133,7 +187,7 @@ static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t ro
     vec pre[4], gates[4], dn = v_load(dc), dao;
     for (int gate = 0; gate < 4; gate++)
         gates[gate] = pre[gate] = v_load(a + gate * p->a_gate);
-    LF(variant_gates)(v, gates, 3);
+    LF(variant_gates)(v, plain, gates, 1);
     vec r = v_fma(gates[1], c_prev, v_mul(gates[0], gates[2])), n = LF(clamp)(r, v->cell_clip);
     vec dc_prev = v_set1((real)0);
     if (p->zone_c) {
@@ -142,20 +196,19 @@ static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t ro
         dn = v_mul(v_sub(one, z), dn);
     }
     if (p->parts & LF_OUTPUT) {
-        vec dm = LF(load_n)((const real *)p->dh + row * hidden_size + unit, units);
         vec u = p->n ? LF(load_n)((const real *)p->n + row * hidden_size + unit, units) : n;
-        vec value = LF(activation)(&v->output, u);
+        vec value = plain ? LF(tanh)(u) : LF(activation)(&v->output, u);
         if (p->zone_h) {
             vec z = LF(load_n)((const real *)p->zone_h + row * p->zone_row + unit, units);
             LF(store_units)((real *)p->dh_prev + row * hidden_size + unit, units, v_mul(z, dm));
             dm = v_mul(v_sub(one, z), dm);
         }
-        dao = v_mul(v_mul(dm, value), LF(derivative)(&v->gate, LF(clamp)(pre[3], v->clip), gates[3]));
+        dao = v_mul(v_mul(dm, value), LF(slope)(&v->gate, sigmoid, LF(clamp)(pre[3], v->clip), gates[3]));
         dao = LF(unless_clamped)(pre[3], v->clip, dao);
         LF(store_units)(dgates + 3 * hidden_size, units, dao);
         if (p->h)
             LF(store_units)((real *)p->h + row * hidden_size + unit, units, v_mul(gates[3], value));
-        vec du = v_mul(v_mul(dm, gates[3]), LF(derivative)(&v->output, u, value));
+        vec du = v_mul(v_mul(dm, gates[3]), LF(slope)(&v->output, tanh, u, value));
         if (p->parts == LF_OUTPUT) {
             LF(store_units)((real *)p->n + row * hidden_size + unit, units, du);
             return;
@@ -171,10 +224,12 @@ static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t ro
     dc_prev = v_fma(dn, gates[1], dc_prev);
     vec di = v_mul(dn, gates[2]), df = v_mul(dn, c_prev);
     vec d[3] = {v->coupled ? v_sub(di, df) : di, v->coupled ? v_set1((real)0) : df, v_mul(dn, gates[0])};
+    LF_UNROLL
     for (int gate = 0; gate < 3; gate++) {
         const lf_activation *f = gate == 2 ? &v->candidate : &v->gate;
         if (gate != 1 || !v->coupled) {
-            d[gate] = v_mul(d[gate], LF(derivative)(f, LF(clamp)(pre[gate], v->clip), gates[gate]));
+            const int function = gate == 2 ? tanh : sigmoid;
+            d[gate] = v_mul(d[gate], LF(slope)(f, function, LF(clamp)(pre[gate], v->clip), gates[gate]));
             d[gate] = LF(unless_clamped)(pre[gate], v->clip, d[gate]);
         }
         LF(store_units)(dgates + gate * hidden_size, units, d[gate]);
@@ -191,9 +246,22 @@ static void LF(variant_differentiate)(const lf_variant_backward *p, ptrdiff_t ro
     }
 }
 
+static __attribute__((noinline)) void LF(differentiate_variants)(const lf_variant_backward *p, ptrdiff_t first,
+                                                                 ptrdiff_t last, ptrdiff_t unit, ptrdiff_t units,
+                                                                 const real *dh, ptrdiff_t dh_row)
+{
+    const int plain = LF(plain_functions)(p->variant);
+    for (ptrdiff_t row = first; row < last; row++)
+        for (ptrdiff_t j = 0; j < units; j += LANES) {
+            vec dm = v_load(dh + (row - first) * dh_row + j);
+            if (plain)
+                LF(differentiate_variant)(p, 1, row, unit + j, dm);
+            else
+                LF(differentiate_variant)(p, 0, row, unit + j, dm);
+        }
+}
+
 static void LF(variant_backward)(const lf_variant_backward *p)
 {
-    for (ptrdiff_t row = 0; row < p->rows; row++)
-        for (ptrdiff_t unit = p->first_unit; unit < p->last_unit; unit += LANES)
-            LF(variant_differentiate)(p, row, unit);
+    LF(differentiate_tiles)(&p->product, NULL, p);
 }

@@ -13,8 +13,9 @@ import numpy as np
 from ._engine import held_to_one_thread
 from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, carve, copy_rows, data_or_null, layout_of_gates,
                        load_gemm, new_array, new_buffer, rounded, rows_at, times)
-from ._kernels cimport lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_progress_set
-from ._layer_backward cimport Job, Scratch, at, panels_of, run_chunk, time_of
+from ._kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave,
+                        lf_progress_set, lf_variant_backward)
+from ._layer_backward cimport Job, NormJob, Scratch, VariantJob, at, panels_of, run_chunk, time_of
 from ._threads cimport Place, Split, place, plan, team_size, used_threads
 
 cnp.import_array()
@@ -175,7 +176,8 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     cdef bint layer_norm = False
     cdef int rows_axis
     cdef Buffer scratch
-    cdef char *free
+    cdef Scratch measured
+    cdef char *free = NULL
     cdef double step_work = <double>rows.total / max(T, 1) * 4 * H * P, total_work = 0
     stage.chained = L == 1 or (<Tape>tapes[1]).x_owner is tape.h
     dh, dc = copy_or_zeros(dhn, L, B, P, cell.type_number), copy_or_zeros(dcn, L, B, H, cell.type_number)
@@ -209,20 +211,18 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     h_size = times(times(chunk_rows, H), size)
     packed_size = 0 if blas else times(times(chunk_rows, panels_of(widest, cell.k) * 4 * cell.k.lanes), size)
     inner_dx = times(times(<size_t>rows.total, P), size) if stage.chained else 0
-    group_size = (rounded(sizeof(Scratch)) + rounded(dgates_size) + 2 * rounded(p_size) + rounded(h_size)
-                  + rounded(packed_size))
+    set_up_scratch(&measured, &free, tape, layer_norm, dgates_size, p_size, h_size, packed_size)
+    group_size = rounded(sizeof(Scratch)) + <size_t>free
     job_size = (rounded(sizeof(Job)) + rounded(B * padded * size) + rounded(B * 4 * H * size)
                 + rounded((T + 1) * sizeof(Py_ssize_t)) + rounded(inner_dx))
     if tape.variant:
-        group_size += 4 * rounded(dgates_size) + 7 * rounded(h_size)
-        job_size += rounded(B * P * size)
+        job_size += rounded(sizeof(VariantJob)) + rounded(B * P * size)
     scratch = new_buffer(L * job_size + split.groups * group_size, 1)
     free = scratch.data
     stage.jobs = <Job *>carve(&free, L * sizeof(Job))
     stage.scratch = <Scratch *>carve(&free, split.groups * sizeof(Scratch))
     for n in range(split.groups):
-        set_up_scratch(&stage.scratch[n], &free, tape, layer_norm, dgates_size, p_size, h_size)
-        stage.scratch[n].packed = carve(&free, packed_size)
+        set_up_scratch(&stage.scratch[n], &free, tape, layer_norm, dgates_size, p_size, h_size, packed_size)
     for n in range(L - 1, -1, -1):
         tape, job = tapes[n], &stage.jobs[n]
         cell = tape.cell
@@ -272,19 +272,19 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
 
 
 cdef void set_up_scratch(Scratch *scratch, char **free, Tape tape, bint layer_norm, size_t dgates_size,
-                         size_t p_size, size_t h_size) noexcept:
-    """Room for a chunk, as far as the cells need it."""
+                         size_t p_size, size_t h_size, size_t packed_size) noexcept:
+    """Room for a chunk, as far as the cells need it. From NULL on, `free` counts it."""
     cdef bint projected = tape.cell.proj_size > 0
     cdef bint masked = tape.noise is not None and tape.noise.recurrent is not None
     memset(scratch, 0, sizeof(Scratch))
     scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = carve(free, dgates_size)
+    scratch.packed = carve(free, packed_size)
     scratch.h_before = carve(free, p_size if tape.ragged is not None or masked else 0)
-    scratch.dy = carve(free, p_size if projected or tape.variant else 0)
+    scratch.dy = carve(free, p_size if projected or tape.noise is not None else 0)
     scratch.hidden = carve(free, h_size if projected else 0)
     if not tape.variant:
         return
-    scratch.dm = carve(free, h_size if projected else 0)
-    scratch.dpeephole = carve(free, 3 * h_size)
+    scratch.dpeephole = carve(free, 3 * h_size if tape.cell.peephole is not None else 0)
     if layer_norm:
         scratch.dgates_ih, scratch.dgates_hh = carve(free, dgates_size), carve(free, dgates_size)
         scratch.dw_ih, scratch.dw_hh = carve(free, dgates_size), carve(free, dgates_size)
@@ -294,25 +294,30 @@ cdef void set_up_scratch(Scratch *scratch, char **free, Tape tape, bint layer_no
 cdef void set_up_variant(Job *job, Tape tape, dict grads, char **free) except *:
     """The parts of a job that only variants have."""
     cdef Cell cell = tape.cell
-    job.variant.variant = &cell.variant
-    layout_of_gates(cell, &job.variant.a_row, &job.variant.a_panel, &job.variant.a_gate)
+    cdef VariantJob *variant = <VariantJob *>carve(free, sizeof(VariantJob))
+    cdef lf_variant_backward *step = &variant.step
+    cdef NormJob *norm = &variant.norm
+    memset(variant, 0, sizeof(VariantJob))
+    job.variant = variant
+    step.variant = &cell.variant
+    step.parts = LF_CELL | LF_OUTPUT
+    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
     if cell.peephole is not None:
-        job.dw_ch = data_of(grads["w_ch"])
+        variant.dw_ch = data_of(grads["w_ch"])
     if tape.noise is not None:
-        job.recurrent = data_or_null(tape.noise.recurrent)
-        job.variant.zone_h, job.variant.zone_c = data_or_null(tape.noise.zone_h), data_or_null(tape.noise.zone_c)
-        job.variant.zone_row = tape.noise.zone_row
-    if job.recurrent != NULL:
-        job.dmasked = carve(free, job.rows.B * job.P * cell.k.itemsize)
-    job.layer_norm = cell.layer_norm
+        variant.recurrent = data_or_null(tape.noise.recurrent)
+        step.zone_h, step.zone_c = data_or_null(tape.noise.zone_h), data_or_null(tape.noise.zone_c)
+        step.zone_row = tape.noise.zone_row
+    variant.dmasked = carve(free, job.rows.B * job.P * cell.k.itemsize if variant.recurrent != NULL else 0)
+    variant.layer_norm = cell.layer_norm
     if cell.layer_norm:
-        job.norm.w_ih, job.norm.w_hh, job.norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
-        job.norm.b_c = data_of(cell.b_ln_c)
-        job.norm.ih, job.norm.hh, job.norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
-        job.norm.scale_ih, job.norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
-        job.norm.scale_c = tape.norm.scale_c.data
-        job.norm.dw_ih, job.norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
-        job.norm.dw_c, job.norm.db_c = data_of(grads["w_ln_c"]), data_of(grads["b_ln_c"])
+        norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
+        norm.b_c = data_of(cell.b_ln_c)
+        norm.ih, norm.hh, norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
+        norm.scale_ih, norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
+        norm.scale_c = tape.norm.scale_c.data
+        norm.dw_ih, norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
+        norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_of(grads["b_ln_c"])
 
 
 cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2, int type_number):

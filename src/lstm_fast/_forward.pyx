@@ -128,9 +128,10 @@ cdef void set_up(Job *job, Cell cell, const Rows *rows, bint reverse, bint blas,
 
 cdef size_t variant_size(Cell cell, size_t rows, int threads, bint training) except? 0:
     """Scratch memory that a variant of the cell needs for `rows` rows, at most."""
-    cdef size_t columns = 0 if training else 8 * cell.padded + cell.hidden_size + 3
-    return rounded(sizeof(VariantJob)) + times(
-        times(rows, columns + cell.hidden_size + <size_t>threads * cell.output_size) + 512, cell.k.itemsize)
+    cdef size_t columns = <size_t>threads * cell.output_size
+    if cell.layer_norm:
+        columns += cell.hidden_size if training else 8 * cell.padded + 2 * cell.hidden_size + 3
+    return rounded(sizeof(VariantJob)) + times(times(rows, columns) + 512, cell.k.itemsize)
 
 
 cdef void set_up_variant(Job *job, Cell cell, Noise noise, Tape tape, Py_ssize_t chunk_rows, int threads,
@@ -145,7 +146,10 @@ cdef void set_up_variant(Job *job, Cell cell, Noise noise, Tape tape, Py_ssize_t
     step.variant = &cell.variant
     step.parts = LF_CELL | LF_OUTPUT
     layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
-    step.a = tape.gates.data if tape is not None else carve(free, B * 4 * cell.padded * size)
+    if tape is not None:
+        step.a = tape.gates.data
+    elif cell.layer_norm:
+        step.a = carve(free, B * 4 * cell.padded * size)
     if noise is not None:
         variant.recurrent = data_or_null(noise.recurrent)
         step.zone_h, step.zone_c = data_or_null(noise.zone_h), data_or_null(noise.zone_c)

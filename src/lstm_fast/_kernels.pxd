@@ -55,7 +55,6 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         const lf_variant *variant
         int parts
         const lf_cell_forward *step
-        const void *x
         void *a
         Py_ssize_t a_row, a_panel, a_gate
         void *n
@@ -66,13 +65,12 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         Py_ssize_t zone_row
 
     ctypedef struct lf_variant_backward:
+        lf_product product
         const lf_variant *variant
         int parts
-        Py_ssize_t rows, hidden_size, first_unit, last_unit
         const void *a
         Py_ssize_t a_row, a_panel, a_gate
         const void *c_prev
-        const void *dh
         void *dc
         void *dgates
         void *n

@@ -28,6 +28,16 @@ cdef struct NormJob:
     char *db_c
 
 
+cdef struct VariantJob:
+    # What only variants of the cell have
+    lf_variant_backward step       # what is the same in every step
+    const char *recurrent          # NULL, or mask of h in the recurrent product: (B, P)
+    char *dmasked                  # gradient of the masked h: (B, P)
+    char *dw_ch                    # NULL without peepholes
+    bint layer_norm
+    NormJob norm
+
+
 cdef struct Job:
     # One layer and direction. Steps are counted in forward's order, times in that of the input.
     const lf_kernels *k
@@ -59,12 +69,7 @@ cdef struct Job:
     Py_ssize_t *bounds             # chunk n has the steps bounds[n + 1] .. bounds[n] - 1
     Py_ssize_t chunks
     bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise
-    lf_variant_backward variant    # the same in every step; variant.variant is NULL in a plain cell
-    const char *recurrent          # NULL, or mask of h in the recurrent product: (B, P)
-    char *dmasked                  # gradient of the masked h: (B, P)
-    char *dw_ch
-    bint layer_norm
-    NormJob norm
+    VariantJob *variant            # NULL: a plain cell
     lf_barrier barrier
     lf_progress done               # steps from the last one, whose dx the layer below may read
     lf_progress *above             # the same of the layer above, for which to wait; or NULL
@@ -78,9 +83,8 @@ cdef struct Scratch:
     char *dgates_hh                # 4H: the same of the recurrent part
     char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
     char *hidden                   # H: with projection, o tanh(c)
-    char *dy                       # P: with projection, gradients of y(t)
-    char *dm                       # H: with projection, of o tanh(c)
-    char *dpeephole                # 3H: terms of the peepholes' gradients
+    char *dy                       # P: with projection or noise, gradients of y(t)
+    char *dpeephole                # 3H, with peepholes: terms of the peepholes' gradients
     char *du                       # H: with layer norm, gradients of the cell's norm
     char *dn                       # H: of the cell state that it takes
     char *dw_c                     # H: terms of the gradient of its gain

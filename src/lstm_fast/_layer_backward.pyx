@@ -62,7 +62,7 @@ cdef void step_rows(Job *job, const Scratch *scratch, Py_ssize_t t, Py_ssize_t o
     before = first_row  # c0
     if t != time_of(job, 0) and first_row < rows_at(job.rows, t + 1 if job.reverse else t - 1):
         before += job.rows.B + rows_before(job.rows, t + 1 if job.reverse else t - 1)
-    if job.variant.variant != NULL:
+    if job.variant != NULL:
         variant_rows(job, scratch, &p, row_at_t, in_chunk, before, first_row, later != NULL, part, parts)
         return
     if job.columns_hr != NULL:
@@ -111,7 +111,7 @@ cdef void step_back(Job *job, const Scratch *scratch, Py_ssize_t s, Py_ssize_t o
         p = product_of(job, last_row - first_row, at(scratch.dgates_hh, row * 4 * H, job), 4 * H, job.columns_hh,
                        job.P, part, parts)
         p.out = <char *>at(job.dh, first_row * job.P, job)
-        p.accumulate = job.variant.zone_h != NULL  # there is what went past the cell
+        p.accumulate = job.variant != NULL and job.variant.step.zone_h != NULL  # there is what went past the cell
         masked_product(job, &p, first_row)
 
 
@@ -165,7 +165,10 @@ cdef const char *hidden_before(const Job *job, const Scratch *scratch, Py_ssize_
     cdef Py_ssize_t t, first, last, row_size = job.P * job.k.itemsize, running, before
     cdef const char *start = job.h  # of h0, and of y
     cdef const char *y = job.h + job.rows.B * row_size
-    if job.rows.counts == NULL and job.recurrent == NULL:
+    cdef const char *recurrent = NULL
+    if job.variant != NULL:
+        recurrent = job.variant.recurrent
+    if job.rows.counts == NULL and recurrent == NULL:
         return job.h + (first_t + job.reverse) * job.rows.B * row_size
     if job.reverse:
         start, y = job.h + job.rows.total * row_size, job.h
@@ -179,8 +182,8 @@ cdef const char *hidden_before(const Job *job, const Scratch *scratch, Py_ssize_
             memcpy(out, y + rows_before(job.rows, before) * row_size, running * row_size)
         memcpy(out + running * row_size, start + running * row_size,
                (rows_at(job.rows, t) - running) * row_size)
-        if job.recurrent != NULL:
-            job.k.multiply_add(out, job.P, strided(out, job.P), strided(job.recurrent, job.P), strided(NULL, 0),
+        if recurrent != NULL:
+            job.k.multiply_add(out, job.P, strided(out, job.P), strided(recurrent, job.P), strided(NULL, 0),
                                rows_at(job.rows, t), job.P)
     return scratch.h_before
 
@@ -223,7 +226,7 @@ cdef void run_chunk(Job *job, const Scratch *scratch, Py_ssize_t n, int part, in
     rows = rows_before(job.rows, last_t) - origin
     share(4 * H, part, parts, &first, &last)
     job.k.add_rows(<char *>at(job.db, first, job), at(scratch.dgates, first, job), 4 * H, rows, last - first)
-    if job.variant.variant != NULL:
+    if job.variant != NULL:
         variant_gradients(job, scratch, rows, part, parts)
     outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.dgates_ih, at(job.x, origin * I, job), rows, I,
           part, parts)

@@ -1,8 +1,8 @@
-"""One step of a variant of the cell, backward: the recurrent product, then its elementwise part, then layer norm."""
+"""One step of a variant of the cell, backward: as that of a plain one, but for what noise and layer norm need."""
 
 from ._engine cimport strided
 from ._kernels cimport LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_variant_backward
-from ._layer_backward cimport Job, Scratch, at, product_of
+from ._layer_backward cimport Job, NormJob, Scratch, at, product_of
 from ._threads cimport share
 
 
@@ -11,9 +11,10 @@ cdef void masked_product(Job *job, lf_product *p, Py_ssize_t first_row) noexcept
     cdef Py_ssize_t P = job.P, column = p.first_panel * 4 * job.k.lanes
     cdef Py_ssize_t columns = min(P, p.last_panel * 4 * job.k.lanes) - column
     cdef char *out = <char *>at(<const char *>p.out, column, job)
+    cdef const char *mask
     cdef const char *added = NULL
     cdef Py_ssize_t added_row = 0
-    if job.recurrent == NULL:
+    if job.variant == NULL or job.variant.recurrent == NULL:
         job.k.product(p)
         return
     if columns <= 0:
@@ -22,11 +23,11 @@ cdef void masked_product(Job *job, lf_product *p, Py_ssize_t first_row) noexcept
         added, added_row = at(<const char *>p.init, column, job), p.init_row
     elif p.accumulate:
         added, added_row = out, P
-    p.init, p.accumulate, p.out = NULL, False, <char *>at(job.dmasked, first_row * P, job)
+    p.init, p.accumulate, p.out = NULL, False, <char *>at(job.variant.dmasked, first_row * P, job)
     job.k.product(p)
-    job.k.multiply_add(out, P, strided(at(<const char *>p.out, column, job), P),
-                       strided(at(job.recurrent, first_row * P + column, job), P), strided(added, added_row), p.rows,
-                       columns)
+    mask = at(job.variant.recurrent, first_row * P + column, job)
+    job.k.multiply_add(out, P, strided(at(<const char *>p.out, column, job), P), strided(mask, P),
+                       strided(added, added_row), p.rows, columns)
 
 
 cdef void variant_rows(Job *job, const Scratch *scratch, lf_product *p, Py_ssize_t row_at_t, Py_ssize_t in_chunk,
@@ -36,69 +37,67 @@ cdef void variant_rows(Job *job, const Scratch *scratch, lf_product *p, Py_ssize
     `row_at_t` and `in_chunk` are the first of these rows among all times and in the chunk, `before` is that of
     c(t-1).
     """
-    cdef Py_ssize_t H = job.H, P = job.P, rows = p.rows, column
-    cdef lf_variant_backward v = job.variant
-    cdef lf_product q
+    cdef Py_ssize_t H = job.H, P = job.P, rows = p.rows, column, columns
+    cdef lf_variant_backward v = job.variant.step
     cdef char *dh = <char *>at(scratch.dy, in_chunk * P, job)
     cdef char *carried = <char *>at(job.dh, first_row * P, job)
-    p.out = dh
-    if goes_on:
-        masked_product(job, p, first_row)
-    else:
-        job.k.product(p)
-    q = product_of(job, rows, dh, P, job.columns_hr, H, part, parts)
-    column = q.first_panel * 4 * job.k.lanes
-    v.first_unit, v.last_unit = column, min(H, q.last_panel * 4 * job.k.lanes)
+    v.product = p[0]
+    if job.columns_hr != NULL or v.zone_h != NULL or job.variant.recurrent != NULL:  # dh is not the product, or kept
+        p.out = dh
+        if goes_on:
+            masked_product(job, p, first_row)
+        else:
+            job.k.product(p)
+        v.product.depth, v.product.init, v.product.init_row = 0, dh, P
+    if job.columns_hr != NULL:
+        lf_barrier_wait(&job.barrier, parts)
+        v.product = product_of(job, rows, dh, P, job.columns_hr, H, part, parts)
+        v.h = <char *>at(scratch.hidden, in_chunk * H, job)
     if v.zone_h != NULL:
         if goes_on:
+            column = p.first_panel * 4 * job.k.lanes
+            columns = min(H, p.last_panel * 4 * job.k.lanes) - column
             job.k.multiply_add(<char *>at(dh, column, job), H, strided(at(dh, column, job), H), strided(NULL, 0),
-                               strided(at(carried, column, job), H), rows, v.last_unit - column)
+                               strided(at(carried, column, job), H), rows, columns)
         v.zone_h = at(<const char *>v.zone_h, row_at_t * v.zone_row, job)
         v.dh_prev = carried
     if v.zone_c != NULL:
         v.zone_c = at(<const char *>v.zone_c, row_at_t * v.zone_row, job)
-    v.dh = dh
-    if job.columns_hr != NULL:
-        lf_barrier_wait(&job.barrier, parts)
-        q.out = <char *>at(scratch.dm, in_chunk * H, job)
-        job.k.product(&q)
-        v.dh = q.out
-        v.h = <char *>at(scratch.hidden, in_chunk * H, job)
-    v.rows, v.hidden_size = rows, H
     v.a = at(job.gates, row_at_t * v.a_row, job)
     v.c_prev = at(job.c, before * job.padded, job)
     v.dc = <char *>at(job.dc, first_row * job.padded, job)
     v.dgates = <char *>at(scratch.dgates, in_chunk * 4 * H, job)
-    if v.variant.peephole != NULL:
+    if job.variant.dw_ch != NULL:
         v.dpeephole = <char *>at(scratch.dpeephole, in_chunk * 3 * H, job)
-    if job.layer_norm:
+    if job.variant.layer_norm:
         normalised_rows(job, scratch, &v, row_at_t, in_chunk)
     else:
-        v.parts = LF_CELL | LF_OUTPUT
         job.k.variant_backward(&v)
 
 
 cdef void normalised_rows(Job *job, const Scratch *scratch, lf_variant_backward *v, Py_ssize_t row_at_t,
                           Py_ssize_t in_chunk) noexcept nogil:
     """The elementwise part between the norms, and theirs, of all units."""
-    cdef Py_ssize_t H = job.H, rows = v.rows
+    cdef Py_ssize_t H = job.H, rows = v.product.rows
+    cdef const NormJob *norm = &job.variant.norm
     cdef char *du = <char *>at(scratch.du, in_chunk * H, job)
     cdef char *dn = <char *>at(scratch.dn, in_chunk * H, job)
-    cdef const char *normal_c = at(job.norm.c, row_at_t * H, job)
-    job.k.multiply_add(du, H, strided(normal_c, H), strided(job.norm.w_c, 0), strided(job.norm.b_c, 0), rows, H)
+    cdef const char *normal_c = at(norm.c, row_at_t * H, job)
+    job.k.multiply_add(du, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
     v.parts, v.n = LF_OUTPUT, du
     job.k.variant_backward(v)
     job.k.multiply_add(<char *>at(scratch.dw_c, in_chunk * H, job), H, strided(du, H), strided(normal_c, H),
                        strided(NULL, 0), rows, H)
-    job.k.multiply_add(dn, H, strided(du, H), strided(job.norm.w_c, 0), strided(NULL, 0), rows, H)
-    job.k.normalise_backward(dn, H, strided(normal_c, H), at(job.norm.scale_c, row_at_t, job), rows, H)
+    job.k.multiply_add(dn, H, strided(du, H), strided(norm.w_c, 0), strided(NULL, 0), rows, H)
+    job.k.normalise_backward(dn, H, strided(normal_c, H), at(norm.scale_c, row_at_t, job), rows, H)
     v.parts, v.n = LF_CELL, dn
+    v.product.depth, v.product.init = 0, NULL
     job.k.variant_backward(v)
-    before_norm(job, <const char *>v.dgates, job.norm.w_ih, at(job.norm.ih, row_at_t * 4 * H, job),
-                at(job.norm.scale_ih, row_at_t, job), <char *>at(scratch.dgates_ih, in_chunk * 4 * H, job),
+    before_norm(job, <const char *>v.dgates, norm.w_ih, at(norm.ih, row_at_t * 4 * H, job),
+                at(norm.scale_ih, row_at_t, job), <char *>at(scratch.dgates_ih, in_chunk * 4 * H, job),
                 <char *>at(scratch.dw_ih, in_chunk * 4 * H, job), rows)
-    before_norm(job, <const char *>v.dgates, job.norm.w_hh, at(job.norm.hh, row_at_t * 4 * H, job),
-                at(job.norm.scale_hh, row_at_t, job), <char *>at(scratch.dgates_hh, in_chunk * 4 * H, job),
+    before_norm(job, <const char *>v.dgates, norm.w_hh, at(norm.hh, row_at_t * 4 * H, job),
+                at(norm.scale_hh, row_at_t, job), <char *>at(scratch.dgates_hh, in_chunk * 4 * H, job),
                 <char *>at(scratch.dw_hh, in_chunk * 4 * H, job), rows)
 
 
@@ -115,13 +114,14 @@ cdef void before_norm(Job *job, const char *dgates, const char *gain, const char
 cdef void variant_gradients(const Job *job, const Scratch *scratch, Py_ssize_t rows, int part,
                             int parts) noexcept nogil:
     """Add a chunk's terms to the gradients of peepholes and layer norm, one of `parts` shares of them."""
-    if job.dw_ch != NULL:
-        add_terms(job, job.dw_ch, scratch.dpeephole, rows, 3 * job.H, part, parts)
-    if job.layer_norm:
-        add_terms(job, job.norm.dw_ih, scratch.dw_ih, rows, 4 * job.H, part, parts)
-        add_terms(job, job.norm.dw_hh, scratch.dw_hh, rows, 4 * job.H, part, parts)
-        add_terms(job, job.norm.dw_c, scratch.dw_c, rows, job.H, part, parts)
-        add_terms(job, job.norm.db_c, scratch.du, rows, job.H, part, parts)
+    cdef const NormJob *norm = &job.variant.norm
+    if job.variant.dw_ch != NULL:
+        add_terms(job, job.variant.dw_ch, scratch.dpeephole, rows, 3 * job.H, part, parts)
+    if job.variant.layer_norm:
+        add_terms(job, norm.dw_ih, scratch.dw_ih, rows, 4 * job.H, part, parts)
+        add_terms(job, norm.dw_hh, scratch.dw_hh, rows, 4 * job.H, part, parts)
+        add_terms(job, norm.dw_c, scratch.dw_c, rows, job.H, part, parts)
+        add_terms(job, norm.db_c, scratch.du, rows, job.H, part, parts)
 
 
 cdef void add_terms(const Job *job, char *sums, const char *terms, Py_ssize_t rows, Py_ssize_t columns, int part,

@@ -1,8 +1,4 @@
-"""One step of a variant of the cell: the recurrent product, then its elementwise part; with layer norm, whole rows.
-
-A plain cell is computed in the registers of its product. A variant's pre-activations pass through memory, which
-stays in the L1 cache: see `lf_variant_forward`.
-"""
+"""One step of a variant of the cell: as that of a plain one, or, with layer norm, of whole rows between products."""
 
 from ._engine cimport rows_at, rows_before, strided
 from ._kernels cimport LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product, lf_variant_forward
@@ -21,54 +17,57 @@ cdef void normalise_input(Job *job, Py_ssize_t first_t, Py_ssize_t last_t, Py_ss
                         max(0, min(last_row, rows_at(job.rows, t)) - first_row), 4 * job.H)
 
 
-cdef void variant_rows(Job *job, const lf_cell_forward *step, Py_ssize_t row_at_t, Py_ssize_t first_row,
+cdef void variant_rows(Job *job, const lf_cell_forward *plain, Py_ssize_t row_at_t, Py_ssize_t first_row,
                        int part) noexcept nogil:
     """A step that is set up for a plain cell; `row_at_t`: rows of earlier times, `first_row`: of the batch."""
-    cdef Py_ssize_t H = job.H, P = job.P, panel = 4 * job.k.lanes, row = row_at_t + first_row
-    cdef Py_ssize_t kept = row if job.training else first_row  # where the job has what it keeps in training
     cdef lf_variant_forward v = job.variant.step
-    cdef const NormJob *norm = &job.variant.norm
-    cdef lf_product p
+    cdef lf_cell_forward step
+    cdef Py_ssize_t row = row_at_t + first_row
     cdef char *masked
-    cdef char *normal_hh
-    cdef char *normal_c
-    v.step, v.x = step, step.x
-    v.a = <char *>at(<const char *>v.a, kept * v.a_row, job)
-    v.h_prev, v.h_prev_row = step.h, step.h_row
+    v.step = plain
+    v.h_prev, v.h_prev_row = plain.h, plain.h_row
     if v.zone_h != NULL:
         v.zone_h = at(<const char *>v.zone_h, row * v.zone_row, job)
     if v.zone_c != NULL:
         v.zone_c = at(<const char *>v.zone_c, row * v.zone_row, job)
-
-    p.rows, p.depth, p.columns = step.rows, P, panel * job.panels
-    p.a, p.a_row, p.a_step = step.h, step.h_row, 1
+    if v.a != NULL:
+        v.a = <char *>at(<const char *>v.a, (row if job.training else first_row) * v.a_row, job)
     if job.variant.recurrent != NULL:
-        masked = <char *>at(job.variant.masked_h, (part * job.rows.B + first_row) * P, job)
-        job.k.multiply_add(masked, P, strided(<const char *>step.h, step.h_row),
-                           strided(at(job.variant.recurrent, first_row * P, job), P), strided(NULL, 0), step.rows, P)
-        p.a, p.a_row = masked, P
-    p.b = step.w
-    p.init, p.accumulate, p.stream = NULL, False, False
-    p.out, p.out_row, p.out_panel = v.a, v.a_row, panel
-    p.first_panel, p.last_panel = step.first_panel, step.last_panel
-    if not job.variant.layer_norm:
-        job.k.product(&p)
+        step = plain[0]
+        masked = <char *>at(job.variant.masked_h, (part * job.rows.B + first_row) * job.P, job)
+        job.k.multiply_add(masked, job.P, strided(<const char *>step.h, step.h_row),
+                           strided(at(job.variant.recurrent, first_row * job.P, job), job.P), strided(NULL, 0),
+                           step.rows, job.P)
+        step.h, step.h_row = masked, job.P
+        v.step = &step
+    if job.variant.layer_norm:
+        normed_rows(job, &v, row if job.training else first_row, first_row)
+    else:
         job.k.variant_forward(&v)
-        return
 
-    normal_hh = <char *>at(norm.hh, kept * 4 * H, job)
-    normal_c = <char *>at(norm.c, kept * H, job)
-    p.columns, p.out, p.out_row = 4 * H, normal_hh, 4 * H
-    p.first_panel, p.last_panel = 0, (4 * H + panel - 1) // panel
+
+cdef void normed_rows(Job *job, lf_variant_forward *v, Py_ssize_t kept, Py_ssize_t first_row) noexcept nogil:
+    """The same with layer norm; `kept`: where the job has what it keeps in training."""
+    cdef Py_ssize_t H = job.H, rows = v.step.rows
+    cdef const NormJob *norm = &job.variant.norm
+    cdef char *normal_hh = <char *>at(norm.hh, kept * 4 * H, job)
+    cdef char *normal_c = <char *>at(norm.c, kept * H, job)
+    cdef lf_product p
+    p.rows, p.depth, p.columns = rows, job.P, 4 * H
+    p.a, p.a_row, p.a_step = v.step.h, v.step.h_row, 1
+    p.b = v.step.w
+    p.init, p.accumulate, p.stream = NULL, False, False
+    p.out, p.out_row, p.out_panel = normal_hh, 4 * H, 4 * job.k.lanes
+    p.first_panel, p.last_panel = 0, (4 * H + p.out_panel - 1) // p.out_panel
     job.k.product(&p)
-    job.k.normalise(normal_hh, 4 * H, <char *>at(norm.scale_hh, kept, job), step.rows, 4 * H)
-    job.k.multiply_add(v.a, v.a_row, strided(<const char *>step.x, 4 * H), strided(norm.w_ih, 0),
-                       strided(norm.bias, 0), step.rows, 4 * H)
+    job.k.normalise(normal_hh, 4 * H, <char *>at(norm.scale_hh, kept, job), rows, 4 * H)
+    job.k.multiply_add(v.a, v.a_row, strided(<const char *>v.step.x, 4 * H), strided(norm.w_ih, 0),
+                       strided(norm.bias, 0), rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(normal_hh, 4 * H), strided(norm.w_hh, 0),
-                       strided(<const char *>v.a, v.a_row), step.rows, 4 * H)
-    v.parts, v.n, v.x = LF_CELL, normal_c, NULL
-    job.k.variant_forward(&v)
-    job.k.normalise(normal_c, H, <char *>at(norm.scale_c, kept, job), step.rows, H)
+                       strided(<const char *>v.a, v.a_row), rows, 4 * H)
+    v.parts, v.n = LF_CELL, normal_c
+    job.k.variant_forward(v)
+    job.k.normalise(normal_c, H, <char *>at(norm.scale_c, kept, job), rows, H)
     v.parts, v.n = LF_OUTPUT, <char *>at(norm.u, first_row * H, job)
-    job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), step.rows, H)
-    job.k.variant_forward(&v)
+    job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
+    job.k.variant_forward(v)

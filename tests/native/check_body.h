@@ -142,16 +142,17 @@ static void NAME(check_activations)(const lf_kernels *k, ptrdiff_t rows, ptrdiff
             x[n] = (real)(12 * (uniform() - 0.5));
         for (ptrdiff_t n = 0; n < rows * H; n++)
             dh[n] = 1;
-        const lf_cell_forward step = {.rows = rows, .hidden_size = H, .x_row = 4 * padded, .x_panel = 4 * lanes,
+        const lf_cell_forward step = {.rows = rows, .hidden_size = H, .h = x, .w = x, .x = x, .x_row = 4 * padded, .x_panel = 4 * lanes,
                                       .x_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y, .y_row = H,
                                       .first_panel = 0, .last_panel = panels};
-        const lf_variant_forward f = {.variant = &v, .parts = LF_CELL | LF_OUTPUT, .step = &step, .x = x, .a = a,
+        const lf_variant_forward f = {.variant = &v, .parts = LF_CELL | LF_OUTPUT, .step = &step, .a = a,
                                       .a_row = 4 * padded, .a_panel = 4 * lanes, .a_gate = lanes};
         k->variant_forward(&f);
-        const lf_variant_backward b = {.variant = &v, .parts = LF_CELL | LF_OUTPUT, .rows = rows, .hidden_size = H,
-                                       .first_unit = 0, .last_unit = H, .a = a, .a_row = 4 * padded,
-                                       .a_panel = 4 * lanes, .a_gate = lanes, .c_prev = c_prev, .dh = dh, .dc = dc,
-                                       .dgates = dgates};
+        const lf_variant_backward b = {
+            .product = {.rows = rows, .columns = H, .a = dh, .a_step = 1, .b = x, .init = dh, .init_row = H,
+                        .init_panel = 4 * lanes, .first_panel = 0, .last_panel = (H + 4 * lanes - 1) / (4 * lanes)},
+            .variant = &v, .parts = LF_CELL | LF_OUTPUT, .a = a, .a_row = 4 * padded, .a_panel = 4 * lanes,
+            .a_gate = lanes, .c_prev = c_prev, .dc = dc, .dgates = dgates};
         k->variant_backward(&b);
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t u = 0; u < H; u++) {

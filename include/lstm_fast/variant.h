@@ -44,7 +44,7 @@ static inline vec LF(peephole)(const lf_variant *v, int of, ptrdiff_t hidden_siz
     return v_load((const real *)v->peephole + of * LF(padded)(hidden_size) + unit);
 }
 
-/* The pre-activations of one cell, in and out with peepholes, to n and o. */
+/* The pre-activations of one cell, in and out with peepholes, to n and, without these, o. */
 LF_INLINE void LF(variant_cell)(const lf_variant_forward *p, const int plain, ptrdiff_t row, ptrdiff_t unit, vec a[4],
                                 vec *n, vec *o)
 {
@@ -60,15 +60,30 @@ LF_INLINE void LF(variant_cell)(const lf_variant_forward *p, const int plain, pt
     LF(variant_gates)(v, plain, gates, !v->peephole);
     vec c = *n = LF(clamp)(v_fma(gates[1], c_prev, v_mul(gates[0], gates[2])), v->cell_clip);
     *o = gates[3];
-    if (v->peephole) {
+    if (v->peephole)
         a[3] = v_fma(LF(peephole)(v, 2, q->hidden_size, unit), *n, a[3]);
-        vec ao = LF(clamp)(a[3], v->clip);
-        *o = plain ? LF(sigmoid)(ao) : LF(activation)(&v->gate, ao);
-    }
     if (p->zone_c)
         c = LF(blend)(LF(load_n)((const real *)p->zone_c + row * p->zone_row + unit,
                                  LF_CLAMP(q->hidden_size - unit, LANES)), c_prev, c);
     v_store((real *)q->c + row * q->c_row + unit, c);
+}
+
+/* o, where it is `late`, and m = o H(n) of some cells. */
+LF_INLINE void LF(variant_output)(const lf_variant *v, const int plain, const int late, vec *m, const vec *n, vec *o,
+                                  vec cells[][4], const int count)
+{
+    vec z[4];
+    LF_UNROLL
+    for (int k = 0; k < count; k++)
+        z[k] = n[k], z[count + k] = LF(clamp)(cells[k][3], v->clip);
+    if (plain)
+        LF(activate_each)(z, late ? 2 * count : count, (1 << count) - 1);
+    else
+        for (int k = 0; k < (late ? 2 : 1) * count; k++)
+            z[k] = LF(activation)(k < count ? &v->output : &v->gate, z[k]);
+    LF_UNROLL
+    for (int k = 0; k < count; k++)
+        m[k] = v_mul(late ? z[count + k] : o[k], z[k]);
 }
 
 /* One cell, or two: the second one is in the next panel or, with `below`, in the next row. */
@@ -81,17 +96,15 @@ LF_INLINE void LF(variant_cells)(const lf_variant_forward *p, const int parts, c
     LF_UNROLL
     for (int k = 0; k < count; k++) {
         const ptrdiff_t r = row + below * k, unit = (panel + !below * k) * LANES;
-        if (parts & LF_CELL) {
+        if (parts & LF_CELL)
             LF(variant_cell)(p, plain, r, unit, cells[k], &n[k], &o[k]);
-        } else {
-            vec ao = LF(clamp)(cells[k][3], v->clip);
+        else
             n[k] = LF(load_n)((const real *)p->n + r * hidden_size + unit, LF_CLAMP(hidden_size - unit, LANES));
-            o[k] = plain ? LF(sigmoid)(ao) : LF(activation)(&v->gate, ao);
-        }
-        m[k] = n[k];
     }
-    if (parts & LF_OUTPUT && plain)
-        LF(tanh_each)(m, count);
+    if (parts == LF_OUTPUT || (parts & LF_OUTPUT && v->peephole))
+        LF(variant_output)(v, plain, 1, m, n, o, cells, count);
+    else if (parts & LF_OUTPUT)
+        LF(variant_output)(v, plain, 0, m, n, o, cells, count);
     LF_UNROLL
     for (int k = 0; k < count; k++) {
         const ptrdiff_t r = row + below * k, unit = (panel + !below * k) * LANES;
@@ -102,7 +115,7 @@ LF_INLINE void LF(variant_cells)(const lf_variant_forward *p, const int parts, c
                 LF(store_units)((real *)p->a + r * p->a_row + unit / LANES * p->a_panel + gate * p->a_gate, units,
                                 cells[k][gate]);
         if (parts & LF_OUTPUT) {
-            vec h = v_mul(o[k], plain ? m[k] : LF(activation)(&v->output, n[k]));
+            vec h = m[k];
             if (p->zone_h)
                 h = LF(blend)(LF(load_n)((const real *)p->zone_h + r * p->zone_row + unit, units),
                               LF(load_n)((const real *)p->h_prev + r * p->h_prev_row + unit, units), h);

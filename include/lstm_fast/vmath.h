@@ -145,13 +145,18 @@ static inline vec LF(sigmoid)(vec x)
     return LF(sigmoid_of)(x, p, n);
 }
 
-/* x = tanh(x), for some vectors. */
-LF_INLINE void LF(tanh_each)(vec *x, const int count)
+/* tanh of the vectors whose bits are set in `tanhs`, a compile-time constant, and sigmoid of the others, in place. */
+LF_INLINE void LF(activate_each)(vec *x, const int count, const int tanhs)
 {
     vec p[8], n[8], t[8], z[8];
-    LF_EACH(z[v] = LF(tanh_argument)(x[v]));
+    LF_EACH(z[v] = tanhs >> v & 1 ? LF(tanh_argument)(x[v]) : LF(sigmoid_argument)(x[v]));
     LF(expm1_reduced)(p, n, t, z, count);
-    LF_EACH(x[v] = LF(tanh_of)(x[v], p[v], t[v]));
+    LF_EACH(x[v] = tanhs >> v & 1 ? LF(tanh_of)(x[v], p[v], t[v]) : LF(sigmoid_of)(x[v], p[v], n[v]));
+}
+
+LF_INLINE void LF(tanh_each)(vec *x, const int count)
+{
+    LF(activate_each)(x, count, 0xff);
 }
 
 static inline vec LF(tanh)(vec x)
@@ -163,9 +168,5 @@ static inline vec LF(tanh)(vec x)
 /* The gates from their pre-activations a = (i, f, g, o): sigmoid, but tanh for g. */
 LF_INLINE void LF(activate)(vec a[4])
 {
-    const int count = 4;
-    vec p[4], n[4], t[4], z[4];
-    LF_EACH(z[v] = v == 2 ? LF(tanh_argument)(a[v]) : LF(sigmoid_argument)(a[v]));
-    LF(expm1_reduced)(p, n, t, z, count);
-    LF_EACH(a[v] = v == 2 ? LF(tanh_of)(a[v], p[v], t[v]) : LF(sigmoid_of)(a[v], p[v], n[v]));
+    LF(activate_each)(a, 4, 4);
 }

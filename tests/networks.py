@@ -42,6 +42,9 @@ def run(lstm, x, h0, c0, dy, dhn, dcn, **options):
 
 def network(lstm, x, h0, c0, dy, dhn, dcn, *, dtype=float, layers=reference, **options):
     """As `run`, by the network of the reference, of its own layers or those of another module."""
+    offsets = None
+    if isinstance(x, tuple):
+        x, offsets = x
     x, h0, c0, dy, dhn, dcn = (in_dtype(a, dtype) for a in (x, h0, c0, dy, dhn, dcn))
     if lstm.batch_first:
         x, dy = x.swapaxes(0, 1), dy.swapaxes(0, 1)
@@ -50,7 +53,9 @@ def network(lstm, x, h0, c0, dy, dhn, dcn, *, dtype=float, layers=reference, **o
     of_cells = [of_each_cell(part) for part in (h0, c0, dhn, dcn)]
     with mock.patch.object(reference.network, "layer", layers):
         y, state, cache = reference.network_forward(
-            x, parameters, *of_cells[:2], **settings, **options
+            *(x if offsets is None else (x, offsets), parameters, *of_cells[:2]),
+            **settings,
+            **options,
         )
         dx, dstate, grads = reference.network_backward(dy, *of_cells[2:], cache)
     if lstm.batch_first:

@@ -5,68 +5,72 @@ import copy
 import numpy as np
 import pytest
 from helpers import assert_identical, central_difference
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import in_dtype, network, of_each_cell
 from ragged import assert_close
-from variants import draw_function
+from variants import MANY, draw_function, without_kinks
 
 from lstm_fast import LSTM, reference
 from lstm_fast.reference import Noise, draw_noise, initial_parameters
 
-NETWORKS, BLOCKS = 30, 8
 # Relative to the largest element of an array: three times the largest error, that of layer norm.
 TOLERANCE = {"float32": 1e-4, "float64": 2e-13}
 MERGES = ["concat", "sum", "mul", "ave"]
 RATES = ["dropout", "variational_dropout", "recurrent_dropout", "zoneout"]
+SETTINGS = {
+    "no bias": {"bias": False},
+    "batch_first": {"batch_first": True},
+    "dropout": {"dropout": 0.4},
+    "variational_dropout": {"variational_dropout": 0.3},
+    "recurrent_dropout": {"recurrent_dropout": 0.3},
+    "zoneout": {"zoneout": (0.2, 0.3)},
+    "reverse": {"reverse": True},
+    "projection": {"proj_size": 3},
+    "residual": {"residual": True},
+    "peephole": {"peephole": True},
+    "coupled": {"coupled": True},
+    "clip": {"clip": 0.9},
+    "cell_clip": {"cell_clip": 0.8},
+    "activations": {"cell_clip": 1.0},  # some functions grow without bound; they are random
+    "layer_norm": {"layer_norm": True},
+    **{merge: {"bidirectional": True, "merge": merge} for merge in MERGES},
+}
+OTHERS = ["sizes", "lengths", "mask", "hold", "checkpoint", "concatenated"]
+EXCLUDED = [
+    {"zoneout", "projection"},
+    {"sizes", "residual"},
+    {"concatenated", "lengths"},
+    {"concatenated", "mask"},
+    {"concatenated", "batch_first"},
+    # Layer norm of rows of nearly equal elements, as clipped ones are, amplifies roundings.
+    *({"layer_norm", other} for other in ("clip", "cell_clip", "activations")),
+    *({"reverse", merge} for merge in MERGES),
+    *({one, other} for one in MERGES for other in MERGES if one < other),
+]
+chosen = st.sets(st.sampled_from([*SETTINGS, *OTHERS])).map(
+    lambda on: on - {max(pair) for pair in EXCLUDED if pair <= on}
+)
 
 
-def random_settings(rng):
-    """Return sizes and settings of an LSTM, any of the options among them."""
-    L = int(rng.integers(1, 4))
-    H = int(rng.integers(4, 20))
-    sizes = tuple(int(n) for n in rng.integers(4, 20, L))
-
-    def sometimes(value, share=0.3):
-        return value if rng.random() < share else None
-
-    settings = {
-        "num_layers": L,
-        "bias": sometimes(False),
-        "batch_first": sometimes(True),
-        "dropout": sometimes(0.4) if L > 1 else None,
-        "reverse": sometimes(True),
-        "proj_size": sometimes(3),
-        "peephole": sometimes(True),
-        "coupled": sometimes(True),
-        "clip": sometimes(float(rng.uniform(0.5, 1.5))),
-        "cell_clip": sometimes(float(rng.uniform(0.5, 1.5)), 0.5),
-        "activations": sometimes(tuple(draw_function(rng) for _ in range(3))),
-        "layer_norm": sometimes(True),
-        "variational_dropout": sometimes(0.3),
-        "recurrent_dropout": sometimes(0.3),
-        "zoneout": sometimes((0.2, 0.3)),
-    }
-    if rng.random() < 0.4:
-        settings |= {"bidirectional": True, "merge": str(rng.choice(MERGES)), "reverse": None}
-    if settings["layer_norm"]:
-        # That of rows of nearly equal elements, as clipped ones are, amplifies roundings.
-        settings |= {"clip": None, "cell_clip": None, "activations": None}
-    if settings["activations"] is not None:  # some grow without bound
-        settings["cell_clip"] = settings["cell_clip"] or 1.0
-    if settings["proj_size"]:
-        settings["zoneout"] = None
-    one_size = rng.random() < 0.6
-    if L > 1 and (one_size or settings["proj_size"]):
-        settings["residual"] = sometimes(True)
-    settings = {name: value for name, value in settings.items() if value is not None}
-    return int(rng.integers(4, 20)), H if one_size else sizes, settings
+def make(rng, on, dtype=np.float64, **more):
+    """Return a random `LSTM` with these options."""
+    I, *sizes = (int(n) for n in rng.integers(4, 20, 4))
+    L = int(rng.integers(2, 4)) if {"residual", "dropout", "sizes"} & on else 1
+    given = {"seed": rng, "dtype": dtype}
+    for name in SETTINGS.keys() & on:
+        given |= SETTINGS[name]
+    if "activations" in on:
+        given["activations"] = tuple(draw_function(rng) for _ in range(3))
+    return LSTM(I, tuple(sizes[:L]) if "sizes" in on else sizes[0], L, **given | more)
 
 
-def random_call(rng, T, B):
+def make_call(rng, on, T, B):
     """Return lengths, mask and padding, some or none."""
-    call = {"padding": str(rng.choice(["zero", "hold"]))}
-    if rng.random() < 0.4:
+    call = {"padding": "hold"} if "hold" in on else {}
+    if "lengths" in on or "concatenated" in on:
         call["lengths"] = rng.integers(0, T, B, endpoint=True)
-    if rng.random() < 0.3:
+    if "mask" in on:
         call["mask"] = rng.random((B, T)) < 0.6
     return call
 
@@ -153,42 +157,41 @@ def noise_of(lstm, T, B, lengths=None, mask=None, padding="zero"):
     return Noise(input_masks, recurrent_masks or None, zoneouts or None)
 
 
-@pytest.mark.parametrize("block", range(BLOCKS))
-def test_lstm_is_the_network_of_the_reference(isa, dtype, block):
-    for n in range(NETWORKS):
-        rng = np.random.default_rng((block, n))
-        I, H, settings = random_settings(rng)
-        T, B = (int(m) for m in rng.integers(1, 8, 2))
-        lstm = LSTM(I, H, **settings, dtype=dtype, seed=1)
-        call, given = random_call(rng, T, B), draw(rng, lstm, T, B)
-        where = f"{block=} {n=} {lstm} {call}"
-        mean = [lstm.zoneout] * (lstm.num_layers * (1 + lstm.bidirectional))
-        noise = Noise(zoneouts=mean) if lstm.zoneout else None
-        expected = network(lstm, *given, noise=noise, **call)
-        y, (hn, cn) = lstm(given[0], tuple(given[1:3]), **call)
-        actual = by_name(y, {"hn": hn, "cn": cn})
-        tolerance = TOLERANCE[dtype.name]
-        assert_close(actual, {name: expected[name] for name in actual}, tolerance, where)
-        call["checkpoint"] = int(rng.integers(1, T + 1)) if rng.random() < 0.3 else None
-        noise = noise_of(lstm, T, B, **{k: v for k, v in call.items() if k != "checkpoint"})
-        actual = run(lstm, *given, **call)
-        call.pop("checkpoint")
-        assert_close(actual, network(lstm, *given, noise=noise, **call), tolerance, where)
+@MANY
+@given(on=chosen, T=st.integers(1, 7), B=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
+def test_lstm_is_the_network_of_the_reference(isa, dtype, on, T, B, seed):
+    rng = np.random.default_rng(seed)
+    lstm = make(rng, without_kinks(on, dtype), dtype)
+    call, (x, h0, c0, *d_results) = make_call(rng, on, T, B), draw(rng, lstm, T, B)
+    noise = noise_of(lstm, T, B, **call)
+    if "concatenated" in on:
+        lengths = call.pop("lengths")
+        valid = np.arange(T) < lengths[:, None]
+        x, d_results[0] = (a.swapaxes(0, 1)[valid] for a in (x, d_results[0]))
+        x = x, np.concatenate(([0], np.cumsum(lengths)))
+    given = x, h0, c0, *d_results
+    mean = [lstm.zoneout] * (lstm.num_layers * (1 + lstm.bidirectional))
+    expected = network(lstm, *given, noise=Noise(zoneouts=mean if lstm.zoneout else None), **call)
+    y, (hn, cn) = lstm(x, (h0, c0), **call)
+    actual = by_name(y, {"hn": hn, "cn": cn})
+    tolerance = TOLERANCE[dtype.name]
+    assert_close(actual, {name: expected[name] for name in actual}, tolerance)
+    expected = network(lstm, *given, noise=noise, **call)
+    actual = run(lstm, *given, **call, checkpoint=2 if "checkpoint" in on else None)
+    assert_close(actual, expected, tolerance)
 
 
-@pytest.mark.parametrize("block", range(BLOCKS))
-def test_noise_is_that_of_the_reference(dtype, block):
-    for n in range(NETWORKS):
-        rng = np.random.default_rng((block, n))
-        I, H, settings = random_settings(rng)
-        lstm = LSTM(I, H, **settings, dtype=dtype, seed=1)
-        x = np.zeros((4, 3, I), dtype)
-        noise = draw_noise(copy.deepcopy(lstm._rng), x, lstm.state_dict(), **rates_of(lstm))
-        actual, expected = flat(noise), flat(noise_of(lstm, 4, 3))
-        assert [a.shape for a in actual] == [a.shape for a in expected]
-        for a, b in zip(actual, expected, strict=True):
-            assert a.dtype == dtype
-            np.testing.assert_array_equal(a, b.astype(dtype))
+@MANY
+@given(on=chosen, seed=st.integers(0, 2**32 - 1))
+def test_noise_is_that_of_the_reference(dtype, on, seed):
+    lstm = make(np.random.default_rng(seed), on, dtype)
+    x = np.zeros((4, 3, lstm.input_size), dtype)
+    noise = draw_noise(copy.deepcopy(lstm._rng), x, lstm.state_dict(), **rates_of(lstm))
+    actual, expected = flat(noise), flat(noise_of(lstm, 4, 3))
+    assert [a.shape for a in actual] == [a.shape for a in expected]
+    for a, b in zip(actual, expected, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_array_equal(a, b.astype(dtype))
 
 
 def flat(noise):
@@ -251,23 +254,22 @@ def rates_of(lstm):
     return {name: getattr(lstm, name) for name in RATES}
 
 
-@pytest.mark.parametrize("block", range(BLOCKS))
-def test_initial_values_are_those_of_the_reference(dtype, block):
-    for n in range(NETWORKS):
-        rng = np.random.default_rng((block, n))
-        I, H, settings = random_settings(rng)
-        chosen = {"init": str(rng.choice(["uniform", "keras"]))}
-        if settings.get("bias", True) and rng.random() < 0.3:
-            chosen["forget_bias"] = 2.5
-        lstm = LSTM(I, H, **settings, **chosen, dtype=dtype, seed=n)
-        names = ["bias", "bidirectional", "merge", "proj_size", "peephole", "layer_norm"]
-        options = {name: getattr(lstm, name) for name in names}
-        sizes = H if isinstance(H, tuple) else (H,) * lstm.num_layers
-        expected = initial_parameters(
-            np.random.default_rng(n), I, sizes, **options, **chosen, dtype=dtype
-        )
-        assert list(lstm.state_dict()) == list(expected)
-        assert_identical(lstm.state_dict(), expected)
+@MANY
+@given(
+    on=chosen,
+    init=st.sampled_from(["uniform", "keras"]),
+    forget_bias=st.sampled_from([None, 2.5]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_initial_values_are_those_of_the_reference(dtype, on, init, forget_bias, seed):
+    chosen_init = {"init": init, "forget_bias": None if "no bias" in on else forget_bias}
+    lstm = make(np.random.default_rng(seed), on, dtype, **chosen_init, seed=seed)
+    names = ["bias", "bidirectional", "merge", "proj_size", "peephole", "layer_norm", "dtype"]
+    options = {name: getattr(lstm, name) for name in names} | chosen_init
+    sizes = lstm.hidden_size if lstm._differ else (lstm.hidden_size,) * lstm.num_layers
+    expected = initial_parameters(np.random.default_rng(seed), lstm.input_size, sizes, **options)
+    assert list(lstm.state_dict()) == list(expected)
+    assert_identical(lstm.state_dict(), expected)
 
 
 def test_cache_serves_again_and_arguments_stay(rng):
@@ -295,6 +297,8 @@ def test_cache_serves_again_and_arguments_stay(rng):
         ({"noise": Noise(zoneouts=[(0.1, 0.1)])}, "zoneout must be 4"),
         ({"noise": Noise(recurrent_masks=[])}, "recurrent_mask must be 4"),
         ({"lengths": [1]}, "lengths must have shape"),
+        ({"x": (np.zeros((5, 3)), [0, 3, 2, 5])}, "offsets must ascend"),
+        ({"x": (np.zeros((5, 3)), [0, 5]), "lengths": [5]}, "no others, and no mask"),
         ({"parameters": {}}, "one layer or more"),
     ],
 )

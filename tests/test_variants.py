@@ -3,20 +3,21 @@
 import numpy as np
 import pytest
 from helpers import assert_identical, lanes, rows, run
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from variants import FUNCTIONS, OPTIONS, chosen, draw_variant, in_float64
+from variants import (
+    FUNCTIONS,
+    MANY,
+    OPTIONS,
+    chosen,
+    draw_variant,
+    in_float64,
+    without_kinks,
+)
 
 import lstm_fast
 from lstm_fast import reference
 
-# A call of the engine is the same for each example, and so is the ISA.
-MANY = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 # Relative to the largest element of an array, or to 1.
 TOLERANCE = {"float32": 2e-4, "float64": 2e-12}
 
@@ -27,11 +28,6 @@ def close(actual, expected, dtype):
         assert (actual[name].shape, actual[name].dtype) == (array.shape, dtype), name
         error = np.abs(actual[name] - array).max(initial=0)
         assert error <= TOLERANCE[dtype.name] * max(1, np.abs(array).max(initial=0)), name
-
-
-def without_kinks(on, dtype):
-    """In float32 an element beside a kink may fall to its other side, which no bound allows for."""
-    return on if dtype == np.float64 else on - {"activations", "clip", "cell_clip"}
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -104,6 +104,16 @@ def copy_or_zeros(
     return np.zeros(shape, dtype) if value is None else copy(name, value, shape, dtype)
 
 
+def offsets(value: npt.ArrayLike, total: int) -> npt.NDArray[np.intp]:
+    """Return where sequences begin in ``total`` rows, and where the last ends, or raise."""
+    found = np.array(value)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise TypeError(f"offsets must be a sequence of integers, got {value!r}")
+    if len(found) == 0 or found[0] != 0 or found[-1] != total or (np.diff(found) < 0).any():
+        raise ValueError(f"offsets must ascend from 0 to {total}, got {found}")
+    return found.astype(np.intp)
+
+
 def each(name: str, values: Sequence[Any] | Array | None, count: int) -> list[Any]:
     """Return a list, all None for None, or raise if there is another number of values."""
     if values is not None and len(values) != count:

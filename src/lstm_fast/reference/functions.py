@@ -110,3 +110,16 @@ def hold_backward(dy: Array, runs: Bools) -> None:
     """Add the gradients of repeated outputs to those of the outputs."""
     for t in reversed(range(1, len(dy))):
         dy[t - 1, ~runs[t]] += dy[t, ~runs[t]]
+
+
+def pad(rows: Array, lengths: npt.NDArray[np.intp]) -> Array:
+    """Return sequences that come one after the other as (T, B, columns), with zeros after each."""
+    x = np.zeros((max(lengths, default=0), len(lengths), rows.shape[1]), rows.dtype)
+    x.swapaxes(0, 1)[np.arange(len(x)) < lengths[:, None]] = rows
+    return x
+
+
+def concatenate(x: Array, lengths: npt.NDArray[np.intp]) -> Array:
+    """Return the sequences of (T, B, columns) one after the other, without their padding."""
+    rows: Array = x.swapaxes(0, 1)[np.arange(len(x)) < lengths[:, None]]
+    return rows

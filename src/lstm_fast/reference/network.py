@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import checks, layer
-from .functions import Array, Bools, hold, hold_backward
+from .functions import Array, Bools, concatenate, hold, hold_backward, pad
 
 __all__ = ["Cache", "Noise", "draw_noise", "network_backward", "network_forward"]
 
@@ -33,10 +33,11 @@ class Cache(NamedTuple):
     residual: bool
     hold: bool
     input_masks: list[Any]
+    concatenated: npt.NDArray[np.intp] | None  # lengths of sequences without padding
 
 
 def network_forward(
-    x: Array,
+    x: Array | tuple[Array, npt.ArrayLike],
     parameters: Mapping[str, Array],
     h0: Sequence[Array] | Array | None = None,
     c0: Sequence[Array] | Array | None = None,
@@ -55,7 +56,8 @@ def network_forward(
     Parameters
     ----------
     x : ndarray of float32 or float64, shape (T, B, I)
-        Input.
+        Input. Or (concatenated, offsets): sequences one after the other, shape (steps of all, I),
+        of which number b has the rows from offsets[b] to offsets[b+1]; so has ``y`` then.
     parameters : mapping of str to ndarray
         As ``LSTM.state_dict()`` has them, layer by layer, direction by direction: "weight_ih_l0"
         is ``w_ih`` of the first layer, "bias_hh_l1_reverse" ``b_hh`` of the second one's second
@@ -77,7 +79,7 @@ def network_forward(
 
     Returns
     -------
-    y : ndarray, shape (T, B, D R), or (T, B, R) where two directions become one
+    y : ndarray, shape (T, B, D R), or (T, B, R) where two directions become one, or as ``x``
     (hn, cn) : tuple of list of ndarray, in the order of ``h0`` and ``c0``
     cache : Cache
         For `network_backward`.
@@ -86,8 +88,16 @@ def network_forward(
     ------
     TypeError, ValueError
         As of `lstm_forward`; and if there is not one state, mask or zoneout for each layer and
-        direction, if ``merge`` is unknown, or ``reverse`` is true of two directions.
+        direction, if ``merge`` is unknown, ``reverse`` is true of two directions, ``offsets`` do
+        not ascend from 0 to the number of rows, or come with ``lengths`` or ``mask``.
     """
+    concatenated = None
+    if isinstance(x, tuple):
+        if lengths is not None or mask is not None:
+            raise ValueError("(concatenated, offsets) has its lengths: no others, and no mask")
+        x, offsets = x
+        lengths = concatenated = np.diff(checks.offsets(offsets, len(x)))
+        x = pad(x, concatenated)
     if merge not in ("concat", "sum", "mul", "ave"):
         raise ValueError(f"merge must be concat, sum, mul or ave, got {merge!r}")
     names = _names(parameters)
@@ -137,7 +147,10 @@ def network_forward(
     holds = padding == "hold"
     if holds:
         hold(y, runs)
-    return y, (hn, cn), Cache(caches, outputs, names, runs, merge, residual, holds, input_masks)
+    if concatenated is not None:
+        y = concatenate(y, concatenated)
+    kept = Cache(*(caches, outputs, names, runs, merge, residual, holds, input_masks), concatenated)
+    return y, (hn, cn), kept
 
 
 def network_backward(
@@ -159,7 +172,7 @@ def network_backward(
 
     Returns
     -------
-    dx : ndarray, shape (T, B, I)
+    dx : ndarray, shape of ``x``
     (dh0, dc0) : tuple of list of ndarray, in the order of ``h0`` and ``c0``
     grads : dict of str to ndarray
         Gradients of the parameters, by their names.
@@ -173,6 +186,8 @@ def network_backward(
     dhn = checks.each("dhn", dhn, L * D)
     dcn = checks.each("dcn", dcn, L * D)
     example = _merge(cache.merge, cache.outputs[-1])
+    if cache.concatenated is not None and dy is not None:
+        dy = pad(dy, cache.concatenated)
     dy = checks.copy_or_zeros("dy", dy, example.shape, example.dtype)
     if cache.hold:
         hold_backward(dy, cache.runs)
@@ -194,6 +209,8 @@ def network_backward(
         if cache.input_masks[number] is not None:
             dbelow = dbelow * cache.input_masks[number]
         dy = dbelow + dy if residual else dbelow
+    if cache.concatenated is not None:
+        dy = concatenate(dy, cache.concatenated)
     ordered = {
         name: found[name] for each in cache.names for names in each for name in names.values()
     }

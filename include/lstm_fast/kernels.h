@@ -103,6 +103,7 @@ typedef struct lf_variant {
     int coupled;                           /* f = 1 - i */
     double clip, cell_clip;                /* bounds of pre-activations and of the cell state; infinite: none */
     const void *peephole;                  /* NULL, or weights of the cell state in i, f, o: (3, padded hidden size) */
+    int keeps_gates; /* for backward, in place of pre-activations: where sigmoid, tanh and no clip make them suffice */
 } lf_variant;
 
 /* One time step of a variant, for the unit panels first_panel <= p < last_panel, where F, G, H are the activation
@@ -121,7 +122,7 @@ typedef struct lf_variant_forward {
     const lf_variant *variant;
     int parts;          /* LF_CELL | LF_OUTPUT */
     const lf_cell_forward *step; /* but its gates */
-    void *a; /* out: pre-activations, if not NULL; with layer norm, in, too, and there in place of x, h and w. Gate g of
+    void *a; /* out: what is kept, if not NULL; with layer norm, in, too, and there in place of x, h and w. Gate g of
               * panel p is at row * a_row + p * a_panel + g * a_gate */
     ptrdiff_t a_row, a_panel, a_gate;
     void *n;            /* NULL, or (rows, hidden_size): see above */
@@ -132,12 +133,12 @@ typedef struct lf_variant_forward {
 } lf_variant_forward;
 
 /* The same backward, from dh, the product as in lf_cell_backward, and dc to the gradients of the pre-activations, of
- * c(t-1) and, with zoneout, what of dh goes to h(t-1) past the cell. The gates are computed again. */
+ * c(t-1) and, with zoneout, what of dh goes to h(t-1) past the cell. Gates that were not kept are computed again. */
 typedef struct lf_variant_backward {
     lf_product product;
     const lf_variant *variant;
     int parts; /* first LF_OUTPUT, which leaves the gradient of n in n; then LF_CELL, which does not read dh */
-    const void *a; /* pre-activations */
+    const void *a; /* pre-activations or gates */
     ptrdiff_t a_row, a_panel, a_gate;
     const void *c_prev; /* (rows, padded hidden size) */
     void *dc;           /* in and out: (rows, padded hidden size) */

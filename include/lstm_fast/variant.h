@@ -44,7 +44,8 @@ static inline vec LF(peephole)(const lf_variant *v, int of, ptrdiff_t hidden_siz
     return v_load((const real *)v->peephole + of * LF(padded)(hidden_size) + unit);
 }
 
-/* The pre-activations of one cell, in and out with peepholes, to n and, without these, o. */
+/* The pre-activations of one cell, with peepholes on the way out, or else the gates that are kept; and n and, without
+ * peepholes, o. */
 LF_INLINE void LF(variant_cell)(const lf_variant_forward *p, const int plain, ptrdiff_t row, ptrdiff_t unit, vec a[4],
                                 vec *n, vec *o)
 {
@@ -62,13 +63,17 @@ LF_INLINE void LF(variant_cell)(const lf_variant_forward *p, const int plain, pt
     *o = gates[3];
     if (v->peephole)
         a[3] = v_fma(LF(peephole)(v, 2, q->hidden_size, unit), *n, a[3]);
+    if (plain && v->keeps_gates)
+        LF_UNROLL
+        for (int gate = 0; gate < 3; gate++)
+            a[gate] = gates[gate];
     if (p->zone_c)
         c = LF(blend)(LF(load_n)((const real *)p->zone_c + row * p->zone_row + unit,
                                  LF_CLAMP(q->hidden_size - unit, LANES)), c_prev, c);
     v_store((real *)q->c + row * q->c_row + unit, c);
 }
 
-/* o, where it is `late`, and m = o H(n) of some cells. */
+/* m = o H(n) of some cells, and o, where it is `late`: from the pre-activation. */
 LF_INLINE void LF(variant_output)(const lf_variant *v, const int plain, const int late, vec *m, const vec *n, vec *o,
                                   vec cells[][4], const int count)
 {
@@ -82,8 +87,13 @@ LF_INLINE void LF(variant_output)(const lf_variant *v, const int plain, const in
         for (int k = 0; k < (late ? 2 : 1) * count; k++)
             z[k] = LF(activation)(k < count ? &v->output : &v->gate, z[k]);
     LF_UNROLL
-    for (int k = 0; k < count; k++)
-        m[k] = v_mul(late ? z[count + k] : o[k], z[k]);
+    for (int k = 0; k < count; k++) {
+        if (late)
+            o[k] = z[count + k];
+        m[k] = v_mul(o[k], z[k]);
+        if (plain && v->keeps_gates)
+            cells[k][3] = o[k];
+    }
 }
 
 /* One cell, or two: the second one is in the next panel or, with `below`, in the next row. */
@@ -200,7 +210,8 @@ LF_INLINE void LF(differentiate_variant)(const lf_variant_backward *p, const int
     vec pre[4], gates[4], dn = v_load(dc), dao;
     for (int gate = 0; gate < 4; gate++)
         gates[gate] = pre[gate] = v_load(a + gate * p->a_gate);
-    LF(variant_gates)(v, plain, gates, 1);
+    if (!plain || !v->keeps_gates)
+        LF(variant_gates)(v, plain, gates, 1);
     vec r = v_fma(gates[1], c_prev, v_mul(gates[0], gates[2])), n = LF(clamp)(r, v->cell_clip);
     vec dc_prev = v_set1((real)0);
     if (p->zone_c) {

@@ -123,6 +123,6 @@ cdef class Tape:
     cdef Buffer gates   # (N, 4, padded): i, f, g, o
     cdef Buffer c       # (B + N, padded): c0, then c of each time
     cdef Buffer h       # (B + N, P): h0, then h of each time; reverse: (N + B, P), h0 after them
-    cdef bint variant   # then gates are the pre-activations i, f, g, o, as `_variant_forward` leaves them
+    cdef bint variant   # then gates are what `lf_variant_forward` keeps, in its layout
     cdef Noise noise
     cdef Norm norm      # with layer norm

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._blas cimport gemm_function
 from ._dispatch cimport kernels
-from ._kernels cimport lf_activation, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
+from ._kernels cimport LF_SIGMOID, LF_TANH, lf_activation, lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
 from ._threads cimport share
 
 cnp.import_array()
@@ -222,13 +222,17 @@ cdef class Cell:
         self.layer_norm = w_ln_ih is not None
         self.plain = w_ch is None and not self.layer_norm and (options is None or options.plain)
         self.variant.clip = self.variant.cell_clip = float("inf")
-        self.variant.gate.function, self.variant.candidate.function, self.variant.output.function = 0, 1, 1
+        self.variant.gate.function = LF_SIGMOID
+        self.variant.candidate.function = self.variant.output.function = LF_TANH
         if options is not None:
             self.variant.coupled = options.coupled
             self.variant.clip, self.variant.cell_clip = options.clip, options.cell_clip
             self.variant.gate = activation(options.activations[0])
             self.variant.candidate = activation(options.activations[1])
             self.variant.output = activation(options.activations[2])
+        self.variant.keeps_gates = (
+            self.variant.gate.function == LF_SIGMOID and self.variant.candidate.function == LF_TANH
+            and self.variant.output.function == LF_TANH and self.variant.clip == float("inf") and not self.layer_norm)
         if w_ch is not None:
             self.peephole = new_buffer(times(3, self.padded), self.k.itemsize)
             self.variant.peephole = data = self.peephole.data

@@ -39,7 +39,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void *h
 
     cdef enum:
-        LF_CELL, LF_OUTPUT
+        LF_CELL, LF_OUTPUT, LF_SIGMOID, LF_TANH
 
     ctypedef struct lf_activation:
         int function
@@ -50,6 +50,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         bint coupled
         double clip, cell_clip
         const void *peephole
+        bint keeps_gates
 
     ctypedef struct lf_variant_forward:
         const lf_variant *variant

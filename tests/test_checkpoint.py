@@ -149,12 +149,15 @@ def test_arguments_are_unchanged_and_no_results_share_memory(dtype, rng, setting
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_the_cache_keeps_the_input_and_some_states(dtype, rng, ragged):
-    """6 H numbers a step and row without it; with it, 2 H for each segment, and nothing hidden."""
+    """6 H numbers a step and row without it; with it, 2 H for each segment, and nothing hidden.
+
+    And all of the last segment, until backward has used it.
+    """
     T, B, I, H, L = 4000, 2, 3, 32, 3
     lstm, x = LSTM(I, H, L, dtype=dtype, seed=0), rng.standard_normal((T, B, I)).astype(dtype)
     lengths = np.array([T, T // 2]) if ragged else None
     rows = int(lengths.sum()) if ragged else T * B
-    lstm.forward(x)  # packs the weights
+    dy = lstm.forward(x)[0]  # packs the weights
     tracemalloc.start()
     for checkpoint in (None, 1, 1024):
         before = tracemalloc.get_traced_memory()[0]
@@ -166,7 +169,10 @@ def test_the_cache_keeps_the_input_and_some_states(dtype, rng, ragged):
         else:
             steps = max(checkpoint, 512 // B)  # a chunk has 512 rows, or of 512 KiB
             states = 2 * H * L * B * (T // steps + 2)
-            assert cache.nbytes <= (rows * I + states) * dtype.itemsize
+            most = (rows * I + states) * dtype.itemsize
+            assert cache.nbytes <= most + 6 * H * L * B * (steps + 512 // B) * dtype.itemsize
+            lstm.backward(dy, None, cache)
+            assert cache.nbytes <= most
             indices = 2 * 8 * T if ragged else 0
             assert cache.nbytes <= traced < 1.2 * cache.nbytes + indices + 20_000
         del cache

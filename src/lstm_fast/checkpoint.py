@@ -17,7 +17,8 @@ class Checkpoint:
     """Layers of one direction, of which only the input and the state now and then are kept.
 
     A sequence is cut into segments; `backward` runs one after the other forward again, from the
-    state with which it begins, and then backward. Bits and sums are those of the whole: segments
+    state with which it begins, and then backward. What it needs of the last segment, where it
+    begins, is kept, until it has been used once. Bits and sums are those of the whole: segments
     consist of whole chunks of `_backward`, and forward may be cut anywhere. (Not with
     ``matmul="blas"``, whose products depend on where forward is cut.)
 
@@ -34,11 +35,6 @@ class Checkpoint:
         The least number of time steps of a segment.
     noise : list of Noise, optional
         For each cell.
-
-    Attributes
-    ----------
-    nbytes : int
-        Bytes of the states that are kept.
     """
 
     def __init__(
@@ -72,12 +68,18 @@ class Checkpoint:
         for times in self._segments:
             self._states.append(state)
             end = np.empty_like(last[0]), np.empty_like(last[1])
-            self._forward(times, state, y[..., self._columns], end)
+            training = times == self._segments[-1]
+            self._tapes = self._forward(times, state, y[..., self._columns], end, training)
             state = end
         for target, source in zip(last, state, strict=True):
             target[...] = source
-        self.nbytes = sum(a.nbytes for state in self._states for a in state if a is not None)
-        self.nbytes += sum(one.nbytes for one in noise or ())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept."""
+        states = [a for state in self._states for a in state if a is not None]
+        parts = [*states, *self._tapes, *(self._noise or ())]
+        return sum(int(part.nbytes) for part in parts)
 
     def _rows(self, times: tuple[int, int]) -> tuple[slice, Ragged | None]:
         """Return where the arrays have some times, and the rows that run there."""
@@ -89,9 +91,14 @@ class Checkpoint:
         return slice(offsets[first], offsets[last]), part
 
     def _forward(
-        self, times: tuple[int, int], state: State, y: Array | None, end: tuple[Array, Array]
+        self,
+        times: tuple[int, int],
+        state: State,
+        y: Array | None,
+        end: tuple[Array, Array],
+        training: bool,
     ) -> list[_engine.Tape]:
-        """Run a segment, in training where its y is not wanted any more."""
+        """Run a segment."""
         rows, ragged = self._rows(times)
         return _forward.forward(
             self._cells,
@@ -101,7 +108,7 @@ class Checkpoint:
             *end,
             reverse=self._reverse,
             ragged=ragged,
-            training=y is None,
+            training=training,
             blas=self._blas,
             noise=self._noise_of(times),
         )
@@ -126,9 +133,10 @@ class Checkpoint:
         dh, dc = (None if a is None else a[self._jobs] for a in (dhn, dcn))
         dx = np.empty_like(self._x)
         grads: list[_backward.Gradients] | None = None
+        tapes, self._tapes = self._tapes, []
         for times, state in zip(reversed(self._segments), reversed(self._states), strict=True):
             rows, _ = self._rows(times)
-            tapes = self._forward(times, state, None, self._end)
+            tapes = tapes or self._forward(times, state, None, self._end, True)
             dx[rows], dh, dc, grads = _backward.backward(
                 tapes,
                 None if dy is None else dy[rows][..., self._columns],
@@ -137,5 +145,6 @@ class Checkpoint:
                 grads=grads,
                 blas=self._blas,
             )
+            tapes = []
         assert dh is not None and dc is not None and grads is not None
         return dx, dh, dc, grads

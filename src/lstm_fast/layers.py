@@ -202,8 +202,9 @@ class LSTM(Settings):
             As of a call.
         checkpoint : int, optional
             Keep the state only at every so many time steps, or some more (whole chunks of
-            `backward`, of at least 512 rows), and compute the rest again in `backward`: less memory
-            for about a third more time. The bits of all results stay the same.
+            `backward`, of at least 512 rows), and all of the last of these segments; compute the
+            rest again in `backward`: less memory, for up to a third more time. The bits of all
+            results stay the same.
 
         Returns
         -------

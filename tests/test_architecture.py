@@ -22,15 +22,18 @@ NAMES = {path.stem for path in MODULES}
 COMPUTING = {"_forward", "_backward", "_engine"}
 ALLOWED = {
     "__init__": {"reference", "_config", "_threads", "functional", "layers", "streaming"},
-    "layers": {"_direct", "_checks", "_results", "settings", "_packing", "stack", "streaming"},
+    "layers": {
+        *("_direct", "_checks", "_engine", "_results"),
+        *("settings", "_packing", "stack", "streaming"),
+    },
     "settings": {"_checks", "_options", "_engine", "initial", "parameters", "_packing", "stack"},
     "initial": {"_checks"},
     "_options": {"_checks"},
-    "_results": {"_checks"},
+    "_results": {"_checks", "_engine"},
     "stack": {*COMPUTING, "_checks", "checkpoint", "_packing"},
     "checkpoint": {*COMPUTING, "_checks"},
     "_packing": {"_engine", "_dispatch", "_kernels"},
-    "streaming": {"_direct", "_checks", "parameters", "stack"},
+    "streaming": {"_direct", "_checks", "_engine", "parameters", "stack"},
     "functional": {*COMPUTING, "_checks", "_options", "_packing"},
     "parameters": {*COMPUTING, "_checks", "_options"},
     "_config": {"__init__", "_dispatch", "_threads", "_blas"},

@@ -8,8 +8,6 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 from libc.string cimport memset
 
-import numpy as np
-
 from ._engine import held_to_one_thread
 from ._engine cimport (Buffer, Cell, Ragged, Rows, Tape, add, carve, copy_rows, data_or_null, layout_of_gates,
                        load_gemm, new_array, new_buffer, rounded, rows_at, times)
@@ -176,6 +174,7 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     cdef bint layer_norm = False
     cdef int rows_axis
     cdef Buffer scratch
+    cdef cnp.ndarray x
     cdef Scratch measured
     cdef char *free = NULL
     cdef double step_work = <double>rows.total / max(T, 1) * 4 * H * P, total_work = 0
@@ -184,7 +183,9 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     fresh = grads is None
     if fresh:
         grads = [new_gradients((<Tape>tape_).cell) for tape_ in tapes]
-    dxs = [new_array(np.shape(tape.x_owner), cell.type_number) for _ in range(1 if stage.chained else L)]
+    x = <cnp.ndarray>tape.x_owner
+    dxs = [new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number)
+           for _ in range(1 if stage.chained else L)]
     if rows.total == 0:
         if fresh:
             for one in grads:
@@ -329,17 +330,26 @@ cdef char *data_of(cnp.ndarray a) noexcept:
     return <char *>cnp.PyArray_DATA(a)
 
 
+cdef cnp.ndarray matrix(Py_ssize_t rows, Py_ssize_t columns, Cell cell):
+    cdef cnp.npy_intp[2] shape = [rows, columns]
+    return new_array(2, shape, cell.type_number)
+
+
+cdef cnp.ndarray zeros(Py_ssize_t elements, Cell cell):
+    cdef cnp.npy_intp[1] shape = [elements]
+    return cnp.PyArray_ZEROS(1, shape, cell.type_number, False)
+
+
 cdef dict new_gradients(Cell cell):
     """Arrays for the gradients of a cell's weights: "b" for both biases."""
-    H, P, dtype = cell.hidden_size, cell.output_size, cell.w_ih.dtype
-    grads = {"w_ih": new_array((4 * H, cell.input_size), cell.type_number),
-             "w_hh": new_array((4 * H, P), cell.type_number),
-             "b": np.zeros(4 * H, dtype)}
+    cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size
+    cdef dict grads = {"w_ih": matrix(4 * H, cell.input_size, cell), "w_hh": matrix(4 * H, P, cell),
+                       "b": zeros(4 * H, cell)}
     if cell.proj_size:
-        grads["w_hr"] = new_array((P, H), cell.type_number)
+        grads["w_hr"] = matrix(P, H, cell)
     if cell.peephole is not None:
-        grads["w_ch"] = np.zeros(3 * H, dtype)
+        grads["w_ch"] = zeros(3 * H, cell)
     if cell.layer_norm:
-        grads["w_ln_ih"], grads["w_ln_hh"] = np.zeros(4 * H, dtype), np.zeros(4 * H, dtype)
-        grads["w_ln_c"], grads["b_ln_c"] = np.zeros(H, dtype), np.zeros(H, dtype)
+        grads["w_ln_ih"], grads["w_ln_hh"] = zeros(4 * H, cell), zeros(4 * H, cell)
+        grads["w_ln_c"], grads["b_ln_c"] = zeros(H, cell), zeros(H, cell)
     return grads

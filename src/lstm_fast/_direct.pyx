@@ -7,7 +7,7 @@ way takes them, or says what is wrong.
 
 cimport numpy as cnp
 
-from ._engine cimport Cell
+from ._engine cimport Cell, new_array
 from ._forward cimport compute
 
 cnp.import_array()
@@ -173,4 +173,4 @@ cdef bint overlap(a, b) noexcept:
 
 cdef object empty(int type_number, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2):
     cdef cnp.npy_intp[3] shape = [n0, n1, n2]
-    return cnp.PyArray_EMPTY(3, shape, type_number, False)
+    return new_array(3, shape, type_number)

@@ -15,7 +15,7 @@ cdef class Buffer:
     cdef Block block  # of which it is a part
 
 cdef Buffer new_buffer(size_t elements, size_t itemsize)
-cdef cnp.ndarray new_array(tuple shape, int type_number)
+cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int type_number)
 cdef size_t times(size_t a, size_t b) except? 0
 
 cdef inline size_t rounded(size_t size) noexcept nogil:

@@ -43,6 +43,9 @@ cdef size_t times(size_t a, size_t b) except? 0:
 cdef size_t SLACK = 64
 cdef size_t HUGE_PAGE = 2 << 20
 
+# Arrays of less than this are NumPy's own, which takes less time.
+cdef size_t POOLED_BYTES = 1 << 16
+
 # Memory of buffers that are gone, the newest last, so that a program that repeats itself gets memory that is
 # mapped already. The GIL guards it.
 cdef enum: MOST_IDLE = 32
@@ -113,20 +116,32 @@ cdef Buffer new_buffer(size_t elements, size_t itemsize):
     return buffer
 
 
-cdef cnp.ndarray new_array(tuple shape, int type_number):
-    """An uninitialised array in C order, in memory of a buffer."""
-    cdef cnp.npy_intp[3] extents
+cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int type_number):
+    """An uninitialised array in C order, a large one in memory of a buffer."""
     cdef cnp.ndarray array
     cdef Buffer buffer
-    cdef size_t elements = 1
+    cdef size_t elements = 1, itemsize = 4 if type_number == cnp.NPY_FLOAT else 8
+    cdef int n
+    for n in range(ndim):
+        elements = times(elements, shape[n])
+    if elements * itemsize < POOLED_BYTES:
+        return cnp.PyArray_EMPTY(ndim, <cnp.npy_intp *>shape, type_number, False)
+    buffer = new_buffer(elements, itemsize)
+    array = cnp.PyArray_SimpleNewFromData(ndim, <cnp.npy_intp *>shape, type_number, buffer.data)
+    cnp.set_array_base(array, buffer)
+    return array
+
+
+def empty(tuple shape not None, dtype):
+    """The same of at most three axes, for float32 or float64.
+
+    A program that repeats itself then gets memory that is mapped, whatever the C library does with its own.
+    """
+    cdef cnp.npy_intp[3] extents
     cdef int n
     for n in range(len(shape)):
         extents[n] = shape[n]
-        elements = times(elements, extents[n])
-    buffer = new_buffer(elements, 4 if type_number == cnp.NPY_FLOAT else 8)
-    array = cnp.PyArray_SimpleNewFromData(<int>len(shape), extents, type_number, buffer.data)
-    cnp.set_array_base(array, buffer)
-    return array
+    return new_array(<int>len(shape), extents, np.dtype(dtype).num)
 
 
 cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t row, Py_ssize_t rows,

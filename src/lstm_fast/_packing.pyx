@@ -6,6 +6,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from ._dispatch cimport kernels
+from ._engine import empty
 from ._engine cimport Ragged, rows_at
 from ._kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_kernels
 
@@ -90,7 +91,7 @@ cdef class Packing:
         """The valid rows of (T, B, columns)."""
         padded = with_whole_rows(padded)  # a copy lives as long as `p` points to it
         cdef Padded p = padded_of(padded)
-        cdef cnp.ndarray packed = np.empty((self.ragged.rows.total, padded.shape[2]), padded.dtype)
+        cdef cnp.ndarray packed = empty((self.ragged.rows.total, padded.shape[2]), padded.dtype)
         cdef char *at = <char *>cnp.PyArray_DATA(packed)
         cdef Py_ssize_t step, n
         with nogil:
@@ -107,7 +108,7 @@ cdef class Packing:
     def unpack_gradient(self, cnp.ndarray packed not None):
         """The gradient of what `pack` took: zero where it did not look."""
         rows = 1 if self.concatenated else self.ragged.rows.B
-        out = np.empty((self.T, rows, cnp.PyArray_DIM(packed, 1)), packed.dtype)
+        out = empty((self.T, rows, cnp.PyArray_DIM(packed, 1)), packed.dtype)
         self.spread(packed, out, False)
         return out
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _checks
 from ._checks import Array
+from ._engine import empty
 
 __all__ = ["Out", "Results"]
 
@@ -51,9 +52,9 @@ class Results:
         self._swapped = y_batched and batch_first
         T, B, columns = shapes[0]
         if self._swapped:
-            y = np.empty((B, T, columns), dtype).swapaxes(0, 1)
+            y = empty((B, T, columns), dtype).swapaxes(0, 1)
         else:
-            y = np.empty(shapes[0], dtype)
+            y = empty(shapes[0], dtype)
         self.y: Array = y
         self.hn, self.cn = _empty(shapes[1], dtype), _empty(shapes[2], dtype)
         self._given: list[Array | None] | None = None

@@ -131,7 +131,7 @@ class Checkpoint:
     ) -> tuple[Array, Array, Array, list[_backward.Gradients]]:
         """Return what `_backward.backward` does, for these cells of all that it is given."""
         dh, dc = (None if a is None else a[self._jobs] for a in (dhn, dcn))
-        dx = np.empty_like(self._x)
+        dx = _engine.empty(self._x.shape, self._x.dtype)
         grads: list[_backward.Gradients] | None = None
         tapes, self._tapes = self._tapes, []
         for times, state in zip(reversed(self._segments), reversed(self._states), strict=True):

@@ -173,14 +173,14 @@ def lstm_forward(
     )
     h, c = (None if a is None else a[None] for a in (h0, c0))
     hn, cn = np.empty((1, B, P), dtype), np.empty((1, B, H), dtype)
-    y = np.empty((T, B, P), dtype)
+    y = _engine.empty((T, B, P), dtype)
     if packing is None:
         # The cache outlives the call, and the caller may write to x before backward.
         x = np.array(x, order="C") if training else np.ascontiguousarray(x)
         results = y, hn, cn
     else:
         x, h, c = packing.pack(x), packing.sort(h), packing.sort(c)
-        results = np.empty((len(x), P), dtype), np.empty_like(hn), np.empty_like(cn)
+        results = _engine.empty((len(x), P), dtype), np.empty_like(hn), np.empty_like(cn)
     tapes = _forward.forward(
         [cell],
         x,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks, _direct
+from . import _checks, _direct, _engine
 from ._checks import Array, Padding
 from ._packing import Packing, packing_of
 from ._results import Out, Results
@@ -264,7 +264,7 @@ class LSTM(Settings):
         if packing is not None:
             x, ragged = packing.pack(x), packing.ragged
             h0, c0 = packing.sort(h0), packing.sort(c0)
-            y = np.empty((len(x), self._columns), self.dtype)
+            y = _engine.empty((len(x), self._columns), self.dtype)
             hn, cn = _like(hn), _like(cn)
         noise = self._noise(x.shape, packing) if training else self._mean_noise
         arrays = np.ascontiguousarray(x), h0, c0, y, hn, cn

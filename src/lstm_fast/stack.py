@@ -69,8 +69,8 @@ class Wiring(NamedTuple):
         columns = hn.shape[-1] * self.directions
         if y is None:
             merged = hn.shape[-1] if self.merges else columns
-            y = np.empty((*x.shape[:-1], merged), x.dtype)
-        return y, np.empty((*x.shape[:-1], columns), x.dtype) if self.merges else y
+            y = _engine.empty((*x.shape[:-1], merged), x.dtype)
+        return y, _engine.empty((*x.shape[:-1], columns), x.dtype) if self.merges else y
 
     def finish(self, z: Array, y: Array, residual: Array | None) -> None:
         """Write y of a layer from z, the engine's output, and the layer's input."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks, _direct
+from . import _checks, _direct, _engine
 from ._checks import Array
 from .parameters import ParameterHolder
 from .stack import infer
@@ -152,7 +152,7 @@ class Stream:
             raise ValueError(f"{name}: expected shape ({letters}) = {shape}, got {given.shape}")
         if out is not None:
             _checks.output("out", out, lstm.dtype, out_shape)
-        y = np.empty(out_shape, lstm.dtype)
+        y = _engine.empty(out_shape, lstm.dtype)
         inner_x, inner_y = given, y
         if given.ndim == 2:
             inner_x, inner_y = given[None], y[None]

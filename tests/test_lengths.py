@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from helpers import SEVERAL_THREADS, assert_identical, draw, lanes, rows, run
+from helpers import SEVERAL_THREADS, assert_identical, draw, lanes, python, rows, run
 from networks import SETTINGS, network
 from networks import draw as draw_for
 from networks import run as run_lstm
@@ -474,3 +474,24 @@ def test_no_rows_have_no_lengths(T, dtype):
         y, (hn, _), cache = lstm.forward(np.ones((T, 0, 3), dtype), lengths=lengths)
         assert (y.shape, hn.shape) == ((T, 0, 5), (2, 0, 5))
         assert lstm.backward(y, None, cache)[0].shape == (T, 0, 3)
+
+
+FAULTS = """
+import resource
+lstm, x = lstm_fast.LSTM(64, 128, seed=0), rng.standard_normal((50, 32, 64)).astype("f")
+lengths = rng.integers(10, 51, 32)
+def faults(count, **options):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        lstm(x, **options)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(100)
+faults(100, lengths=lengths)
+print(faults(100, lengths=lengths))
+"""
+
+
+def test_calls_that_repeat_need_no_new_memory():
+    """Pages of 4 KiB are touched for the first time at each call where memory went back before."""
+    (count,) = map(int, python(FAULTS))
+    assert count < 100 * 10

@@ -254,8 +254,8 @@ def lstm_backward(
     dx : ndarray, shape of x
     (dh0, dc0) : tuple of ndarray
     grads : dict
-        Gradients of the weights by argument name: ``"w_ih"``, ``"w_hh"``, and ``"b_ih"``,
-        ``"b_hh"``, ``"w_hr"`` where they were given.
+        Gradients of the weights by argument name: ``"w_ih"``, ``"w_hh"``, and those of biases,
+        projection, peepholes and layer norm that were given.
 
     Raises
     ------

@@ -1,5 +1,7 @@
 """The initial values of an LSTM's parameters."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Literal
 

@@ -1,5 +1,7 @@
 """Layers and directions, forward and backward, and the noise of training."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_identical, central_difference
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import in_dtype, network, of_each_cell
+from networks import in_dtype, network, of_each_cell, run
 from ragged import assert_close
 from variants import MANY, draw_function, without_kinks
 
@@ -26,7 +26,7 @@ SETTINGS = {
     "recurrent_dropout": {"recurrent_dropout": 0.3},
     "zoneout": {"zoneout": (0.2, 0.3)},
     "reverse": {"reverse": True},
-    "projection": {"proj_size": 3},
+    "projection": {"proj_size": 6},
     "residual": {"residual": True},
     "peephole": {"peephole": True},
     "coupled": {"coupled": True},
@@ -43,8 +43,9 @@ EXCLUDED = [
     {"concatenated", "lengths"},
     {"concatenated", "mask"},
     {"concatenated", "batch_first"},
-    # Layer norm of rows of nearly equal elements, as clipped ones are, amplifies roundings.
-    *({"layer_norm", other} for other in ("clip", "cell_clip", "activations")),
+    # Layer norm of rows of nearly equal elements, as clipped ones are, amplifies roundings. With
+    # one input left by a mask, it does not depend on its size: the gradient is all cancellation.
+    *({"layer_norm", other} for other in ("clip", "cell_clip", "activations", *RATES[:3])),
     *({"reverse", merge} for merge in MERGES),
     *({one, other} for one in MERGES for other in MERGES if one < other),
 ]
@@ -55,7 +56,7 @@ chosen = st.sets(st.sampled_from([*SETTINGS, *OTHERS])).map(
 
 def make(rng, on, dtype=np.float64, **more):
     """Return a random `LSTM` with these options."""
-    I, *sizes = (int(n) for n in rng.integers(4, 20, 4))
+    I, *sizes = (int(n) for n in rng.integers(8, 24, 4))
     L = int(rng.integers(2, 4)) if {"residual", "dropout", "sizes"} & on else 1
     given = {"seed": rng, "dtype": dtype}
     for name in SETTINGS.keys() & on:
@@ -89,24 +90,15 @@ def draw(rng, lstm, T, B):
     return [in_dtype(a, lstm.dtype) for a in given]
 
 
-def by_name(y, state, more=()):
-    """Return results by the names that `network` gives them."""
-    results = {"y": y, **dict(more)}
-    for name, part in state.items():
+def by_cell(results):
+    """Return results by the names that `network` gives them: states of each cell have their own."""
+    found = {}
+    for name, part in results.items():
         if isinstance(part, tuple):
-            arrays = [a for layer in part for a in layer]
-            results |= {f"{name}_{n}": a for n, a in enumerate(arrays)}
+            found |= {f"{name}_{n}": a for n, a in enumerate(of_each_cell(part))}
         else:
-            results[name] = part
-    return results
-
-
-def run(lstm, x, h0, c0, dy, dhn, dcn, **call):
-    """Return results and gradients of training by name."""
-    y, (hn, cn), cache = lstm.forward(x, (h0, c0), **call)
-    dx, (dh0, dc0), grads = lstm.backward(dy, (dhn, dcn), cache)
-    more = {"dx": dx, **{f"d{name}": grad for name, grad in grads.items()}}
-    return by_name(y, {"hn": hn, "cn": cn, "dh0": dh0, "dc0": dc0}, more)
+            found[name] = part
+    return found
 
 
 def noise_of(lstm, T, B, lengths=None, mask=None, padding="zero"):
@@ -163,7 +155,8 @@ def test_lstm_is_the_network_of_the_reference(isa, dtype, on, T, B, seed):
     rng = np.random.default_rng(seed)
     lstm = make(rng, without_kinks(on, dtype), dtype)
     call, (x, h0, c0, *d_results) = make_call(rng, on, T, B), draw(rng, lstm, T, B)
-    noise = noise_of(lstm, T, B, **call)
+    steps = max(call["lengths"]) if "concatenated" in on else T  # what others would pad to
+    noise = noise_of(lstm, steps, B, **call)
     if "concatenated" in on:
         lengths = call.pop("lengths")
         valid = np.arange(T) < lengths[:, None]
@@ -173,11 +166,12 @@ def test_lstm_is_the_network_of_the_reference(isa, dtype, on, T, B, seed):
     mean = [lstm.zoneout] * (lstm.num_layers * (1 + lstm.bidirectional))
     expected = network(lstm, *given, noise=Noise(zoneouts=mean if lstm.zoneout else None), **call)
     y, (hn, cn) = lstm(x, (h0, c0), **call)
-    actual = by_name(y, {"hn": hn, "cn": cn})
+    actual = by_cell({"y": y, "hn": hn, "cn": cn})
     tolerance = TOLERANCE[dtype.name]
     assert_close(actual, {name: expected[name] for name in actual}, tolerance)
     expected = network(lstm, *given, noise=noise, **call)
-    actual = run(lstm, *given, **call, checkpoint=2 if "checkpoint" in on else None)
+    checkpoint = 2 if "checkpoint" in on else None
+    actual = by_cell(run(lstm, *given, **call, checkpoint=checkpoint))
     assert_close(actual, expected, tolerance)
 
 

@@ -103,7 +103,7 @@ typedef struct lf_variant {
     int coupled;                           /* f = 1 - i */
     double clip, cell_clip;                /* bounds of pre-activations and of the cell state; infinite: none */
     const void *peephole;                  /* NULL, or weights of the cell state in i, f, o: (3, padded hidden size) */
-    int keeps_gates; /* for backward, in place of pre-activations: where sigmoid, tanh and no clip make them suffice */
+    int keeps_gates; /* sigmoid and tanh keep gates for backward, not pre-activations: nothing else needs these */
 } lf_variant;
 
 /* One time step of a variant, for the unit panels first_panel <= p < last_panel, where F, G, H are the activation

@@ -245,9 +245,7 @@ cdef class Cell:
             self.variant.gate = activation(options.activations[0])
             self.variant.candidate = activation(options.activations[1])
             self.variant.output = activation(options.activations[2])
-        self.variant.keeps_gates = (
-            self.variant.gate.function == LF_SIGMOID and self.variant.candidate.function == LF_TANH
-            and self.variant.output.function == LF_TANH and self.variant.clip == float("inf") and not self.layer_norm)
+        self.variant.keeps_gates = self.variant.clip == float("inf") and not self.layer_norm
         if w_ch is not None:
             self.peephole = new_buffer(times(3, self.padded), self.k.itemsize)
             self.variant.peephole = data = self.peephole.data

@@ -21,7 +21,10 @@ NAMES = {path.stem for path in MODULES}
 
 COMPUTING = {"_forward", "_backward", "_engine"}
 ALLOWED = {
-    "__init__": {"reference", "_config", "_threads", "functional", "layers", "streaming"},
+    "__init__": {
+        *("reference", "config", "_threads", "functional", "layers"),
+        *("streaming", "version"),
+    },
     "layers": {
         *("_direct", "_checks", "_engine", "_results"),
         *("settings", "_packing", "stack", "streaming"),
@@ -36,7 +39,7 @@ ALLOWED = {
     "streaming": {"_direct", "_checks", "_engine", "parameters", "stack"},
     "functional": {*COMPUTING, "_checks", "_options", "_packing"},
     "parameters": {*COMPUTING, "_checks", "_options"},
-    "_config": {"__init__", "_dispatch", "_threads", "_blas"},
+    "config": {"version", "_dispatch", "_threads", "_blas"},
     "_direct": {"_forward", "_engine"},
     "_forward": {"_layer_forward", "_engine", "_threads", "_kernels", "_blas"},
     "_backward": {"_layer_backward", "_engine", "_threads", "_kernels", "_blas"},
@@ -51,10 +54,11 @@ ALLOWED = {
     "_blas": set(),
     "_kernels": set(),
     "_checks": set(),
+    "version": set(),
 }
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
 # Programs that use the library as anyone would.
-PROGRAMS = {"__main__", "demo", "forecaster", "peers", "comparison"}
+PROGRAMS = {"__main__", "peers", "comparison"}
 CYTHON = {"libc", "cpython", "cython"}
 OUTSIDE = {"_blas": {"numpy", "scipy", "threadpoolctl"}}
 

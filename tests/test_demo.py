@@ -1,7 +1,8 @@
-"""`lstm_fast.demo`, `lstm_fast.forecaster` and the command line that runs them."""
+"""`lstm_fast.cli`: the commands, the demonstration, its forecaster and its table of times."""
 
 import argparse
 import importlib
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -12,22 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lstm_fast import __main__, comparison, demo, peers, show_config
-from lstm_fast.comparison import Case
-from lstm_fast.forecaster import Adam, Forecaster, Linear, clip_by_global_norm
+import lstm_fast
+from lstm_fast.cli import demo, timing
+from lstm_fast.cli.forecaster import Adam, Forecaster, Linear, clip_by_global_norm
+from lstm_fast.cli.main import main
 
 Array = npt.NDArray[Any]
 
 
-def without(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *packages: str) -> None:
-    """Have one of our modules find some optional packages missing."""
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Have the demonstration find some optional packages missing."""
 
     def import_module(name: str) -> ModuleType:
         if name.partition(".")[0] in packages:
             raise ImportError(f"No module named {name!r}")
         return importlib.import_module(name)
 
-    monkeypatch.setattr(module, "import_module", import_module)
+    monkeypatch.setattr(demo, "import_module", import_module)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -177,29 +179,56 @@ def test_demo_writes_a_plot_and_its_report(tmp_path: Path) -> None:
         assert text in done.stdout
 
 
-def test_demo_times_what_is_installed(
+def test_demo_times_the_layer_beside_the_reference(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without(monkeypatch, demo, "matplotlib")
-    passes = {name: bind for name, (bind, _) in demo.TIMED.items()}
-    assert set(passes.values()) == {Case.forward, Case.training, Case.streaming}
-    tiny = {name: (bind, (2, 1, 3, 4)) for name, bind in passes.items()}
-    monkeypatch.setattr(demo, "TIMED", tiny)
-    monkeypatch.setattr(demo, "SECONDS", 0.0)
-    monkeypatch.setattr(comparison, "PAUSE", 0.0)
-    __main__.main(["demo", "--seeds", "1", "--epochs", "1"])
+    without(monkeypatch, "matplotlib")
+    assert {action for action, _ in timing.ROWS.values()} == {"inference", "training", "streaming"}
+    tiny = {name: (action, (2, 1, 3, 4)) for name, (action, _) in timing.ROWS.items()}
+    monkeypatch.setattr(timing, "ROWS", tiny)
+    monkeypatch.setattr(timing, "TURNS", 1)
+    monkeypatch.setattr(timing, "BURST", 0.0)
+    main(["demo", "--seeds", "1", "--epochs", "1"])
     output = capsys.readouterr().out
-    assert all(kind.name in output for kind in peers.PEERS)
-    assert all(f"\n{name} " in output for name in passes)
-    assert output.count("(1.0x)") >= len(passes)
+    for name in tiny:
+        row = next(line for line in output.splitlines() if line.startswith(name))
+        *_, ours, plain, faster, apart = row.removeprefix(name).split()
+        assert all(float(n.replace(",", "")) > 0 for n in (ours, plain))
+        assert faster.endswith("x")
+        assert float(apart) < 1e-5
+    assert "python -m bench" in output
+
+
+@pytest.mark.parametrize("action", ["inference", "training", "streaming"])
+@pytest.mark.parametrize("shape", [(1, 1, 3, 5), (5, 3, 7, 17)])
+def test_what_is_timed_is_the_same(action: str, shape: tuple[int, int, int, int]) -> None:
+    T, B, I, H = shape
+    ours, plain = timing.computations(action, T, B, I, H)
+    for _ in range(3):
+        for a, b in zip(ours(), plain(), strict=True):
+            np.testing.assert_allclose(a, b.reshape(a.shape), rtol=1e-4, atol=1e-6)
+
+
+def test_threads_are_limited_for_the_table_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    before = lstm_fast.get_num_threads()
+    monkeypatch.setattr(timing, "ROWS", {"x": ("streaming", (1, 1, 2, 3))})
+
+    def median_times(*_: object) -> list[float]:
+        seen.append(lstm_fast.get_num_threads())
+        return [1.0, 2.0]
+
+    monkeypatch.setattr(timing, "_median_times", median_times)
+    assert "2.0x" in timing.timing_table(threads=1)
+    assert (seen, lstm_fast.get_num_threads()) == ([1], before)
 
 
 def test_demo_goes_on_without_matplotlib_and_tqdm(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    without(monkeypatch, demo, "matplotlib", "tqdm")
+    without(monkeypatch, "matplotlib", "tqdm")
     path = tmp_path / "plot.png"
-    __main__.main(["demo", "--seeds", "1", "--epochs", "10", "--no-timing", "--output", str(path)])
+    main(["demo", "--seeds", "1", "--epochs", "10", "--no-timing", "--output", str(path)])
     output = capsys.readouterr().out
     assert "pip install 'lstm_fast[demo]'" in output
     assert output.count("training: ") == 10
@@ -207,38 +236,48 @@ def test_demo_goes_on_without_matplotlib_and_tqdm(
     assert not path.exists()
 
 
-def test_demo_goes_on_without_frameworks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    without(monkeypatch, peers, "torch", "onnxruntime")
-    without(monkeypatch, demo, "matplotlib")
-    monkeypatch.setattr(demo, "TIMED", {"tiny": (Case.forward, (1, 1, 2, 3))})
-    monkeypatch.setattr(demo, "SECONDS", 0.0)
-    __main__.main(["demo", "--seeds", "1", "--epochs", "1"])
-    output = capsys.readouterr().out
-    assert "Not timed: PyTorch (No module named 'torch')." in output
-    assert "Not timed: ONNX Runtime (No module named 'onnxruntime')." in output
-
-
 @pytest.mark.parametrize(
     "arguments", [["--seeds", "0"], ["--epochs", "x"], ["--seed", "-1"], ["--output", "/no/such/x"]]
 )
 def test_bad_options_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        __main__.main(["demo", *arguments])
+        main(["demo", *arguments])
     assert f"argument {arguments[0]}" in capsys.readouterr().err
 
 
+def test_version_needs_nothing_that_is_slow_to_import() -> None:
+    code = """if True:
+        import sys
+        from lstm_fast.cli.main import main
+        try:
+            main(["--version"])
+        except SystemExit as done:
+            slow = {"scipy", "threadpoolctl", "matplotlib", "tqdm", "numpy.random"}
+            print(done.code, sorted(slow & sys.modules.keys()))
+        """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"lstm_fast {lstm_fast.__version__}\n0 []\n", done.stderr
+    assert run("--version").stdout == f"lstm_fast {lstm_fast.__version__}\n"
+
+
+def test_the_installed_command_is_the_same() -> None:
+    found = importlib.metadata.entry_points(group="console_scripts", name="lstm-fast")
+    if not found:
+        pytest.skip("lstm_fast is not installed")
+    assert {entry.value for entry in found} == {"lstm_fast.cli.main:main"}
+    assert next(iter(found)).load() is main
+
+
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    __main__.main([])
+    main([])
     output = capsys.readouterr().out
     assert "demo" in output and "config" in output
 
 
 def test_config_prints_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    __main__.main(["config"])
+    main(["config"])
     output = capsys.readouterr().out
-    for name in show_config():
+    for name in lstm_fast.show_config():
         assert name in output
 
 

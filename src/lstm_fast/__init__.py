@@ -15,17 +15,17 @@ What imports what::
 """
 
 from . import reference
-from ._config import show_config
 from ._threads import get_num_threads, set_num_threads
+from .config import show_config
 from .functional import lstm_backward, lstm_forward
 from .layers import LSTM
 from .streaming import Stream
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "LSTM",
     "Stream",
+    "__version__",
     "get_num_threads",
     "lstm_backward",
     "lstm_forward",

@@ -1,53 +1,6 @@
-"""Command line: ``python -m lstm_fast demo`` and ``python -m lstm_fast config``."""
+"""``python -m lstm_fast``: the command line, which is installed as ``lstm-fast``."""
 
-import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import lstm_fast
-from lstm_fast import demo
-
-__all__ = ["main"]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; without any, print the help."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lstm_fast", description="A fast and exact CPU LSTM for NumPy arrays."
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"lstm_fast {lstm_fast.show_config()['version']}"
-    )
-    commands = parser.add_subparsers(title="commands", dest="command")
-    text = "train a forecaster on airline passengers, plot its forecast, time the layer"
-    demo.add_arguments(commands.add_parser("demo", help=text, description=text.capitalize() + "."))
-    text = "print what this installation uses: instruction set, BLAS, OpenMP, threads"
-    commands.add_parser("config", help=text, description=text.capitalize() + ".")
-
-    options = parser.parse_args(arguments)
-    if options.command == "demo":
-        demo.run(options)
-    elif options.command == "config":
-        print("\n".join(_lines(lstm_fast.show_config())))
-    else:
-        parser.print_help()
-
-
-def _lines(config: Mapping[str, Any], indent: str = "") -> list[str]:
-    """Return a nested mapping as indented lines of text, values aligned."""
-    lines = []
-    width = max(map(len, config), default=0)
-    for name, value in config.items():
-        parts = value if isinstance(value, list) and value else [value]
-        if isinstance(value, Mapping):
-            lines += [f"{indent}{name}", *_lines(value, indent + "    ")]
-        elif all(isinstance(part, Mapping) for part in parts):
-            for part in parts:
-                lines += [f"{indent}{name}", *_lines(part, indent + "    ")]
-        else:
-            lines.append(f"{indent}{name:<{width}}  {', '.join(map(str, parts))}")
-    return lines
-
+from lstm_fast.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,9 @@
 from typing import Any
 
 from . import _dispatch, _threads
+from .version import __version__
+
+__all__ = ["show_config"]
 
 
 def show_config() -> dict[str, Any]:
@@ -24,7 +27,7 @@ def show_config() -> dict[str, Any]:
         ``threads`` : int
             As `get_num_threads`.
     """
-    from . import __version__, _blas
+    from . import _blas
 
     return {
         "version": __version__,

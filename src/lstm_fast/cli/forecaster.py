@@ -4,6 +4,8 @@ It shows how a layer is trained: `LSTM.forward` keeps a cache, `LSTM.backward` t
 the output into those of the parameters, `LSTM.writable` lets an optimiser change them in place.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -99,11 +101,11 @@ class Forecaster:
     the mean and deviation over the history, and sine and cosine of the season of month t+1, whose
     growth is to be predicted. A forecast adds up growths, so that the trend goes on in percent.
 
-    The defaults were chosen among 72 settings, by forecasts of the airline series of
-    `lstm_fast.demo` over 24 months from the ends of 1954, 1955 and 1956 with five seeds: of those
-    within a tenth of the least mean error, the one that depends least on the seed. Noise on the
-    inputs makes the network robust to its own errors when it is fed its forecasts; a rate that
-    falls to zero makes seeds agree.
+    The defaults were chosen among 72 settings, by forecasts of the airline series of `demo` over 24
+    months from the ends of 1954, 1955 and 1956 with five seeds: of those within a tenth of the
+    least mean error, the one that depends least on the seed. Noise on the inputs makes the network
+    robust to its own errors when it is fed its forecasts; a rate that falls to zero makes seeds
+    agree.
 
     Parameters
     ----------

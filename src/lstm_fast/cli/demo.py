@@ -1,14 +1,12 @@
-"""The demonstration: ``python -m lstm_fast demo``.
+"""The demonstration: ``lstm-fast demo``.
 
 It trains `Forecaster` on monthly airline passengers over several seeds, forecasts the two years
 held out, compares the errors with the seasonal-naive forecast's, draws a plot, and times the layer
-beside the NumPy reference and the frameworks that are installed. Nothing, scaling included, is
-computed from the months held out; both forecasts start from the end of 1958.
+beside the NumPy reference. Nothing, scaling included, is computed from the months held out; both
+forecasts start from the end of 1958.
 """
 
 import argparse
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-import lstm_fast
-from lstm_fast.comparison import Case, limit_threads, median_times
-from lstm_fast.forecaster import Forecaster
-from lstm_fast.peers import available_peers
+from .forecaster import Forecaster
+from .timing import timing_table
 
 __all__ = ["PASSENGERS", "add_arguments", "errors", "run", "seasonal_naive", "split"]
 
@@ -47,15 +43,6 @@ PASSENGERS: Array = np.array([
 ], np.float64).ravel()  # fmt: skip
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 HELD_OUT = 24
-
-# What is timed: a method of `Case`, and its (T, B, I, H).
-TIMED = {
-    "streaming step": (Case.streaming, (1, 1, 64, 64)),
-    "one sequence": (Case.forward, (100, 1, 64, 64)),
-    "batch": (Case.forward, (50, 32, 64, 128)),
-    "training step": (Case.training, (50, 32, 64, 128)),
-}
-SECONDS = 2.0  # for each of them
 
 
 class Errors(NamedTuple):
@@ -134,7 +121,7 @@ def run(options: argparse.Namespace) -> None:
     print(_plot(options.output, history, truth, forecasts, naive))
     if not options.no_timing:
         print()
-        print(_timing_table(options.threads))
+        print(timing_table(options.threads))
 
 
 def train(history: Array, months: int, seeds: Sequence[int], epochs: int) -> Array:
@@ -239,44 +226,3 @@ def _month_name(year: float) -> str:
     """Return the name of the month of a year with its fraction; below January's, the year."""
     month = round(year * 12) % 12
     return f"{MONTHS[month]}\n{round(year)}" if month == 0 else MONTHS[month]
-
-
-def _timing_table(threads: int) -> str:
-    """Return the median times of the layer in every implementation that is installed."""
-    rows = []
-    with limit_threads(threads):
-        for name, (bind, shape) in TIMED.items():
-            case = Case(*shape)
-            peers, missing = available_peers(case.state_dict, threads)
-            able = [peer for peer in peers if peer.trains or bind is not Case.training]
-            medians = median_times([bind(case, peer) for peer in able], seconds=SECONDS)
-            cells = {
-                peer.name: f"{1e6 * median:10.1f} {f'({median / medians[0]:.1f}x)':>8}"
-                for peer, median in zip(able, medians, strict=True)
-            }
-            row = f"{name:<16}" + "".join(f"{n:5}" for n in shape)
-            rows.append(row + "".join(f"{cells.get(peer.name, '-'):>19}" for peer in peers))
-    count = "1 thread" if threads == 1 else f"{threads} threads"
-    isa = lstm_fast.show_config()["isas"]["active"]
-    return "\n".join(
-        [
-            f"One float32 layer on this machine: {_processor()}; {isa} kernels; {count} each.",
-            "Median microseconds; in brackets the multiple of lstm_fast's time.",
-            "",
-            f"{'':<16}    T    B    I    H" + "".join(f"{peer.name:>19}" for peer in peers),
-            " " * 36 + "".join(f"{peer.version:>19}" for peer in peers),
-            *rows,
-            *(f"Not timed: {name} ({reason})." for name, reason in missing.items()),
-        ]
-    )
-
-
-def _processor() -> str:
-    """Return the name of the processor and the number of CPUs."""
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        name = next(line for line in info.splitlines() if line.startswith("model name"))
-        name = name.partition(":")[2].strip()
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} CPUs"

@@ -1,1 +1,1 @@
-"""Benchmarks of `lstm_fast` beside other LSTMs: ``pytest bench/``; see README.md."""
+"""Benchmarks of `lstm_fast` beside other LSTMs: ``python -m bench``, ``pytest bench/``."""

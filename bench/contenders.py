@@ -2,21 +2,23 @@
 
 A contender is a function of `Arguments` and a number of threads that returns a function without
 arguments, which computes what `Arguments.expected` lists; None where the package has no such LSTM.
-Weights and arguments are converted to the package's own arrays before.
+Weights and arguments are converted to the package's own arrays before, so that what is timed is the
+computation. Of streaming it computes one step and carries the state from call to call.
 """
 
-from collections.abc import Callable
-from importlib import import_module
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module, metadata
 from typing import Any
 
 import numpy as np
 
 import lstm_fast
-from lstm_fast.peers import fastest, onnx_model
 
+from .onnx_model import onnx_model
 from .problems import Arguments
 
-__all__ = ["CONTENDERS", "Bound"]
+__all__ = ["CONTENDERS", "THREADS_OF_THE_CALL", "Bound", "version"]
 
 Bound = Callable[[], Any]
 
@@ -47,17 +49,25 @@ def ours(a: Arguments, threads: int) -> Bound:
 
 
 def pytorch(a: Arguments, threads: int) -> Bound:
-    """Return the faster of PyTorch's ways: on oneDNN, or on its own operators."""
+    """Return the fastest of PyTorch's ways at this problem.
+
+    `torch.nn.LSTM` runs on oneDNN, which packs the weights again at every call (slow for short
+    sequences and large layers), or without it on PyTorch's own operators; one step may also go
+    through `torch.nn.LSTMCell`, and streaming does.
+    """
     torch, p = import_module("torch"), a.problem
     torch.set_num_threads(threads)
     settings = (p.I, p.H, p.layers, True, False, 0.0, p.bidirectional)
     lstm = torch.nn.LSTM(*settings, dtype=getattr(torch, p.dtype))
     lstm.load_state_dict({name: torch.tensor(value) for name, value in a.state_dict.items()})
+    cell = torch.nn.LSTMCell(p.I, p.H)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):  # shared by both modules
+        setattr(cell, name, getattr(lstm, f"{name}_l0"))
     x, h0, c0 = (torch.tensor(v, requires_grad=p.action == "training") for v in (a.x, a.h0, a.c0))
     dy, lengths = torch.tensor(a.dy), None if a.lengths is None else torch.tensor(a.lengths)
-    rnn = torch.nn.utils.rnn
+    rnn, onednn = torch.nn.utils.rnn, torch.backends.mkldnn
 
-    def run() -> Any:
+    def on_onednn() -> Any:
         if lengths is None:
             y, states = lstm(x, (h0, c0))
         else:
@@ -66,31 +76,36 @@ def pytorch(a: Arguments, threads: int) -> Bound:
             y, _ = rnn.pad_packed_sequence(y, total_length=p.T)
         return y, *states
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def inference() -> Any:
-        return run()
+    def on_own_operators() -> Any:
+        onednn.enabled = False
+        try:
+            return on_onednn()
+        finally:
+            onednn.enabled = True
 
-    def training() -> Any:
-        return torch.autograd.grad(run()[0], [x, h0, c0, *lstm.parameters()], dy)
+    def as_cell() -> Any:
+        h, c = cell(x[0], (h0[0], c0[0]))
+        return h[None], h, c
 
-    cell = torch.nn.LSTMCell(p.I, p.H)
-    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        setattr(cell, name, torch.nn.Parameter(torch.tensor(a.state_dict[f"{name}_l0"])))
+    state = h0[0], c0[0]
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def streaming() -> Any:
-        return cell(x[0], (h0[0], c0[0]))[0]
+        nonlocal state
+        state = cell(x[0], state)
+        return state[0]
 
-    way = {"inference": inference, "training": training, "streaming": streaming}[p.action]
+    def bind(way: Callable[[], Any]) -> Bound:
+        if p.action == "training":
+            inputs = [x, h0, c0, *lstm.parameters()]
+            return lambda: torch.autograd.grad(way()[0], inputs, dy)
+        return torch.inference_mode()(way)  # type: ignore[no-any-return]
 
-    def without_onednn() -> Any:
-        torch.backends.mkldnn.enabled = False
-        try:
-            return way()
-        finally:
-            torch.backends.mkldnn.enabled = True
-
-    return fastest([way, without_onednn])
+    if p.action == "streaming":
+        return streaming  # type: ignore[no-any-return]
+    one_step = p.T == 1 and p.layers == 1 and not (p.bidirectional or p.ragged)
+    ways = [on_onednn, on_own_operators, *([as_cell] if one_step else [])]
+    return fastest([bind(way) for way in ways])
 
 
 def onnx_runtime(a: Arguments, threads: int) -> Bound | None:
@@ -107,11 +122,11 @@ def onnx_runtime(a: Arguments, threads: int) -> Bound | None:
     if a.lengths is not None:
         feeds["lengths"] = a.lengths.astype(np.int32)
 
-    def inference() -> Any:
-        y, hn, cn = session.run(["y", "hn", "cn"], feeds)
-        return (y if p.action == "inference" else hn[-1]), hn, cn
+    def streaming() -> Any:
+        feeds["h0"], feeds["c0"] = session.run(["hn", "cn"], feeds)
+        return feeds["h0"][-1]
 
-    return inference if p.action == "inference" else lambda: inference()[0]
+    return streaming if p.action == "streaming" else lambda: session.run(["y", "hn", "cn"], feeds)
 
 
 def openvino(a: Arguments, threads: int) -> Bound | None:
@@ -124,13 +139,17 @@ def openvino(a: Arguments, threads: int) -> Bound | None:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": threads})
     request = compiled.create_infer_request()
-    feeds = {"x": a.x, "h0": a.h0, "c0": a.c0}
+    feeds = {"x": a.x, "h0": a.h0.copy(), "c0": a.c0.copy()}
 
     def inference() -> Any:
         found = request.infer(feeds, share_inputs=True, share_outputs=True)
         return tuple(found[n] for n in range(3))
 
-    return inference if p.action == "inference" else lambda: inference()[0]
+    def streaming() -> Any:
+        y, feeds["h0"][...], feeds["c0"][...] = inference()
+        return y
+
+    return streaming if p.action == "streaming" else inference
 
 
 def jax(a: Arguments, threads: int) -> Bound | None:
@@ -155,7 +174,7 @@ def jax(a: Arguments, threads: int) -> Bound | None:
             return (h, c), h
 
         (hn, cn), y = jax_.lax.scan(step, (h0[0], c0[0]), projected)
-        return y, hn, cn
+        return y, hn[None], cn[None]
 
     def gradients(*arguments: Any) -> Any:
         _, pull_back = jax_.vjp(lambda *v: forward(*v)[0], *arguments)
@@ -163,9 +182,12 @@ def jax(a: Arguments, threads: int) -> Bound | None:
 
     compiled = jax_.jit(gradients if p.action == "training" else forward)
     ready = jax_.block_until_ready
-    if p.action == "streaming":
-        return lambda: ready(compiled(*arrays, *weights))[0]
-    return lambda: ready(compiled(*arrays, *weights))
+
+    def streaming() -> Any:
+        y, *arrays[1:] = ready(compiled(*arrays, *weights))
+        return y
+
+    return streaming if p.action == "streaming" else lambda: ready(compiled(*arrays, *weights))
 
 
 def keras(a: Arguments, threads: int) -> Bound | None:
@@ -208,3 +230,28 @@ CONTENDERS: dict[str, Callable[[Arguments, int], Bound | None]] = {
     "jax": jax,
     "tensorflow": keras,
 }
+# Those that take the number of threads whenever they are bound; to the others it is a setting of
+# the process, from its start.
+THREADS_OF_THE_CALL = ("lstm_fast", "torch", "onnxruntime", "openvino")
+
+
+def version(name: str) -> str:
+    """Return the version of a contender."""
+    return lstm_fast.__version__ if name == "lstm_fast" else metadata.version(name)
+
+
+def fastest(calls: Sequence[Bound]) -> Bound:
+    """Return the function that is fastest at its best, within 20 ms or one call for each."""
+    return min(calls, key=least_time)
+
+
+def least_time(call: Bound) -> float:
+    call()  # the first call may allocate and compile
+    least, start = float("inf"), time.perf_counter()
+    end = start
+    while end - start < 0.02:
+        before = time.perf_counter()
+        call()
+        end = time.perf_counter()
+        least = min(least, end - before)
+    return least

@@ -7,12 +7,11 @@ import os
 import time
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from .contenders import CONTENDERS, Bound
+from .contenders import CONTENDERS, Bound, version
 from .problems import PROBLEMS, Arguments, Problem
 from .roofline import least_time, probe
 
@@ -44,6 +43,7 @@ def main() -> None:
         entry = {**problem._asdict(), "flop": problem.flop, "least": least, "times": times}
         if problem.ragged:
             lengths = Arguments(problem, exact=False).lengths
+            assert lengths is not None
             entry["valid"] = float(np.mean(lengths)) / problem.T  # share of valid steps
         entries.append(entry)
     result = {
@@ -69,7 +69,7 @@ def measure(problem: Problem, threads: int, turns: int) -> dict[str, list[float]
         except ImportError:
             continue
         if call is not None:
-            check(name, arguments, call())
+            check(name, arguments, call)
             bound[name] = call
     if problem.ragged:
         padded = Arguments(problem._replace(ragged=False))
@@ -108,16 +108,16 @@ def timed(call: Bound, calls: int) -> float:
         gc.enable()
 
 
-def check(name: str, arguments: Arguments, results: Any) -> None:
-    """Compare results with what is right; of streaming, y alone."""
-    problem = arguments.problem
-    found = (results,) if problem.action == "streaming" else results
-    for actual, expected in zip(found, arguments.expected, strict=problem.action != "streaming"):
-        array = np.asarray(actual.detach() if hasattr(actual, "detach") else actual)
+def check(name: str, arguments: Arguments, call: Bound) -> None:
+    """Compare what a contender computes with what is right: by value, whatever axes of one."""
+    problem, expected = arguments.problem, arguments.expected
+    results = (call() for _ in expected) if problem.action == "streaming" else call()
+    for actual, right in zip(results, expected, strict=True):
+        array = np.asarray(actual)
         if array.ndim == 4:  # ONNX's y, (T, D, B, H)
             array = array.swapaxes(1, 2)
-        error = np.abs(array.reshape(expected.shape) - expected).max()
-        if not error <= TOLERANCE[problem.dtype] * np.abs(expected).max():
+        error = np.abs(array.reshape(right.shape) - right).max()
+        if not error <= TOLERANCE[problem.dtype] * np.abs(right).max():
             raise RuntimeError(f"{name} is wrong by {error:.1e} at {problem}")
 
 
@@ -126,8 +126,8 @@ def versions() -> dict[str, str]:
     found = {}
     for name in [*CONTENDERS, "numpy"]:
         try:
-            import_module({"jax": "jax"}.get(name, name))
-            found[name] = metadata.version(name)
+            import_module(name)
+            found[name] = version(name)
         except (ImportError, metadata.PackageNotFoundError):
             continue
     return found

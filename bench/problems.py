@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 import lstm_fast
+from lstm_fast import reference
 
 from .shapes import SHAPES
 
@@ -40,6 +41,7 @@ class Problem(NamedTuple):
         return f"{self.T}, {self.B}, {self.I}, {self.H}{stack}"
 
 
+STEPS = 3  # of streaming are checked, all with the same input
 GRID = [shape[1:] for shape in SHAPES]
 ODD = [
     *((50, 3, 20, 20), (50, 7, 40, 100), (100, 1, 100, 100), (50, 17, 100, 250)),
@@ -92,8 +94,9 @@ class Arguments:
         Names and shapes of PyTorch.
     x, h0, c0, dy : ndarray
     lengths : ndarray of int, or None
-    expected : list of ndarray
-        Of inference y, hn, cn; of training the gradients of x, h0, c0 and the parameters; float64.
+    expected : list of ndarray of float64
+        From `lstm_fast.reference`. Of inference y, hn, cn; of training the gradients of x, h0, c0
+        and the parameters; of streaming y, step by step.
     """
 
     def __init__(self, problem: Problem, seed: int = 0, exact: bool = True) -> None:
@@ -114,11 +117,14 @@ class Arguments:
         self.lengths = rng.integers(10, p.T + 1, p.B) if p.ragged else None
         if not exact:
             return
-        double = lstm_fast.LSTM(*settings, dtype=np.float64)
-        double.load_state_dict(self.state_dict)
-        state = self.h0.astype(np.float64), self.c0.astype(np.float64)
-        y, states, cache = double.forward(self.x.astype(np.float64), state, lengths=self.lengths)
-        self.expected = [y, *states]
+        parameters = {name: value.astype(np.float64) for name, value in self.state_dict.items()}
+        x, h0, c0, dy = (v.astype(np.float64) for v in (self.x, self.h0, self.c0, self.dy))
+        if p.action == "streaming":
+            x = x.repeat(STEPS, axis=0)
+        forward, backward = reference.network_forward, reference.network_backward
+        y, (hn, cn), cache = forward(x, parameters, h0, c0, lengths=self.lengths)
         if p.action == "training":
-            dx, dstates, grads = double.backward(self.dy.astype(np.float64), None, cache)
-            self.expected = [dx, *dstates, *grads.values()]
+            dx, (dh0, dc0), grads = backward(dy, None, None, cache)
+            self.expected = [dx, np.stack(dh0), np.stack(dc0), *grads.values()]
+        else:
+            self.expected = list(y) if p.action == "streaming" else [y, np.stack(hn), np.stack(cn)]

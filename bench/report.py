@@ -126,12 +126,9 @@ def title(section: str, action: str) -> str:
 
 
 def shape(entry: dict[str, Any]) -> str:
-    layers = f", {entry['layers']} layers" * (entry["layers"] > 1)
-    return (
-        f"{entry['T']}, {entry['B']}, {entry['I']}, {entry['H']}"
-        + layers
-        + (", bidirectional" * entry["bidirectional"])
-    )
+    stack = f", {entry['layers']} layers" if entry["layers"] > 1 else ""
+    stack += ", bidirectional" if entry["bidirectional"] else ""
+    return f"{entry['T']}, {entry['B']}, {entry['I']}, {entry['H']}{stack}"
 
 
 def microseconds(seconds: float) -> str:

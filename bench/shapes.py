@@ -14,15 +14,6 @@ class Shape(NamedTuple):
     I: int  # inputs
     H: int  # units
 
-    @property
-    def flop(self) -> int:
-        """Floating-point operations of the matrix products of a forward pass.
-
-        A training step has three times as many: those of dx and dh, and those of the weights'
-        gradients, are as many again.
-        """
-        return 2 * self.T * self.B * 4 * self.H * (self.I + self.H)
-
     def __str__(self) -> str:
         return f"{self.name} (T={self.T}, B={self.B}, I={self.I}, H={self.H})"
 

@@ -58,7 +58,7 @@ ALLOWED = {
 }
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
 # Programs that use the library as anyone would.
-PROGRAMS = {"__main__", "peers", "comparison"}
+PROGRAMS = {"__main__"}
 CYTHON = {"libc", "cpython", "cython"}
 OUTSIDE = {"_blas": {"numpy", "scipy", "threadpoolctl"}}
 

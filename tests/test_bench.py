@@ -1,11 +1,13 @@
 """`python -m bench`: contenders are right, a wrong one is found, the report tells the numbers."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 
-from bench.contenders import CONTENDERS
+from bench import contenders
+from bench.contenders import CONTENDERS, fastest
 from bench.measure import check
 from bench.problems import PROBLEMS, Arguments, Problem
 from bench.report import readme_table, write_report
@@ -13,9 +15,12 @@ from bench.roofline import least_time
 
 SMALL = [
     Problem("a", 4, 3, 5, 6),
+    Problem("a", 1, 3, 5, 6),
+    Problem("a", 1, 3, 5, 6, "training"),
     Problem("a", 4, 3, 5, 6, "training"),
     Problem("a", 4, 3, 5, 6, "training", "float64"),
     Problem("a", 1, 2, 5, 6, "streaming"),
+    Problem("a", 1, 1, 20, 16, "streaming", "float64"),
     Problem("a", 12, 3, 5, 6, "inference", ragged=True),
     Problem("a", 12, 3, 5, 6, "training", ragged=True),
     Problem("a", 4, 3, 5, 6, "inference", "float32", 2, True),
@@ -23,31 +28,77 @@ SMALL = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
-@pytest.mark.parametrize("problem", SMALL, ids=repr)
-@pytest.mark.parametrize("name", CONTENDERS)
-def test_contenders_are_right(name, problem, threads):
-    arguments = Arguments(problem)
+def bind(name, arguments):
+    """Return a contender bound to arguments, or skip the test."""
     try:
         call = CONTENDERS[name](arguments, 1)
     except ImportError as error:
         pytest.skip(f"{name} is not installed: {error}")
     if call is None:
         pytest.skip(f"{name} has no such LSTM")
-    check(name, arguments, call())
-    if problem.action != "streaming":
-        check(name, arguments, call())  # nothing is carried over
+    return call
 
 
-@pytest.mark.parametrize("problem", SMALL[:2], ids=repr)
-def test_a_wrong_result_is_found(problem, threads):
+@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
+@pytest.mark.parametrize("problem", SMALL, ids=repr)
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_contenders_are_right(name, problem, threads):
     arguments = Arguments(problem)
-    call = CONTENDERS["lstm_fast"](arguments, 1)
+    call = bind(name, arguments)
+    check(name, arguments, call)
+    if problem.action != "streaming":
+        check(name, arguments, call)  # nothing is carried over
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("problem", SMALL, ids=repr)
+@pytest.mark.parametrize("way", range(3))
+def test_every_way_of_pytorch_is_right(way, problem, threads, monkeypatch):
+    monkeypatch.setattr(contenders, "fastest", lambda calls: calls[min(way, len(calls) - 1)])
+    arguments = Arguments(problem)
+    check("torch", arguments, bind("torch", arguments))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("action", ["inference", "training", "streaming"])
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_a_wrong_weight_is_found(name, action, threads):
+    problem = Problem("a", 1 if action == "streaming" else 4, 3, 5, 6, action)
+    right = Arguments(problem)
+    for weight in right.state_dict:
+        wrong = Arguments(problem)
+        wrong.state_dict[weight] = wrong.state_dict[weight].copy()
+        wrong.state_dict[weight].flat[7] += 0.01
+        with pytest.raises(RuntimeError, match=f"{name} is wrong"):
+            check(name, right, bind(name, wrong))
+
+
+@pytest.mark.parametrize("problem", SMALL[:3], ids=repr)
+@pytest.mark.parametrize("error", [1e-3, np.nan])
+def test_a_wrong_result_is_found(error, problem):
+    arguments = Arguments(problem)
     for n in range(len(arguments.expected)):
-        results = [np.array(a) for a in call()]
-        results[n].flat[0] += 1e-3 * np.abs(results[n]).max()
-        with pytest.raises(RuntimeError, match="lstm_fast is wrong"):
-            check("lstm_fast", arguments, results)
+        results = [a.copy() for a in arguments.expected]
+        check("someone", arguments, lambda results=results: results)
+        results[n].flat[0] += error * np.abs(results[n]).max()
+        with pytest.raises(RuntimeError, match="someone is wrong"):
+            check("someone", arguments, lambda results=results: results)
+
+
+def test_streaming_without_a_state_is_found():
+    arguments = Arguments(Problem("a", 1, 2, 5, 6, "streaming"))
+    with pytest.raises(RuntimeError, match="someone is wrong"):
+        check("someone", arguments, lambda: arguments.expected[0])
+
+
+def test_the_fastest_way_is_chosen():
+    def slow():
+        time.sleep(0.01)
+
+    def fast():
+        pass
+
+    assert fastest([slow, fast]) is fastest([fast, slow]) is fast
 
 
 LIMITS = {

@@ -12,8 +12,8 @@ from networks import run as run_lstm
 from ragged import LENGTHS, assert_close, configuration, padding_of
 
 import lstm_fast
+from bench.onnx_model import onnx_model
 from lstm_fast import LSTM, lstm_forward, reference
-from lstm_fast.peers import onnx_model
 
 BLOCKS, CONFIGURATIONS = 5, 20
 # Relative to the largest element of an array, as in test_against_pytorch.py.

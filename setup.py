@@ -1,5 +1,7 @@
 """Build of the extension modules: Cython modules, and C kernels compiled once per instruction set.
 
+Every .pyx file below src/ is a module. What an option of the environment changes is built again.
+
 Environment: CC and CFLAGS as usual; LSTM_FAST_NO_OPENMP=1 builds without threads;
 LSTM_FAST_WERROR=1 turns the compiler's warnings into errors.
 """
@@ -14,8 +16,12 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
+from setuptools.modified import newer_group
 
-KERNELS = "src/lstm_fast/kernels"
+SOURCES = Path("src")
+HEADERS = Path("include")
+KERNELS = SOURCES / "lstm_fast/kernels"
+KERNELS_MODULE = "lstm_fast._dispatch"  # the extension module that the kernels are linked into
 # (ISA, macro by which the compiler tells its target, flags). What is built depends on the target of
 # the compiler alone, never on the CPU of the machine that builds: a CPU is looked at on import.
 ISAS = [
@@ -28,8 +34,18 @@ ISAS = [
 # alike, or results would depend on which tile a row falls into.
 C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-g0"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow"]
+DIRECTIVES = {
+    **{"language_level": 3, "cdivision": True, "embedsignature": True},
+    **{"boundscheck": False, "wraparound": False, "initializedcheck": False},
+}
 
-OPENMP_PROBE = """
+PROGRAM = "int main(void) { return 0; }\n"
+NO_COMPILER = """
+There is no working C compiler: "{}" cannot build a program that does nothing.
+Install one, with the headers of Python (Debian: gcc, python3-dev; Fedora: gcc, python3-devel;
+macOS: xcode-select --install), or name another one:  CC=... pip install .
+"""
+OPENMP_PROGRAM = """
 #include <omp.h>
 int main(void) {
     int threads = 0;
@@ -43,95 +59,91 @@ The C compiler cannot build a program with OpenMP (-fopenmp), which lstm_fast ne
 Install an OpenMP runtime (Debian: libgomp1, with gcc; macOS: libomp) or another compiler, or build
 without threads on purpose:  LSTM_FAST_NO_OPENMP=1 pip install .
 """
+NO_KERNELS = "lstm_fast has kernels for x86-64 and aarch64; the compiler's target is neither."
 
 
-def extension(name: str) -> Extension:
+def extension(path: Path) -> Extension:
+    name = ".".join(path.relative_to(SOURCES).with_suffix("").parts)
+    depends = [*HEADERS.rglob("*.h"), *(KERNELS.glob("*.c") if name == KERNELS_MODULE else [])]
     return Extension(
-        f"lstm_fast.{name}",
-        [f"src/lstm_fast/{name}.pyx"],
-        include_dirs=["include", np.get_include()],
+        name,
+        [str(path)],
+        include_dirs=[str(HEADERS), np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=[*C_FLAGS],
-        depends=[str(p) for p in Path("include/lstm_fast").glob("*.h")],
+        depends=["setup.py", *map(str, depends)],
     )
 
 
 class BuildExt(build_ext):
-    """Compiles kernels_<isa>.c with the flags of its ISA and links all of them into _dispatch."""
+    """Looks at the compiler, then at what is out of date; one module has the kernels with it."""
 
     def build_extensions(self) -> None:
-        werror = ["-Werror"] if os.environ.get("LSTM_FAST_WERROR") else []
-        openmp = self.openmp_flags()
-        isas = [
-            (isa, flags)
+        if not self.builds(PROGRAM):
+            sys.exit(NO_COMPILER.format(self.compiler.compiler[0]))
+        without = os.environ.get("LSTM_FAST_NO_OPENMP", "0") not in ("", "0")
+        if not without and not self.builds(OPENMP_PROGRAM, "-fopenmp"):
+            sys.exit(NO_OPENMP)
+        openmp = [] if without else ["-fopenmp"]
+        self.werror = ["-Werror"] if os.environ.get("LSTM_FAST_WERROR") else []
+        self.isas = {
+            isa: flags
             for isa, target, flags in ISAS
-            if self.compiles(f"#ifndef {target}\n#error\n#endif\n")
-        ]
-        if not isas:
-            sys.exit(
-                "lstm_fast has kernels for x86-64 and aarch64; the compiler's target is neither."
-            )
-        print(f"lstm_fast: kernels for {', '.join(isa for isa, _ in isas)}; OpenMP: {bool(openmp)}")
-        for ext in self.extensions:
-            ext.extra_compile_args += openmp + werror
-            ext.extra_link_args += openmp
-            if ext.name.endswith("._dispatch"):
-                ext.extra_objects += self.kernel_objects(isas, [*WARNINGS, *werror])
-        super().build_extensions()
+            if self.builds(f"#ifndef {target}\n#error\n#endif\n{PROGRAM}")
+        }
+        if not self.isas:
+            sys.exit(NO_KERNELS)
+        print(f"lstm_fast: kernels for {', '.join(self.isas)}; OpenMP: {bool(openmp)}")
 
-    def kernel_objects(self, isas: list[tuple[str, list[str]]], warnings: list[str]) -> list[str]:
-        have = [(f"LF_HAVE_{isa.upper()}", "1") for isa, _ in isas]
-        sources = [("dispatch", []), *((f"kernels_{isa}", flags) for isa, flags in isas)]
+        modules = cythonize(self.extensions, include_path=["src"], compiler_directives=DIRECTIVES)
+        for ext, module in zip(self.extensions, modules, strict=True):
+            ext.sources = module.sources
+            ext.extra_compile_args += openmp + self.werror
+            ext.extra_link_args += openmp
+
+        compiler = self.compiler.compiler_so, self.compiler.linker_so
+        settings, known = repr((compiler, openmp, self.werror)), Path(self.build_temp, "settings")
+        if not known.exists() or known.read_text() != settings:
+            known.unlink(missing_ok=True)  # until all of it is built
+            self.force = True
+        super().build_extensions()
+        known.write_text(settings)
+
+    def build_extension(self, ext: Extension) -> None:
+        built = self.get_ext_fullpath(ext.name)
+        stale = self.force or newer_group([*ext.sources, *ext.depends], built)
+        if ext.name == KERNELS_MODULE and stale:
+            ext.extra_objects += self.kernel_objects()
+        super().build_extension(ext)
+
+    def kernel_objects(self) -> list[str]:
         objects = []
-        for name, flags in sources:
+        for name, flags in [("dispatch", []), *((f"kernels_{k}", v) for k, v in self.isas.items())]:
             objects += self.compiler.compile(
-                [f"{KERNELS}/{name}.c"],
+                [str(KERNELS / f"{name}.c")],
                 output_dir=self.build_temp,
-                macros=have,
-                include_dirs=["include"],
-                extra_postargs=[*C_FLAGS, *warnings, "-fvisibility=hidden", *flags],
+                macros=[(f"LF_HAVE_{isa.upper()}", "1") for isa in self.isas],
+                include_dirs=[str(HEADERS)],
+                extra_postargs=[*C_FLAGS, *WARNINGS, *self.werror, "-fvisibility=hidden", *flags],
             )
         return objects
 
-    def openmp_flags(self) -> list[str]:
-        if os.environ.get("LSTM_FAST_NO_OPENMP", "0") not in ("", "0"):
-            return []
-        if not self.compiles(OPENMP_PROBE, ["-fopenmp"], link=True):
-            sys.exit(NO_OPENMP)
-        return ["-fopenmp"]
-
-    def compiles(self, source: str, flags: list[str] = [], link: bool = False) -> bool:  # noqa: B006
+    def builds(self, source: str, *flags: str) -> bool:
+        """Tell whether a program can be compiled and linked."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "probe.c")
             path.write_text(source)
             try:
-                objects = self.compiler.compile([str(path)], output_dir="/", extra_postargs=flags)
-                if link:
-                    self.compiler.link_executable(
-                        objects, str(Path(folder, "probe")), extra_postargs=flags
-                    )
+                compiled = self.compiler.compile([str(path)], folder, extra_postargs=[*flags])
+                self.compiler.link_executable(compiled, f"{folder}/probe", extra_postargs=[*flags])
             except (CompileError, LinkError):
                 return False
         return True
 
 
-MODULES = [
-    *("_dispatch", "_threads", "_blas", "_engine"),
-    *("_variant_forward", "_layer_forward", "_forward", "_direct", "_packing"),
-    *("_variant_backward", "_layer_backward", "_backward"),
-]
+extensions = [extension(path) for path in sorted(SOURCES.rglob("*.pyx"))]
+extensions.sort(key=lambda ext: ext.name != KERNELS_MODULE)  # first what takes longest
 setup(
-    ext_modules=cythonize(
-        [extension(name) for name in MODULES],
-        include_path=["src"],
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-            "embedsignature": True,
-        },
-    ),
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildExt},
 )

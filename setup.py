@@ -21,7 +21,7 @@ from setuptools.modified import newer_group
 SOURCES = Path("src")
 HEADERS = Path("include")
 KERNELS = SOURCES / "lstm_fast/kernels"
-KERNELS_MODULE = "lstm_fast._dispatch"  # the extension module that the kernels are linked into
+KERNELS_MODULE = "lstm_fast.engine.runtime.isa"  # which has the kernels
 # (ISA, macro by which the compiler tells its target, flags). What is built depends on the target of
 # the compiler alone, never on the CPU of the machine that builds: a CPU is looked at on import.
 ISAS = [
@@ -77,6 +77,10 @@ def extension(path: Path) -> Extension:
 
 class BuildExt(build_ext):
     """Looks at the compiler, then at what is out of date; one module has the kernels with it."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self) -> None:
         if not self.builds(PROGRAM):
@@ -143,7 +147,4 @@ class BuildExt(build_ext):
 
 extensions = [extension(path) for path in sorted(SOURCES.rglob("*.pyx"))]
 extensions.sort(key=lambda ext: ext.name != KERNELS_MODULE)  # first what takes longest
-setup(
-    ext_modules=extensions,
-    cmdclass={"build_ext": BuildExt},
-)
+setup(ext_modules=extensions, cmdclass={"build_ext": BuildExt})

@@ -5,31 +5,44 @@ static inline ptrdiff_t LF(padded)(ptrdiff_t hidden_size)
     return (hidden_size + LANES - 1) / LANES * LANES;
 }
 
+/* Where vector of cells n of a tile is, which has rows * panels of them: `row` rows and `panel` panels from the tile's
+ * first, and with its gates i, f, g, o in acc[row][gates .. gates + 3]. */
+typedef struct LF(cell) {
+    int row, panel, gates;
+} LF(cell);
+
+LF_INLINE LF(cell) LF(cell_of)(int n, const int panels)
+{
+    return (LF(cell)){.row = n / panels, .panel = n % panels, .gates = PANEL_VECTORS * (n % panels)};
+}
+
 /* The cells of a tile, from the pre-activations of their gates: `rows` rows of one panel or, with panels == 2, one
  * row of two. */
 LF_INLINE void LF(finish_cells)(const lf_cell_forward *p, ptrdiff_t row, const int rows, ptrdiff_t panel,
-                                const int panels, vec acc[][8])
+                                const int panels, vec acc[][TILE_VECTORS])
 {
     const ptrdiff_t padded = LF(padded)(p->hidden_size);
     vec tanh_c[TILE_ROWS + 1]; /* rows * panels of them */
     LF_UNROLL
     for (int n = 0; n < rows * panels; n++) {
-        const ptrdiff_t r = row + n / panels, unit = (panel + n % panels) * LANES;
-        vec *gates = acc[n / panels] + 4 * (n % panels);
+        const LF(cell) at = LF(cell_of)(n, panels);
+        const ptrdiff_t r = row + at.row, unit = (panel + at.panel) * LANES;
+        vec *gates = acc[at.row] + at.gates;
         LF(activate)(gates);
         tanh_c[n] = v_fma(gates[1], v_load((const real *)p->c_prev + r * p->c_row + unit), v_mul(gates[0], gates[2]));
         v_store((real *)p->c + r * p->c_row + unit, tanh_c[n]);
         if (p->gates)
             LF_UNROLL
-            for (int v = 0; v < 4; v++)
-                v_store((real *)p->gates + (4 * r + v) * padded + unit, gates[v]);
+            for (int gate = 0; gate < 4; gate++)
+                v_store((real *)p->gates + (4 * r + gate) * padded + unit, gates[gate]);
     }
     LF(tanh_each)(tanh_c, rows * panels);
     LF_UNROLL
     for (int n = 0; n < rows * panels; n++) {
-        const ptrdiff_t unit = (panel + n % panels) * LANES, units = LF_CLAMP(p->hidden_size - unit, LANES);
-        real *y = (real *)p->y + (row + n / panels) * p->y_row + unit;
-        vec h = v_mul(acc[n / panels][4 * (n % panels) + 3], tanh_c[n]);
+        const LF(cell) at = LF(cell_of)(n, panels);
+        const ptrdiff_t unit = (panel + at.panel) * LANES, units = lf_left(p->hidden_size, unit, LANES);
+        real *y = (real *)p->y + (row + at.row) * p->y_row + unit;
+        vec h = v_mul(acc[at.row][at.gates + 3], tanh_c[n]);
         LF(store_units)(y, units, h);
     }
 }
@@ -40,38 +53,40 @@ static void LF(finish_variants)(const lf_variant_forward *p, ptrdiff_t row, ptrd
 
 /* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
  * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. */
-LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, const lf_variant_forward *variant, ptrdiff_t row,
-                             const int rows, ptrdiff_t panel, const int panels)
+LF_INLINE void LF(cell_tile)(const int rows, const lf_cell_forward *p, const lf_variant_forward *variant,
+                             ptrdiff_t row, ptrdiff_t panel, const int panels)
 {
     const real *h = (const real *)p->h + row * p->h_row;
     const real *w = (const real *)p->w + panel * PANEL * p->depth;
-    const ptrdiff_t next = LF_CLAMP(panel + (p->descending ? -1 : 1), p->last_panel);
+    const ptrdiff_t next = LF_CLAMP(panel + (p->descending ? -1 : 1), p->end_panel);
     const real *ahead = LF(ahead)((const real *)p->w + next * PANEL * p->depth, row / rows, p->depth);
-    vec acc[TILE_ROWS][8], sum[TILE_ROWS][8];
+    vec acc[TILE_ROWS][TILE_VECTORS], sum[TILE_ROWS][TILE_VECTORS];
+    LF_ROLLED
     for (ptrdiff_t k = 0;; k += DEPTH_BLOCK) {
         const real *b = w + k * PANEL;
-        LF(multiply)(acc, rows, 4 * panels, h + k, p->h_row, 1, b, b + PANEL * p->depth,
-                     LF_CLAMP(p->depth - k, DEPTH_BLOCK), ahead + k * CACHE_LINE);
+        LF(multiply)(acc, rows, PANEL_VECTORS * panels, h + k, p->h_row, 1, b, b + PANEL * p->depth,
+                     lf_left(p->depth, k, DEPTH_BLOCK), ahead + k * CACHE_LINE);
         if (k > 0)
             LF_UNROLL
             for (int r = 0; r < rows; r++)
                 LF_UNROLL
-                for (int v = 0; v < 4 * panels; v++)
+                for (int v = 0; v < PANEL_VECTORS * panels; v++)
                     acc[r][v] = v_add(sum[r][v], acc[r][v]);
         if (k + DEPTH_BLOCK >= p->depth)
             break;
         LF_UNROLL
         for (int r = 0; r < rows; r++)
             LF_UNROLL
-            for (int v = 0; v < 4 * panels; v++)
+            for (int v = 0; v < PANEL_VECTORS * panels; v++)
                 sum[r][v] = acc[r][v];
     }
     LF_UNROLL
     for (int r = 0; r < rows; r++) {
-        const real *x = (const real *)p->x + (row + r) * p->x_row + panel * p->x_panel;
+        const real *projected = (const real *)p->projected + (row + r) * p->projected_row
+                                + panel * p->projected_panel;
         LF_UNROLL
-        for (int v = 0; v < 4 * panels; v++)
-            acc[r][v] = v_add(acc[r][v], v_load(x + v / 4 * p->x_panel + v % 4 * p->x_gate));
+        for (int v = 0; v < PANEL_VECTORS * panels; v++)
+            acc[r][v] = v_add(acc[r][v], v_load(LF_VECTOR_AT(projected, v, p->projected_panel, p->projected_gate)));
     }
     if (!variant) {
         LF(finish_cells)(p, row, rows, panel, panels, acc);
@@ -81,26 +96,26 @@ LF_INLINE void LF(cell_tile)(const lf_cell_forward *p, const lf_variant_forward 
     LF_UNROLL
     for (int n = 0; n < rows * panels; n++)
         LF_UNROLL
-        for (int gate = 0; gate < 4; gate++)
-            cells[n][gate] = acc[n / panels][4 * (n % panels) + gate];
+        for (int gate = 0; gate < 4; gate++) {
+            const LF(cell) at = LF(cell_of)(n, panels);
+            cells[n][gate] = acc[at.row][at.gates + gate];
+        }
     LF(finish_variants)(variant, row, panel, panels, rows * panels, cells);
 }
 
 LF_INLINE void LF(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward *variant)
 {
     const int at_once = p->rows == 1 ? 2 : 1; /* panels */
-    const ptrdiff_t turns = (p->last_panel - p->first_panel + at_once - 1) / at_once;
-#define TILE(R) LF(cell_tile)(p, variant, row, R, panel, 1)
-    LF_FOR_ROW_BLOCKS(p->rows, first, last)
+    const ptrdiff_t turns = (p->end_panel - p->first_panel + at_once - 1) / at_once;
+    LF_FOR_ROW_BLOCKS(p->rows, first, end)
         for (ptrdiff_t turn = 0; turn < turns; turn++) {
             const ptrdiff_t panel = p->first_panel + at_once * (p->descending ? turns - 1 - turn : turn);
-            if (at_once == 2 && panel + 2 <= p->last_panel)
-                LF(cell_tile)(p, variant, 0, 1, panel, 2);
+            if (at_once == 2 && panel + 2 <= p->end_panel)
+                LF(cell_tile)(1, p, variant, 0, panel, 2);
             else
-                LF_FOR_TILES(first, last, row, rows)
-                    LF_SWITCH_ROWS(rows, TILE)
+                LF_FOR_TILES(first, end, row, rows)
+                    LF_SWITCH_ROWS(rows, LF(cell_tile), p, variant, row, panel, 1)
         }
-#undef TILE
 }
 
 static void LF(cell_forward)(const lf_cell_forward *p)
@@ -112,7 +127,7 @@ static void LF(cell_forward)(const lf_cell_forward *p)
 static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, ptrdiff_t unit, vec dh)
 {
     const ptrdiff_t hidden_size = p->product.columns, padded = LF(padded)(hidden_size);
-    const ptrdiff_t units = LF_CLAMP(hidden_size - unit, LANES);
+    const ptrdiff_t units = lf_left(hidden_size, unit, LANES);
     const real *gates = (const real *)p->gates + row * 4 * padded + unit;
     const vec one = v_set1((real)1);
     vec i = v_load(gates), f = v_load(gates + padded);
@@ -131,31 +146,31 @@ static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, p
     real *out = (real *)p->dgates + row * 4 * hidden_size + unit;
     for (int gate = 0; gate < 4; gate++)
         LF(store_units)(out + gate * hidden_size, units, dgates[gate]);
-    if (p->h)
-        LF(store_units)((real *)p->h + row * hidden_size + unit, units, v_mul(o, tc));
+    if (p->unprojected_h)
+        LF(store_units)((real *)p->unprojected_h + row * hidden_size + unit, units, v_mul(o, tc));
 }
 
-/* The same of a variant, for rows first .. last - 1 of a block whose dh is given. See variant.h. */
-static void LF(differentiate_variants)(const lf_variant_backward *p, ptrdiff_t first, ptrdiff_t last, ptrdiff_t unit,
+/* The same of a variant, for rows first .. end - 1 of a block whose dh is given. See variant.h. */
+static void LF(differentiate_variants)(const lf_variant_backward *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t unit,
                                        ptrdiff_t units, const real *dh, ptrdiff_t dh_row);
 
 LF_INLINE void LF(differentiate_tiles)(const lf_product *q, const lf_cell_backward *p,
                                        const lf_variant_backward *variant)
 {
-    LF_FOR_ROW_BLOCKS(q->rows, first, last)
-        for (ptrdiff_t panel = q->first_panel, panels; panel < q->last_panel; panel += panels) {
+    LF_FOR_ROW_BLOCKS(q->rows, first, end)
+        for (ptrdiff_t panel = q->first_panel, panels; panel < q->end_panel; panel += panels) {
             real dh[ROW_BLOCK * PANEL];
-            panels = LF(panels_at_once)(q, panel, last - first);
+            panels = LF(panels_at_once)(q, panel, end - first);
             const ptrdiff_t width = panels * PANEL, unit = panel * PANEL;
-            const ptrdiff_t units = LF_CLAMP(q->columns - unit, width);
+            const ptrdiff_t units = lf_left(q->columns, unit, width);
             LF(block) block = {.panel = panel, .first = first, .out = dh, .out_row = width, .out_panel = PANEL,
                                .columns = width};
-            LF(product_panel)(q, &block, (int)panels, last);
+            LF(product_panel)(q, &block, (int)panels, end);
             if (variant) {
-                LF(differentiate_variants)(variant, first, last, unit, units, dh, width);
+                LF(differentiate_variants)(variant, first, end, unit, units, dh, width);
                 continue;
             }
-            for (ptrdiff_t row = first; row < last; row++)
+            for (ptrdiff_t row = first; row < end; row++)
                 for (ptrdiff_t j = 0; j < units; j += LANES)
                     LF(differentiate)(p, row, unit + j, v_load(dh + (row - first) * width + j));
         }

@@ -11,12 +11,30 @@
 #define LF_STRING_EXPANDED(name) #name
 #define LF_TABLE_NAME LF_PASTE(kernels_, LF_ISA, ) /* lf_kernels_avx2_f32 */
 #define LF_INLINE static inline __attribute__((always_inline))
+/* Before a loop: unroll it whole, or leave it. Clang gives a loop that says neither the directive of the last loop
+ * within, and then complains. */
 #ifdef __clang__
 #define LF_UNROLL _Pragma("clang loop unroll(full)")
+#define LF_ROLLED _Pragma("clang loop unroll(disable)")
 #else
 #define LF_UNROLL _Pragma("GCC unroll 16")
+#define LF_ROLLED
 #endif
+
+/* The integer of 0 .. most that is nearest to n. */
 #define LF_CLAMP(n, most) ((n) < 0 ? 0 : (n) < (most) ? (n) : (most))
+
+/* How many of `total` are left when `done` are done, but at most `most`: the length of the next piece. */
+LF_INLINE ptrdiff_t lf_left(ptrdiff_t total, ptrdiff_t done, ptrdiff_t most)
+{
+    return LF_CLAMP(total - done, most);
+}
+
+/* The accumulators of a row of a tile: one panel, or two side by side. */
+#define PANEL_VECTORS 4 /* in a panel of gates one for each gate */
+#define TILE_VECTORS (2 * PANEL_VECTORS)
+/* Where vector v of such a row is, from its beginning p and the strides of panels and of vectors. */
+#define LF_VECTOR_AT(p, v, panel, vector) ((p) + (v) / PANEL_VECTORS * (panel) + (v) % PANEL_VECTORS * (vector))
 
 /* Rows are taken in blocks that stay in the cache while the panels pass, and a block in tiles of at most
  * TILE_ROWS rows, as equal as possible: 8 rows are 4 + 4, not 6 + 2, which would wait for the weights.
@@ -28,11 +46,11 @@
 #define SUM_BLOCK 32 /* the same for sums of rows, which are not products and cost nothing more in short pieces */
 #define PANELS_TO_PACK 3  /* from which on it pays: see product_transposed */
 #define LINES_OF_A_SET 8  /* of an L1 cache, which lines a power of two apart share */
-#define LF_FOR_ROW_BLOCKS(count, first, last)                                                    \
-    for (ptrdiff_t first = 0, last; last = LF_CLAMP(first + ROW_BLOCK, count), first < (count);  \
-         first = last)
-#define LF_FOR_TILES(first, last, row, rows)                                                     \
-    for (ptrdiff_t row = first, rows; rows = lf_tile_rows((last) - row, TILE_ROWS), row < (last); \
+#define LF_FOR_ROW_BLOCKS(count, first, end)                                                    \
+    for (ptrdiff_t first = 0, end; end = LF_CLAMP(first + ROW_BLOCK, count), first < (count);   \
+         first = end)
+#define LF_FOR_TILES(first, end, row, rows)                                                     \
+    for (ptrdiff_t row = first, rows; rows = lf_tile_rows((end) - row, TILE_ROWS), row < (end); \
          row += rows)
 
 static inline int lf_tile_rows(ptrdiff_t left, int most)
@@ -41,17 +59,24 @@ static inline int lf_tile_rows(ptrdiff_t left, int most)
     return tiles ? (int)((left + tiles - 1) / tiles) : 0;
 }
 
-/* Calls TILE(r) with the constant r that equals rows. */
-#define LF_SWITCH_ROWS(rows, TILE)                                                               \
+/* FUNCTION(rows, ...), where rows is a compile-time constant, 1 .. TILE_ROWS. What follows TILE_ROWS is never called,
+ * but compiled, and LF_AT_MOST keeps it inside the accumulators. */
+#define LF_SWITCH_ROWS(rows, FUNCTION, ...)                                                      \
     switch (rows) {                                                                              \
-    case 1: TILE(1); break;                                                                      \
-    case 2: if (TILE_ROWS >= 2) TILE(LF_AT_MOST(2)); break;                                      \
-    case 3: if (TILE_ROWS >= 3) TILE(LF_AT_MOST(3)); break;                                      \
-    case 4: if (TILE_ROWS >= 4) TILE(LF_AT_MOST(4)); break;                                      \
-    case 5: if (TILE_ROWS >= 5) TILE(LF_AT_MOST(5)); break;                                      \
-    case 6: if (TILE_ROWS >= 6) TILE(LF_AT_MOST(6)); break;                                      \
+    case 1: FUNCTION(1, __VA_ARGS__); break;                                                     \
+    case 2: if (TILE_ROWS >= 2) FUNCTION(LF_AT_MOST(2), __VA_ARGS__); break;                     \
+    case 3: if (TILE_ROWS >= 3) FUNCTION(LF_AT_MOST(3), __VA_ARGS__); break;                     \
+    case 4: if (TILE_ROWS >= 4) FUNCTION(LF_AT_MOST(4), __VA_ARGS__); break;                     \
+    case 5: if (TILE_ROWS >= 5) FUNCTION(LF_AT_MOST(5), __VA_ARGS__); break;                     \
+    case 6: if (TILE_ROWS >= 6) FUNCTION(LF_AT_MOST(6), __VA_ARGS__); break;                     \
     }
 #define LF_AT_MOST(r) ((r) < TILE_ROWS ? (r) : TILE_ROWS)
+
+/* FUNCTION(rows, vectors, ...), where vectors is a compile-time constant: 1, 2 or 4. */
+#define LF_SWITCH_VECTORS(rows, vectors, FUNCTION, ...)                                          \
+    ((vectors) == 4   ? FUNCTION(rows, 4, __VA_ARGS__)                                           \
+     : (vectors) == 2 ? FUNCTION(rows, 2, __VA_ARGS__)                                           \
+                      : FUNCTION(rows, 1, __VA_ARGS__))
 
 #define LF_DOUBLE 0
 #include "lstm_fast/kernel_table.h"

@@ -12,7 +12,7 @@
     static void LF(array_##function)(void *out, const void *x, ptrdiff_t n)                 \
     {                                                                                       \
         for (ptrdiff_t j = 0; j < n; j += LANES) {                                          \
-            const ptrdiff_t m = LF_CLAMP(n - j, LANES);                                     \
+            const ptrdiff_t m = lf_left(n, j, LANES);                                       \
             LF(store_n)((real *)out + j, m, LF(function)(LF(load_n)((const real *)x + j, m))); \
         }                                                                                   \
     }

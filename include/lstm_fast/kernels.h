@@ -1,16 +1,33 @@
 /* The kernel table: what the engine calls and every ISA implements, once per dtype.
  *
- * Pointers are untyped, since the engine only moves them; every count and stride is in elements of
- * the table's dtype. Kernels allocate nothing, keep no state and call nothing.
+ * Conventions
  *
- * Packed matrices. The right-hand side b (depth, columns) of a product is stored in panels, so that
- * the inner loop reads one sequential stream: b[panel][k][column in panel]. A panel has
- * 4 * lanes columns; columns that do not exist are zeros. Two arrangements of the columns:
+ *   Memory     Pointers are untyped, since the engine only moves them; every count, size and stride is in elements of
+ *              the table's dtype, a stride being that between the first of two rows, panels or gates. Any alignment
+ *              will do. NULL is allowed where a comment says so; what is `out` overlaps nothing else, but where a
+ *              comment says so. Shapes without strides are in C order.
+ *   Vectors    `lanes` elements. A row of `padded hidden size` has hidden_size rounded up to whole vectors; those are
+ *              read and written whole, and what is in the padding does not matter. Other rows have their elements,
+ *              and no more are read or written, with one exception: see `gates`.
+ *   Gates      are in the order i, f, g, o. With three strides, gate g of panel p of a row is at
+ *              row * *_row + p * *_panel + g * *_gate. Where gates are not padded (*_gate == hidden_size,
+ *              *_panel == lanes), up to lanes - 1 elements are read past the last one.
+ *   Ranges     first_panel <= p < end_panel: what threads share. Panels do not depend on one another.
+ *   Kernels    allocate nothing, keep no state and call nothing. They run in the default floating-point environment
+ *              (fpenv.h).
  *
- *   gates    panel p holds, for the units p * lanes .. p * lanes + lanes - 1, the gates i, f, g, o:
- *            [k][gate][unit]. One register tile then has all four gates of its units.
+ * Packed matrices. The right-hand side b (depth, columns) of a product is stored in panels, so that the inner loop
+ * reads one sequential stream: b[panel][k][column in panel]. A panel has 4 * lanes columns; columns that do not exist
+ * are zeros. Two arrangements of the columns:
+ *
+ *   gates    panel p holds, for the units p * lanes .. p * lanes + lanes - 1, the gates i, f, g, o: [k][gate][unit].
+ *            One register tile then has all four gates of its units.
  *   columns  in natural order; the last panel is narrowed to 1 or 2 vectors where these suffice.
- */
+ *
+ * To add a kernel: a member of lf_kernels below, its line in the table of kernel_table.h, static void LF(name)(...) in
+ * a header that is included there, written in the words of simd.h, and a check in tests/native/check_body.h. To add a
+ * field: here, with its comment. Both, for the engine: a line in engine/runtime/kernels.pxd. Fields not named by an
+ * initializer are zero, and the engine clears what it does not set: zero should mean that nothing changes. */
 #ifndef LSTM_FAST_KERNELS_H
 #define LSTM_FAST_KERNELS_H
 
@@ -18,10 +35,9 @@
 
 /* out[row, column] = (sum over k of a[row, k] b[k, column]) + init[row, column]
  *
- * for the panels first_panel <= panel < last_panel of b. The sum runs over k in ascending order, in
- * pieces of fixed length with one accumulator each: the bits of an element depend on nothing but its row
- * of a, its column of b and its init. With `accumulate` the pieces are added to what is in out.
- * Element (row, column j of panel p) of init and out lies at row * *_row + p * *_panel + j. */
+ * The sum runs over k in ascending order, in pieces of fixed length with one accumulator each: the bits of an element
+ * depend on nothing but its row of a, its column of b and its init. With `accumulate` the pieces are added to what is
+ * in out. Element (row, column j of panel p) of init and out lies at row * *_row + p * *_panel + j. */
 typedef struct lf_product {
     ptrdiff_t rows, depth, columns;
     const void *a; /* a[row, k] at row * a_row + k * a_step; a_step == 1 is fastest */
@@ -33,48 +49,46 @@ typedef struct lf_product {
     int stream; /* write out past the caches, where it is aligned to whole vectors */
     void *out;
     ptrdiff_t out_row, out_panel;
-    ptrdiff_t first_panel, last_panel;
+    ptrdiff_t first_panel, end_panel; /* of b */
 } lf_product;
 
-/* One time step forward, recurrent product and cell in one pass, for the unit panels
- * first_panel <= p < last_panel:
+/* One time step forward, recurrent product and cell in one pass:
  *
- *   (ai, af, ag, ao) = x + h w
+ *   (ai, af, ag, ao) = projected + h w
  *   c = sigmoid(af) c_prev + sigmoid(ai) tanh(ag)
  *   y = sigmoid(ao) tanh(c)
  */
 typedef struct lf_cell_forward {
     ptrdiff_t rows, depth, hidden_size;
-    const void *h; /* h(t-1): (rows, depth) */
+    const void *h; /* h(t-1): (rows, depth), where depth is the hidden size, or that of its projection */
     ptrdiff_t h_row;
-    const void *w; /* recurrent weights, packed in gates */
-    const void *x; /* projected input with biases: gate g of panel p at row * x_row + p * x_panel + g * x_gate */
-    ptrdiff_t x_row, x_panel, x_gate;
-    const void *c_prev; /* (rows, padded hidden size) */
-    void *c;            /* may be c_prev */
-    ptrdiff_t c_row;
-    void *y; /* (rows, hidden_size) */
+    const void *w;         /* recurrent weights, packed in gates */
+    const void *projected; /* x w_ih + biases: gates */
+    ptrdiff_t projected_row, projected_panel, projected_gate;
+    const void *c_prev; /* c(t-1): (rows, padded hidden size) */
+    void *c;            /* out, the same shape; may be c_prev */
+    ptrdiff_t c_row;    /* of both */
+    void *y;            /* out: (rows, hidden_size) */
     ptrdiff_t y_row;
-    void *gates; /* NULL, or i, f, g, o for backward: (rows, 4, padded hidden size) */
-    ptrdiff_t first_panel, last_panel;
+    void *gates;                      /* NULL, or out, i, f, g, o for backward: (rows, 4, padded hidden size) */
+    ptrdiff_t first_panel, end_panel; /* of w: lanes units each */
     int descending; /* from the last panel to the first: no difference but which weights a cache still has */
 } lf_cell_forward;
 
-/* One time step backward: from dh = product (or its init, where depth is 0) to the gradients of the
- * pre-activations and of c(t-1), for the units of panels first_panel <= p < last_panel of the
- * product, whose `out` is ignored.
+/* One time step backward: from dh = product (or its init, where depth is 0) and dc to the gradients of the
+ * pre-activations and of c(t-1):
  *
- *   tc = tanh(c)          dc_t = dc + dh o (1 - tc^2)        h = o tc
+ *   tc = tanh(c)                  dc_t = dc + dh o (1 - tc^2)      unprojected_h = o tc
  *   dai = dc_t g i (1 - i)        dag = dc_t i (1 - g^2)
- *   daf = dc_t c_prev f (1 - f)   dao = dh tc o (1 - o)      dc = dc_t f
+ *   daf = dc_t c_prev f (1 - f)   dao = dh tc o (1 - o)            dc = dc_t f
  */
 typedef struct lf_cell_backward {
-    lf_product product; /* columns = hidden_size */
-    const void *gates;  /* (rows, 4, padded hidden size) */
+    lf_product product;     /* of columns = hidden_size, whose panels have 4 * lanes units; its `out` is ignored */
+    const void *gates;      /* i, f, g, o of forward: (rows, 4, padded hidden size) */
     const void *c_prev, *c; /* (rows, padded hidden size) */
-    void *dc;           /* in and out: (rows, padded hidden size) */
-    void *dgates;       /* out: (rows, 4, hidden_size) */
-    void *h;            /* NULL, or out: (rows, hidden_size) */
+    void *dc;               /* in and out: (rows, padded hidden size) */
+    void *dgates;           /* out, dai, daf, dag, dao: (rows, 4, hidden_size) */
+    void *unprojected_h;    /* NULL, or out, what the projection of the hidden state reads: (rows, hidden_size) */
 } lf_cell_backward;
 
 /* Activation functions, with ONNX's names and parameters. */
@@ -93,82 +107,84 @@ typedef enum lf_function {
 } lf_function;
 
 typedef struct lf_activation {
-    int function;
+    int function; /* an lf_function */
     double alpha, beta;
 } lf_activation;
 
-/* How a cell differs from the plain one. */
+/* How a cell differs from the plain one: what is the same in all calls. */
 typedef struct lf_variant {
-    lf_activation gate, candidate, output; /* of i, f and o; of g; of the cell state in h */
+    lf_activation gate, candidate, output; /* F, of i, f and o; G, of g; H, of the cell state in h */
     int coupled;                           /* f = 1 - i */
     double clip, cell_clip;                /* bounds of pre-activations and of the cell state; infinite: none */
-    const void *peephole;                  /* NULL, or weights of the cell state in i, f, o: (3, padded hidden size) */
-    int keeps_gates; /* sigmoid and tanh keep gates for backward, not pre-activations: nothing else needs these */
+    const void *peephole;                  /* NULL, or p, the weights of the cell state in i, f, o:
+                                            * (3, padded hidden size) */
+    int keeps_gates; /* where F, G, H are sigmoid, tanh, tanh, forward keeps the gates, not their pre-activations:
+                      * needs an infinite clip, and no layer norm */
 } lf_variant;
 
-/* One time step of a variant, for the unit panels first_panel <= p < last_panel, where F, G, H are the activation
- * functions, [] clamps, and p are the peephole weights:
+/* One time step of a variant, where [] clamps:
  *
- *   a = x + h w
+ *   a = projected + h w
  *   ai += pi c_prev                    af += pf c_prev       i = F[ai]   f = F[af] or 1 - i   g = G[ag]
  *   n = [f c_prev + i g]               ao += po n            o = F[ao]   m = o H(n)
  *   c = n, y = m, or with zoneout      c = zc c_prev + (1 - zc) n        y = zh h_prev + (1 - zh) m
  *
- * With layer norm, a is given, and what H takes depends on n of all units: a first call, with CELL, writes n and c,
- * and a second one, with OUTPUT, reads that in place of n. */
+ * With layer norm, a is given, and what H takes depends on n of all units: a first call, with LF_CELL, writes n and
+ * c, and a second one, with LF_OUTPUT, reads that in place of n. */
 enum { LF_CELL = 1, LF_OUTPUT = 2 };
 
 typedef struct lf_variant_forward {
     const lf_variant *variant;
-    int parts;          /* LF_CELL | LF_OUTPUT */
-    const lf_cell_forward *step; /* but its gates */
-    void *a; /* out: what is kept, if not NULL; with layer norm, in, too, and there in place of x, h and w. Gate g of
-              * panel p is at row * a_row + p * a_panel + g * a_gate */
+    int parts;                   /* LF_CELL | LF_OUTPUT, or with layer norm one of them */
+    const lf_cell_forward *step; /* all but its gates; with layer norm, projected, h and w are not read either */
+    void *a; /* gates: NULL, or out, what is kept: a with peepholes, or see keeps_gates; with layer norm, in */
     ptrdiff_t a_row, a_panel, a_gate;
-    void *n;            /* NULL, or (rows, hidden_size): see above */
-    const void *h_prev; /* with zone_h */
+    void *n;            /* NULL, or with layer norm, as above: (rows, hidden_size) */
+    const void *h_prev; /* h(t-1), with zone_h: (rows, hidden_size) */
     ptrdiff_t h_prev_row;
-    const void *zone_h, *zone_c; /* NULL, or zh and zc: (rows, hidden_size), one row for all where zone_row == 0 */
-    ptrdiff_t zone_row;
+    const void *zone_h, *zone_c; /* each NULL, or zh, zc: (rows, hidden_size) */
+    ptrdiff_t zone_row;          /* of both; 0: one row for all */
 } lf_variant_forward;
 
 /* The same backward, from dh, the product as in lf_cell_backward, and dc to the gradients of the pre-activations, of
- * c(t-1) and, with zoneout, what of dh goes to h(t-1) past the cell. Gates that were not kept are computed again. */
+ * c(t-1) and, with zoneout, what of dh goes to h(t-1) past the cell. Gates that were not kept are computed again.
+ * With layer norm, a first call, with LF_OUTPUT, leaves the gradient of what H took in n, and a second one, with
+ * LF_CELL, reads the gradient of n there, and not dh. */
 typedef struct lf_variant_backward {
     lf_product product;
     const lf_variant *variant;
-    int parts; /* first LF_OUTPUT, which leaves the gradient of n in n; then LF_CELL, which does not read dh */
-    const void *a; /* pre-activations or gates */
+    int parts;     /* LF_CELL | LF_OUTPUT, or with layer norm one of them */
+    const void *a; /* gates: what forward kept */
     ptrdiff_t a_row, a_panel, a_gate;
-    const void *c_prev; /* (rows, padded hidden size) */
-    void *dc;           /* in and out: (rows, padded hidden size) */
-    void *dgates;       /* out: (rows, 4, hidden_size) */
-    void *n;            /* NULL, or with layer norm (rows, hidden_size): in, what H takes; out, its gradient */
-    void *h;            /* NULL, or out, m: (rows, hidden_size) */
-    void *dpeephole;    /* NULL, or out, the terms of its gradient: (rows, 3, hidden_size) */
-    void *dh_prev;      /* with zone_h, out: (rows, hidden_size) */
-    const void *zone_h, *zone_c;
+    const void *c_prev;  /* (rows, padded hidden size) */
+    void *dc;            /* in and out: (rows, padded hidden size) */
+    void *dgates;        /* out: (rows, 4, hidden_size) */
+    void *n;             /* NULL, or with layer norm, in, what H takes, and out, as above: (rows, hidden_size) */
+    void *unprojected_h; /* NULL, or out, m: (rows, hidden_size) */
+    void *dpeephole;     /* NULL, or out, the terms of its gradient: (rows, 3, hidden_size) */
+    void *dh_prev;       /* with zone_h, out: (rows, hidden_size) */
+    const void *zone_h, *zone_c; /* as in lf_variant_forward */
     ptrdiff_t zone_row;
 } lf_variant_backward;
 
 #define LAYER_NORM_EPSILON 1e-5
 
-/* Rows of `columns` elements, each at a stride, which is 0 where all rows are the same one. */
+/* Rows to read. */
 typedef struct lf_rows {
     const void *data;
-    ptrdiff_t row;
+    ptrdiff_t row; /* 0: all rows are the same one */
 } lf_rows;
 
 typedef struct lf_kernels {
     const char *isa;
-    size_t itemsize;
-    ptrdiff_t lanes; /* elements of one vector */
+    size_t itemsize; /* bytes of an element */
+    ptrdiff_t lanes;
 
-    /* b[k, column] = w[gate * hidden_size + unit, k]: w is (4 hidden_size, depth), C order. */
+    /* b[k, column] = w[gate * hidden_size + unit, k], in gates: w is (4 hidden_size, depth). All panels. */
     void (*pack_gates)(void *b, const void *w, ptrdiff_t hidden_size, ptrdiff_t depth);
-    /* b[k, column] = m[k * m_row + column], panels first_panel <= p < last_panel. */
+    /* b[k, column] = m[k * m_row + column], in columns; b is where panel 0 begins. */
     void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
-                         ptrdiff_t first_panel, ptrdiff_t last_panel);
+                         ptrdiff_t first_panel, ptrdiff_t end_panel);
     void (*product)(const lf_product *);
     void (*cell_forward)(const lf_cell_forward *);
     void (*cell_backward)(const lf_cell_backward *);
@@ -179,12 +195,13 @@ typedef struct lf_kernels {
     /* out = a b + c, elementwise; out may be any of them; b or c may be absent (NULL). */
     void (*multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,
                          ptrdiff_t columns);
-    /* Layer norm of each row, in place: (x - mean) scale with scale = 1 / sqrt(variance + LAYER_NORM_EPSILON), which is kept. */
+    /* Layer norm of each row, in place: x becomes (x - mean) scale, where scale = 1 / sqrt(variance +
+     * LAYER_NORM_EPSILON) is kept: (rows). */
     void (*normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows, ptrdiff_t columns);
     /* From the gradient of normal = normalise(x) to that of x, in place. */
     void (*normalise_backward)(void *d, ptrdiff_t d_row, lf_rows normal, const void *scale, ptrdiff_t rows,
                                ptrdiff_t columns);
-    /* Elementwise out[i] = f(x[i]). */
+    /* Elementwise out[i] = f(x[i]); out may be x. */
     void (*exp)(void *out, const void *x, ptrdiff_t n);
     void (*sigmoid)(void *out, const void *x, ptrdiff_t n);
     void (*tanh)(void *out, const void *x, ptrdiff_t n);

@@ -21,9 +21,9 @@ static void LF(pack_gates)(void *b, const void *w, ptrdiff_t hidden_size, ptrdif
 }
 
 static void LF(pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
-                             ptrdiff_t first_panel, ptrdiff_t last_panel)
+                             ptrdiff_t first_panel, ptrdiff_t end_panel)
 {
-    for (ptrdiff_t p = first_panel; p < last_panel; p++) {
+    for (ptrdiff_t p = first_panel; p < end_panel; p++) {
         const real *source = (const real *)m + p * PANEL;
         const ptrdiff_t left = columns - p * PANEL;
         const int vectors = LF(panel_vectors)(left);
@@ -31,6 +31,6 @@ static void LF(pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t 
         for (ptrdiff_t k = 0; k < depth; k++)
             for (int v = 0; v < vectors; v++)
                 v_store(panel + (k * vectors + v) * LANES,
-                        LF(load_n)(source + k * m_row + v * LANES, LF_CLAMP(left - v * LANES, LANES)));
+                        LF(load_n)(source + k * m_row + v * LANES, lf_left(left, v * LANES, LANES)));
     }
 }

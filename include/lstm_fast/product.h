@@ -1,29 +1,29 @@
 /* The register tile, and the product of a matrix with a packed one. See kernels.h for the layouts. */
 #undef PANEL
-#define PANEL (4 * LANES) /* columns of a full panel */
+#define PANEL (PANEL_VECTORS * LANES) /* columns of a full panel */
 #undef CACHE_LINE
 #define CACHE_LINE (64 / (ptrdiff_t)sizeof(real))
 
 /* acc[r][v] = sum over k of a[r, k] b[k, v]. `rows` and `vectors` are compile-time constants where
- * this is inlined, so that acc lives in registers; vectors == 8 takes two panels side by side.
+ * this is inlined, so that acc lives in registers; vectors == TILE_VECTORS takes two panels side by side.
  *
  * With more than one row, a cache line a step is prefetched from `ahead`: see LF(ahead). One row reads b as fast
  * as it comes anyway. */
-LF_INLINE void LF(multiply)(vec acc[][8], const int rows, const int vectors, const real *a,
+LF_INLINE void LF(multiply)(vec acc[][TILE_VECTORS], const int rows, const int vectors, const real *a,
                             ptrdiff_t a_row, ptrdiff_t a_step, const real *b, const real *b_next,
                             ptrdiff_t depth, const real *ahead)
 {
-    const int step = (vectors < 4 ? vectors : 4) * LANES;
+    const int step = (vectors < PANEL_VECTORS ? vectors : PANEL_VECTORS) * LANES;
     LF_UNROLL
     for (int r = 0; r < rows; r++)
         LF_UNROLL
         for (int v = 0; v < vectors; v++)
             acc[r][v] = v_set1((real)0);
     for (ptrdiff_t k = 0; k < depth; k++) {
-        vec w[8];
+        vec w[TILE_VECTORS];
         LF_UNROLL
         for (int v = 0; v < vectors; v++)
-            w[v] = v_load((v < 4 ? b : b_next) + (v % 4) * LANES);
+            w[v] = v_load((v < PANEL_VECTORS ? b : b_next) + v % PANEL_VECTORS * LANES);
         if (rows > 1)
             __builtin_prefetch(ahead + k * CACHE_LINE, 0, 2);
         LF_UNROLL
@@ -65,7 +65,7 @@ typedef struct LF(block) {
 } LF(block);
 
 /* acc += m, whose rows have `columns` columns. */
-LF_INLINE void LF(add_tile)(vec acc[][8], const int rows, const int vectors, const real *m, ptrdiff_t m_row,
+LF_INLINE void LF(add_tile)(vec acc[][TILE_VECTORS], const int rows, const int vectors, const real *m, ptrdiff_t m_row,
                             ptrdiff_t m_panel, ptrdiff_t columns)
 {
     const int whole = columns >= vectors * LANES;
@@ -74,27 +74,27 @@ LF_INLINE void LF(add_tile)(vec acc[][8], const int rows, const int vectors, con
         for (int r = 0; r < rows; r++)
             LF_UNROLL
             for (int v = 0; v < vectors; v++)
-                acc[r][v] = v_add(acc[r][v], v_load(m + r * m_row + v / 4 * m_panel + v % 4 * LANES));
+                acc[r][v] = v_add(acc[r][v], v_load(LF_VECTOR_AT(m + r * m_row, v, m_panel, LANES)));
     else
         LF_UNROLL
         for (int r = 0; r < rows; r++)
             LF_UNROLL
             for (int v = 0; v < vectors; v++)
-                acc[r][v] = v_add(acc[r][v], LF(load_n)(m + r * m_row + v / 4 * m_panel + v % 4 * LANES,
-                                                        LF_CLAMP(columns - v * LANES, LANES)));
+                acc[r][v] = v_add(acc[r][v], LF(load_n)(LF_VECTOR_AT(m + r * m_row, v, m_panel, LANES),
+                                                        lf_left(columns, v * LANES, LANES)));
 }
 
-LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff_t row, const int rows,
-                                const int vectors)
+LF_INLINE void LF(product_tile)(const int rows, const int vectors, const lf_product *p, const LF(block) *q,
+                                ptrdiff_t row)
 {
-    const int step = (vectors < 4 ? vectors : 4) * LANES;
+    const int step = (vectors < PANEL_VECTORS ? vectors : PANEL_VECTORS) * LANES;
     const real *a = (const real *)p->a + row * p->a_row + q->depth_first * p->a_step;
     ptrdiff_t a_row = p->a_row, a_step = p->a_step;
     if (PACK_TRANSPOSED && q->packed)
         a = q->packed + (row - q->first) * q->depth_count, a_row = 1, a_step = rows;
     const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * step;
     real *out = q->out + (row - q->first) * q->out_row;
-    vec acc[TILE_ROWS][8];
+    vec acc[TILE_ROWS][TILE_VECTORS];
     LF(multiply)(acc, rows, vectors, a, a_row, a_step, b, b + PANEL * p->depth, q->depth_count,
                  LF(ahead)(b + q->depth_count * step, (row - q->first) / rows, q->depth_count));
     if (q->depth_first || p->accumulate)
@@ -107,58 +107,54 @@ LF_INLINE void LF(product_tile)(const lf_product *p, const LF(block) *q, ptrdiff
         for (int r = 0; r < rows; r++)
             LF_UNROLL
             for (int v = 0; v < vectors; v++)
-                LF(store_n)(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES,
-                            LF_CLAMP(q->columns - v * LANES, LANES), acc[r][v]);
+                LF(store_n)(LF_VECTOR_AT(out + r * q->out_row, v, q->out_panel, LANES),
+                            lf_left(q->columns, v * LANES, LANES), acc[r][v]);
     else if (q->stream)
         LF_UNROLL
         for (int r = 0; r < rows; r++)
             LF_UNROLL
             for (int v = 0; v < vectors; v++)
-                v_stream(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES, acc[r][v]);
+                v_stream(LF_VECTOR_AT(out + r * q->out_row, v, q->out_panel, LANES), acc[r][v]);
     else
         LF_UNROLL
         for (int r = 0; r < rows; r++)
             LF_UNROLL
             for (int v = 0; v < vectors; v++)
-                v_store(out + r * q->out_row + v / 4 * q->out_panel + v % 4 * LANES, acc[r][v]);
+                v_store(LF_VECTOR_AT(out + r * q->out_row, v, q->out_panel, LANES), acc[r][v]);
 }
 
 /* How many panels a product takes at once: two for a single row, which has too few sums in one panel to hide the
  * latency of an FMA, and reads two streams of b faster than one. */
 static inline int LF(panels_at_once)(const lf_product *p, ptrdiff_t panel, ptrdiff_t rows)
 {
-    return rows == 1 && panel + 2 <= p->last_panel && LF(panel_vectors)(p->columns - (panel + 1) * PANEL) == 4 ? 2 : 1;
+    return rows == 1 && panel + 2 <= p->end_panel
+           && LF(panel_vectors)(p->columns - (panel + 1) * PANEL) == PANEL_VECTORS ? 2 : 1;
 }
 
-/* The rows q->first .. last - 1 of one panel, or of two, and some terms of their sums. */
-static void LF(product_piece)(const lf_product *p, const LF(block) *q, int panels, ptrdiff_t last)
+/* The rows q->first .. end - 1 of one panel, or of two, and some terms of their sums. */
+static void LF(product_piece)(const lf_product *p, const LF(block) *q, int panels, ptrdiff_t end)
 {
-    const int vectors = panels == 2 ? 8 : LF(panel_vectors)(p->columns - q->panel * PANEL);
-#define TILE(R)                                                  \
-    (vectors == 4   ? LF(product_tile)(p, q, row, R, 4)          \
-     : vectors == 2 ? LF(product_tile)(p, q, row, R, 2)          \
-                    : LF(product_tile)(p, q, row, R, 1))
-    if (vectors == 8)
-        LF(product_tile)(p, q, q->first, 1, 8);
+    const int vectors = panels == 2 ? TILE_VECTORS : LF(panel_vectors)(p->columns - q->panel * PANEL);
+    if (vectors == TILE_VECTORS)
+        LF(product_tile)(1, TILE_VECTORS, p, q, q->first);
     else
-        LF_FOR_TILES(q->first, last, row, rows)
-            LF_SWITCH_ROWS(rows, TILE)
-#undef TILE
+        LF_FOR_TILES(q->first, end, row, rows)
+            LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LF(product_tile), p, q, row)
 }
 
 /* All terms of them; q has first, out, out_row, out_panel and columns. */
-static void LF(product_panel)(const lf_product *p, LF(block) *q, int panels, ptrdiff_t last)
+static void LF(product_panel)(const lf_product *p, LF(block) *q, int panels, ptrdiff_t end)
 {
     q->depth_first = 0;
     do {
-        q->depth_count = LF_CLAMP(p->depth - q->depth_first, DEPTH_BLOCK);
-        LF(product_piece)(p, q, panels, last);
+        q->depth_count = lf_left(p->depth, q->depth_first, DEPTH_BLOCK);
+        LF(product_piece)(p, q, panels, end);
         q->depth_first += q->depth_count;
     } while (q->depth_first < p->depth);
 }
 
 /* Some terms of a tile, a_row == 1, in the order in which they are read: packed[k][row]. */
-LF_INLINE void LF(pack_tile)(real *packed, const real *a, ptrdiff_t a_step, const int rows, ptrdiff_t depth)
+LF_INLINE void LF(pack_tile)(const int rows, real *packed, const real *a, ptrdiff_t a_step, ptrdiff_t depth)
 {
     for (ptrdiff_t k = 0; k < depth; k++)
         LF_UNROLL
@@ -166,17 +162,19 @@ LF_INLINE void LF(pack_tile)(real *packed, const real *a, ptrdiff_t a_step, cons
             packed[k * rows + r] = a[k * a_step + r];
 }
 
+/* The same, where the first of the terms is number k of the tile. */
+#undef PACK_TILE_FROM
+#define PACK_TILE_FROM(rows, packed, k, ...) LF(pack_tile)(rows, (packed) + (k) * (rows), __VA_ARGS__)
+
 /* The same for the tiles of a row block: packed[tile][k][row]. */
-static void LF(pack_tiles)(real *packed, const lf_product *p, ptrdiff_t first, ptrdiff_t last, ptrdiff_t depth_first,
+static void LF(pack_tiles)(real *packed, const lf_product *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t depth_first,
                            ptrdiff_t depth)
 {
-#define TILE(R)                                                                                             \
-    LF(pack_tile)(packed + (row - first) * depth + k * R, (const real *)p->a + row + (depth_first + k) * p->a_step, \
-                  p->a_step, R, LF_CLAMP(depth - k, LINES_OF_A_SET))
     for (ptrdiff_t k = 0; k < depth; k += LINES_OF_A_SET)
-        LF_FOR_TILES(first, last, row, rows)
-            LF_SWITCH_ROWS(rows, TILE)
-#undef TILE
+        LF_FOR_TILES(first, end, row, rows)
+            LF_SWITCH_ROWS(rows, PACK_TILE_FROM, packed + (row - first) * depth, k,
+                           (const real *)p->a + row + (depth_first + k) * p->a_step, p->a_step,
+                           lf_left(depth, k, LINES_OF_A_SET))
 }
 
 /* A product with the transpose of a matrix: k steps through a from cache line to cache line, and often from page to
@@ -185,15 +183,15 @@ static void LF(product_transposed)(const lf_product *p, const int stream)
 {
     real packed[ROW_BLOCK * 4 / sizeof(real) * DEPTH_BLOCK];
     const ptrdiff_t most = sizeof packed / sizeof *packed / DEPTH_BLOCK;
-    for (ptrdiff_t first = 0, last; last = first + LF_CLAMP(p->rows - first, most), first < p->rows; first = last)
-        for (ptrdiff_t k = 0, depth; depth = LF_CLAMP(p->depth - k, DEPTH_BLOCK), k < p->depth; k += depth) {
-            LF(pack_tiles)(packed, p, first, last, k, depth);
-            for (ptrdiff_t panel = p->first_panel; panel < p->last_panel; panel++) {
+    for (ptrdiff_t first = 0, end; end = first + lf_left(p->rows, first, most), first < p->rows; first = end)
+        for (ptrdiff_t k = 0, depth; depth = lf_left(p->depth, k, DEPTH_BLOCK), k < p->depth; k += depth) {
+            LF(pack_tiles)(packed, p, first, end, k, depth);
+            for (ptrdiff_t panel = p->first_panel; panel < p->end_panel; panel++) {
                 LF(block) q = {.panel = panel, .depth_first = k, .depth_count = depth, .packed = packed, .first = first,
                                .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
                                .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL,
                                .stream = stream};
-                LF(product_piece)(p, &q, 1, last);
+                LF(product_piece)(p, &q, 1, end);
             }
         }
 }
@@ -201,19 +199,20 @@ static void LF(product_transposed)(const lf_product *p, const int stream)
 static void LF(product)(const lf_product *p)
 {
     const size_t size = LANES * sizeof(real);
-    const int stream = p->stream && (uintptr_t)p->out % size == 0 && p->out_row % LANES == 0 && p->out_panel % LANES == 0;
+    const int stream = p->stream && (uintptr_t)p->out % size == 0 && p->out_row % LANES == 0
+                       && p->out_panel % LANES == 0;
     if (PACK_TRANSPOSED && p->a_row == 1 && p->a_step != 1 && p->depth > 0
-        && p->last_panel - p->first_panel >= PANELS_TO_PACK)
+        && p->end_panel - p->first_panel >= PANELS_TO_PACK)
         LF(product_transposed)(p, stream);
     else
-        LF_FOR_ROW_BLOCKS(p->rows, first, last)
-            for (ptrdiff_t panel = p->first_panel, panels; panel < p->last_panel; panel += panels) {
-                panels = LF(panels_at_once)(p, panel, last - first);
+        LF_FOR_ROW_BLOCKS(p->rows, first, end)
+            for (ptrdiff_t panel = p->first_panel, panels; panel < p->end_panel; panel += panels) {
+                panels = LF(panels_at_once)(p, panel, end - first);
                 LF(block) q = {.panel = panel, .first = first,
                                .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
                                .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL,
                                .stream = stream};
-                LF(product_panel)(p, &q, (int)panels, last);
+                LF(product_panel)(p, &q, (int)panels, end);
             }
     if (stream)
         v_fence();

@@ -69,7 +69,7 @@ LF_INLINE void LF(variant_cell)(const lf_variant_forward *p, const int plain, pt
             a[gate] = gates[gate];
     if (p->zone_c)
         c = LF(blend)(LF(load_n)((const real *)p->zone_c + row * p->zone_row + unit,
-                                 LF_CLAMP(q->hidden_size - unit, LANES)), c_prev, c);
+                                 lf_left(q->hidden_size, unit, LANES)), c_prev, c);
     v_store((real *)q->c + row * q->c_row + unit, c);
 }
 
@@ -109,7 +109,7 @@ LF_INLINE void LF(variant_cells)(const lf_variant_forward *p, const int parts, c
         if (parts & LF_CELL)
             LF(variant_cell)(p, plain, r, unit, cells[k], &n[k], &o[k]);
         else
-            n[k] = LF(load_n)((const real *)p->n + r * hidden_size + unit, LF_CLAMP(hidden_size - unit, LANES));
+            n[k] = LF(load_n)((const real *)p->n + r * hidden_size + unit, lf_left(hidden_size, unit, LANES));
     }
     if (parts == LF_OUTPUT || (parts & LF_OUTPUT && v->peephole))
         LF(variant_output)(v, plain, 1, m, n, o, cells, count);
@@ -118,7 +118,7 @@ LF_INLINE void LF(variant_cells)(const lf_variant_forward *p, const int parts, c
     LF_UNROLL
     for (int k = 0; k < count; k++) {
         const ptrdiff_t r = row + below * k, unit = (panel + !below * k) * LANES;
-        const ptrdiff_t units = LF_CLAMP(hidden_size - unit, LANES);
+        const ptrdiff_t units = lf_left(hidden_size, unit, LANES);
         if (parts & LF_CELL && p->a)
             LF_UNROLL
             for (int gate = 0; gate < 4; gate++)
@@ -160,7 +160,7 @@ static __attribute__((noinline)) void LF(finish_variants)(const lf_variant_forwa
 LF_INLINE void LF(normed_cells)(const lf_variant_forward *p, const int parts, const int plain)
 {
     for (ptrdiff_t row = 0; row < p->step->rows; row++)
-        for (ptrdiff_t panel = p->step->first_panel; panel < p->step->last_panel; panel++) {
+        for (ptrdiff_t panel = p->step->first_panel; panel < p->step->end_panel; panel++) {
             const real *a = (const real *)p->a + row * p->a_row + panel * p->a_panel;
             vec cells[1][4];
             LF_UNROLL
@@ -201,7 +201,7 @@ LF_INLINE void LF(differentiate_variant)(const lf_variant_backward *p, const int
 {
     const int sigmoid = plain ? LF_SIGMOID : -1, tanh = plain ? LF_TANH : -1;
     const lf_variant *v = p->variant;
-    const ptrdiff_t hidden_size = p->product.columns, units = LF_CLAMP(hidden_size - unit, LANES);
+    const ptrdiff_t hidden_size = p->product.columns, units = lf_left(hidden_size, unit, LANES);
     const vec one = v_set1((real)1);
     const real *a = (const real *)p->a + row * p->a_row + unit / LANES * p->a_panel;
     real *dgates = (real *)p->dgates + row * 4 * hidden_size + unit;
@@ -230,8 +230,8 @@ LF_INLINE void LF(differentiate_variant)(const lf_variant_backward *p, const int
         dao = v_mul(v_mul(dm, value), LF(slope)(&v->gate, sigmoid, LF(clamp)(pre[3], v->clip), gates[3]));
         dao = LF(unless_clamped)(pre[3], v->clip, dao);
         LF(store_units)(dgates + 3 * hidden_size, units, dao);
-        if (p->h)
-            LF(store_units)((real *)p->h + row * hidden_size + unit, units, v_mul(gates[3], value));
+        if (p->unprojected_h)
+            LF(store_units)((real *)p->unprojected_h + row * hidden_size + unit, units, v_mul(gates[3], value));
         vec du = v_mul(v_mul(dm, gates[3]), LF(slope)(&v->output, tanh, u, value));
         if (p->parts == LF_OUTPUT) {
             LF(store_units)((real *)p->n + row * hidden_size + unit, units, du);
@@ -271,11 +271,11 @@ LF_INLINE void LF(differentiate_variant)(const lf_variant_backward *p, const int
 }
 
 static __attribute__((noinline)) void LF(differentiate_variants)(const lf_variant_backward *p, ptrdiff_t first,
-                                                                 ptrdiff_t last, ptrdiff_t unit, ptrdiff_t units,
+                                                                 ptrdiff_t end, ptrdiff_t unit, ptrdiff_t units,
                                                                  const real *dh, ptrdiff_t dh_row)
 {
     const int plain = LF(plain_functions)(p->variant);
-    for (ptrdiff_t row = first; row < last; row++)
+    for (ptrdiff_t row = first; row < end; row++)
         for (ptrdiff_t j = 0; j < units; j += LANES) {
             vec dm = v_load(dh + (row - first) * dh_row + j);
             if (plain)

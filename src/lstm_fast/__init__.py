@@ -7,25 +7,24 @@
                                   specification
     set_num_threads, get_num_threads, show_config
 
-What imports what::
+What lives where, and what each may import: only what stands to its right::
 
-    layers, streaming, functional  ->  _forward, _backward  ->  _engine  ->  _dispatch  ->  C
-    kernels; _threads (OpenMP, forks) and _blas (SciPy, on demand) serve the engine; reference
-    stands alone.
+    lstm, stream, functional, config  ->  network/  ->  engine/  ->  the C headers  <-  kernels/
+
+`cli` and ``__main__`` are programs on top; `reference` stands alone.
 """
 
 from . import reference
-from ._threads import get_num_threads, set_num_threads
 from .config import show_config
+from .engine.runtime.threads import get_num_threads, set_num_threads
 from .functional import lstm_backward, lstm_forward
-from .layers import LSTM
-from .streaming import Stream
-from .version import __version__
+from .lstm import LSTM
+from .stream import Stream
+from .version import __version__ as __version__
 
 __all__ = [
     "LSTM",
     "Stream",
-    "__version__",
     "get_num_threads",
     "lstm_backward",
     "lstm_forward",

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from . import _dispatch, _threads
+from .engine.runtime import isa, threads
 from .version import __version__
-
-__all__ = ["show_config"]
 
 
 def show_config() -> dict[str, Any]:
@@ -23,16 +21,17 @@ def show_config() -> dict[str, Any]:
             ``interface``, and the ``libraries`` of this process as `threadpoolctl` reports them.
         ``openmp`` : dict
             ``version`` (the date of the specification; None: built without threads), and
-            ``lost_in_fork``: whether this process was forked from one that had used threads.
+            ``lost_in_fork``: whether this process was forked by a thread whose OpenMP threads could
+            not be ended before, and so uses one thread.
         ``threads`` : int
             As `get_num_threads`.
     """
-    from . import _blas
+    from .engine.runtime import blas  # imports SciPy
 
     return {
         "version": __version__,
-        "isas": _dispatch.isas(),
-        "blas": {"interface": "scipy.linalg.cython_blas", "libraries": _blas.info()},
-        "openmp": _threads.openmp(),
-        "threads": _threads.get_num_threads(),
+        "isas": isa.isas(),
+        "blas": {"interface": "scipy.linalg.cython_blas", "libraries": blas.info()},
+        "openmp": threads.openmp(),
+        "threads": threads.get_num_threads(),
     }

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _backward, _checks, _engine, _forward
-from ._checks import Array, Padding
-from ._options import PLAIN, ZONEOUT_PROJECTED, Activation, cell_options
-from ._packing import Packing, packing_of
+from .engine import Array
+from .engine.backward import backward, in_order
+from .engine.cell import Cell
+from .engine.forward import forward
+from .engine.memory import empty
+from .engine.packing import Packing, packing_of
+from .engine.runtime.arithmetic import DefaultArithmetic
+from .engine.tape import Noise, Tape
+from .network import checks
+from .network.checks import Padding
+from .network.options import PLAIN, ZONEOUT_PROJECTED, Activation, cell_options
 
 __all__ = ["lstm_backward", "lstm_forward"]
 
 
-@dataclass(frozen=True)
 class Cache:
     """What `lstm_backward` needs from `lstm_forward`. Opaque."""
 
-    cell: _engine.Cell
-    tapes: list[_engine.Tape]
-    matmul: _checks.Matmul
-    dtype: np.dtype[Any]
-    shape: tuple[int, int, int, int]  # T, B, H, columns of y
-    packing: Packing | None
+    __slots__ = ("_blas", "_cell", "_dtype", "_packing", "_shape", "_tapes")
+
+    def __init__(
+        self,
+        cell: Cell,
+        tapes: list[Tape],
+        blas: bool,
+        dtype: np.dtype[Any],
+        shape: tuple[int, int, int, int],  # T, B, H, columns of y
+        packing: Packing | None,
+    ) -> None:
+        self._cell, self._tapes, self._blas = cell, tapes, blas
+        self._dtype, self._shape, self._packing = dtype, shape, packing
 
 
 def lstm_forward(
@@ -46,7 +58,7 @@ def lstm_forward(
     b_ln_c: Array | None = None,
     reverse: bool = False,
     training: bool = True,
-    matmul: _checks.Matmul = "auto",
+    matmul: checks.Matmul = "auto",
     lengths: npt.ArrayLike | None = None,
     mask: npt.NDArray[np.bool_] | None = None,
     padding: Padding = "zero",
@@ -120,84 +132,83 @@ def lstm_forward(
     """
     if not isinstance(x, np.ndarray):
         raise TypeError(f"x: expected a NumPy array, got {type(x).__name__}")
-    dtype = _checks.real_dtype("x", x.dtype.newbyteorder("="))
-    x = _checks.real("x", x, dtype)
+    dtype = checks.real_dtype("x", x.dtype.newbyteorder("="))
+    x = checks.real("x", x, dtype)
     if x.ndim != 3:
         raise ValueError(f"x: expected shape (T, B, I), got {x.shape}")
     T, B, I = x.shape
-    rows = _checks.real("w_hh", w_hh, dtype).shape[:1]
+    rows = checks.real("w_hh", w_hh, dtype).shape[:1]
     H = rows[0] // 4 if rows else 0
     if H == 0 or rows[0] % 4:
         raise ValueError(f"w_hh: expected four blocks of rows, got shape {w_hh.shape}")
     P = H
     if w_hr is not None:
-        P = (*_checks.real("w_hr", w_hr, dtype).shape, 0)[0]
-        w_hr = _checks.shaped("w_hr", w_hr, dtype, (P, H), "P, H")
+        P = (*checks.real("w_hr", w_hr, dtype).shape, 0)[0]
+        w_hr = checks.shaped("w_hr", w_hr, dtype, (P, H), "P, H")
         if P == 0:
             raise ValueError(f"w_hr: expected at least one row, got shape {w_hr.shape}")
-    w_ih = _checks.shaped("w_ih", w_ih, dtype, (4 * H, I), "4 H, I")
-    w_hh = _checks.shaped(
+    w_ih = checks.shaped("w_ih", w_ih, dtype, (4 * H, I), "4 H, I")
+    w_hh = checks.shaped(
         "w_hh", w_hh, dtype, (4 * H, P), "4 H, P" if w_hr is not None else "4 H, H"
     )
     if b_ih is not None:
-        b_ih = _checks.shaped("b_ih", b_ih, dtype, (4 * H,), "4 H,")
+        b_ih = checks.shaped("b_ih", b_ih, dtype, (4 * H,), "4 H,")
     if b_hh is not None:
-        b_hh = _checks.shaped("b_hh", b_hh, dtype, (4 * H,), "4 H,")
+        b_hh = checks.shaped("b_hh", b_hh, dtype, (4 * H,), "4 H,")
     if h0 is not None:
-        h0 = _checks.shaped("h0", h0, dtype, (B, P), "B, P" if w_hr is not None else "B, H")
+        h0 = checks.shaped("h0", h0, dtype, (B, P), "B, P" if w_hr is not None else "B, H")
     if c0 is not None:
-        c0 = _checks.shaped("c0", c0, dtype, (B, H), "B, H")
+        c0 = checks.shaped("c0", c0, dtype, (B, H), "B, H")
     if w_ch is not None:
-        w_ch = _checks.shaped("w_ch", w_ch, dtype, (3 * H,), "3 H,")
+        w_ch = checks.shaped("w_ch", w_ch, dtype, (3 * H,), "3 H,")
     gains = {"w_ln_ih": (w_ln_ih, 4 * H), "w_ln_hh": (w_ln_hh, 4 * H), "w_ln_c": (w_ln_c, H)}
     absent = [name for name, (gain, _) in gains.items() if gain is None]
     if absent and (len(absent) < 3 or b_ln_c is not None):
         raise ValueError(f"{absent[0]}: layer norm needs {', '.join(gains)}")
     w_ln_ih, w_ln_hh, w_ln_c = (
-        None if gain is None else _checks.shaped(name, gain, dtype, (n,), f"{n // H} H,")
+        None if gain is None else checks.shaped(name, gain, dtype, (n,), f"{n // H} H,")
         for name, (gain, n) in gains.items()
     )
     if b_ln_c is not None:
-        b_ln_c = _checks.shaped("b_ln_c", b_ln_c, dtype, (H,), "H,")
+        b_ln_c = checks.shaped("b_ln_c", b_ln_c, dtype, (H,), "H,")
     options = cell_options(coupled, clip, cell_clip, activations)
-    reverse, training = _checks.boolean("reverse", reverse), _checks.boolean("training", training)
-    matmul = _checks.matmul(matmul)
-    _checks.fits("x", max(T, 1) * B * max(5 * H, I), dtype)
+    reverse, training = checks.boolean("reverse", reverse), checks.boolean("training", training)
+    matmul = checks.matmul(matmul)
+    checks.fits("x", max(T, 1) * B * max(5 * H, I), dtype)
 
-    padding = _checks.padding(padding)
-    packing = packing_of(*_checks.steps(lengths, mask, T, B), T, padding == "hold")
+    padding = checks.padding(padding)
+    packing = packing_of(*checks.steps(lengths, mask, T, B), T, padding == "hold")
     noise = _noise(zoneout, recurrent_mask, dtype, (T, B, H, P), w_hr is not None, packing)
 
-    cell = _engine.Cell(
+    cell = Cell(
         *(w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c), options=options
     )
     h, c = (None if a is None else a[None] for a in (h0, c0))
     hn, cn = np.empty((1, B, P), dtype), np.empty((1, B, H), dtype)
-    y = _engine.empty((T, B, P), dtype)
+    y = empty((T, B, P), dtype)
     if packing is None:
         # The cache outlives the call, and the caller may write to x before backward.
-        x = np.array(x, order="C") if training else np.ascontiguousarray(x)
+        x = np.array(x, order="C") if training else checks.in_order(x)
         results = y, hn, cn
     else:
         x, h, c = packing.pack(x), packing.sort(h), packing.sort(c)
-        results = _engine.empty((len(x), P), dtype), np.empty_like(hn), np.empty_like(cn)
-    tapes = _forward.forward(
+        results = empty((len(x), P), dtype), np.empty_like(hn), np.empty_like(cn)
+    blas = matmul == "blas"
+    cell.prepare(training, blas)
+    tapes = forward(
         [cell],
-        x,
-        h,
-        c,
-        *results,
+        (x, h, c, *results),
         reverse=reverse,
         ragged=None if packing is None else packing.ragged,
         training=training,
-        blas=matmul == "blas",
+        blas=blas,
         noise=noise,
     )
     if packing is not None:
         packing.unpack(results[0], y)
         packing.unsort(results[1], hn)
         packing.unsort(results[2], cn)
-    cache = Cache(cell, tapes, matmul, dtype, (T, B, H, P), packing) if training else None
+    cache = Cache(cell, tapes, blas, dtype, (T, B, H, P), packing) if training else None
     return y, (hn[0], cn[0]), cache
 
 
@@ -208,13 +219,13 @@ def _noise(
     shape: tuple[int, int, int, int],
     projected: bool,
     packing: Packing | None,
-) -> list[_engine.Noise] | None:
+) -> list[Noise] | None:
     """Return zoneout and the mask of the recurrent product, in the order of the engine's rows."""
     if zoneout is None and recurrent_mask is None:
         return None
     T, B, H, P = shape
     if recurrent_mask is not None:
-        recurrent_mask = _checks.shaped("recurrent_mask", recurrent_mask, dtype, (B, P), "B, P")
+        recurrent_mask = checks.shaped("recurrent_mask", recurrent_mask, dtype, (B, P), "B, P")
         recurrent_mask = recurrent_mask.copy()
         if packing is not None:
             recurrent_mask = packing.sort(recurrent_mask[None])[0]
@@ -222,17 +233,18 @@ def _noise(
     if zoneout is not None:
         if projected:
             raise ValueError(f"zoneout and w_hr: {ZONEOUT_PROJECTED}")
-        for n, zone in enumerate(_checks.pair("zoneout", zoneout)):
+        for n, zone in enumerate(checks.pair("zoneout", zoneout)):
             name = f"zoneout[{n}]"
             if isinstance(zone, np.ndarray):
-                zone = _checks.shaped(name, zone, dtype, (T, B, H), "T, B, H").copy()
+                zone = checks.shaped(name, zone, dtype, (T, B, H), "T, B, H").copy()
                 zones[n] = zone.reshape(T * B, H) if packing is None else packing.pack(zone)
             else:
-                zones[n] = np.full(H, _checks.fraction(name, zone), dtype)
+                with DefaultArithmetic():
+                    zones[n] = np.full(H, checks.fraction(name, zone), dtype)
     if zones[0] is not None and zones[1] is not None and zones[0].ndim != zones[1].ndim:
         whole = max(zones[0].shape, zones[1].shape, key=len)
         zones = [np.broadcast_to(z, whole).copy() for z in zones if z is not None]
-    return [_engine.Noise(recurrent_mask, *zones)]
+    return [Noise(recurrent_mask, *zones)]
 
 
 def lstm_backward(
@@ -243,7 +255,7 @@ def lstm_backward(
     Parameters
     ----------
     dy : ndarray, shape of y, or None
-        Gradient of the loss with respect to `y`, without what `dhn` says of its last step.
+        Gradient of the loss with respect to `y`, excluding the part passed in `dhn`.
     dhn, dcn : ndarray, shapes of hn and cn, or None
         The same for `hn` and `cn`. None means zeros.
     cache
@@ -266,21 +278,20 @@ def lstm_backward(
     """
     if not isinstance(cache, Cache):
         raise TypeError(f"cache: expected what lstm_forward returned, got {type(cache).__name__}")
-    T, B, H, P = cache.shape
+    T, B, H, P = cache._shape
     if dy is not None:
-        dy = _checks.shaped("dy", dy, cache.dtype, (T, B, P), "T, B, columns of y")
+        dy = checks.shaped("dy", dy, cache._dtype, (T, B, P), "T, B, columns of y")
     if dhn is not None:
-        dhn = _checks.shaped("dhn", dhn, cache.dtype, (B, P), "B, columns of y")
+        dhn = checks.shaped("dhn", dhn, cache._dtype, (B, P), "B, columns of y")
     if dcn is not None:
-        dcn = _checks.shaped("dcn", dcn, cache.dtype, (B, H), "B, H")
-    packing, dstate = cache.packing, [None if a is None else a[None] for a in (dhn, dcn)]
+        dcn = checks.shaped("dcn", dcn, cache._dtype, (B, H), "B, H")
+    packing, dstate = cache._packing, [None if a is None else a[None] for a in (dhn, dcn)]
     if packing is not None:
         dy = None if dy is None else packing.pack_gradient(dy)
         dstate = [packing.sort(a) for a in dstate]
-    blas = cache.matmul == "blas"
-    dx, *states, grads = _backward.backward(cache.tapes, dy, *dstate, blas=blas)
+    dx, *states, grads = backward(cache._tapes, dy, *dstate, blas=cache._blas)
     if packing is not None:
         dx = packing.unpack_gradient(dx)
         states = [packing.unsort(a) for a in states]
-    named = zip(cache.cell.parameters, _backward.in_order([cache.cell], grads), strict=True)
+    named = zip(cache._cell.parameters, in_order([cache._cell], grads), strict=True)
     return dx, (states[0][0], states[1][0]), dict(named)

@@ -36,7 +36,7 @@ static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t d
     const lf_product p = {
         .rows = rows, .depth = depth, .columns = columns, .a = a, .a_row = depth, .a_step = 1, .b = packed,
         .accumulate = 1, .out = out, .out_row = columns, .out_panel = panel,
-        .first_panel = 0, .last_panel = panels};
+        .first_panel = 0, .end_panel = panels};
     k->product(&p);
     report(k, "product", rows, depth, columns, NAME(worst)(out, exact, rows * columns), TOLERANCE * depth);
 
@@ -64,21 +64,22 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
     const ptrdiff_t lanes = k->lanes, panels = (H + lanes - 1) / lanes, padded = panels * lanes;
     const ptrdiff_t size = rows * padded, column_panels = (H + 4 * lanes - 1) / (4 * lanes);
     real *h = NAME(random)(rows * depth), *w = NAME(random)(4 * H * depth), *packed = NAME(random)(4 * padded * depth);
-    real *x = NAME(random)(rows * 4 * padded), *c_prev = NAME(random)(size), *c = NAME(random)(size);
+    real *projected = NAME(random)(rows * 4 * padded), *c_prev = NAME(random)(size), *c = NAME(random)(size);
     real *y = NAME(random)(rows * H), *gates = NAME(random)(4 * size), *dy = NAME(random)(rows * H);
     real *dc = NAME(random)(size), *dgates = NAME(random)(rows * 4 * H), *again = NAME(random)(rows * H);
     double *exact = allocate(rows * H * sizeof(double)), *dexact = allocate(rows * 4 * H * sizeof(double));
     k->pack_gates(packed, w, H, depth);
     const lf_cell_forward f = {
-        .rows = rows, .depth = depth, .hidden_size = H, .h = h, .h_row = depth, .w = packed, .x = x, .x_row = 4 * lanes,
-        .x_panel = rows * 4 * lanes, .x_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y, .y_row = H,
-        .gates = gates, .first_panel = 0, .last_panel = panels};
+        .rows = rows, .depth = depth, .hidden_size = H, .h = h, .h_row = depth, .w = packed,
+        .projected = projected, .projected_row = 4 * lanes, .projected_panel = rows * 4 * lanes,
+        .projected_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y, .y_row = H, .gates = gates,
+        .first_panel = 0, .end_panel = panels};
     k->cell_forward(&f);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t u = 0; u < H; u++) {
             double a[4];
             for (ptrdiff_t g = 0; g < 4; g++) {
-                a[g] = x[u / lanes * f.x_panel + r * f.x_row + g * lanes + u % lanes];
+                a[g] = projected[u / lanes * f.projected_panel + r * f.projected_row + g * lanes + u % lanes];
                 for (ptrdiff_t n = 0; n < depth; n++)
                     a[g] += (double)h[r * depth + n] * w[(g * H + u) * depth + n];
                 a[g] = g == 2 ? tanh(a[g]) : 1 / (1 + exp(-a[g]));
@@ -92,15 +93,28 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
             d[3 * H] = dh * tc * a[3] * (1 - a[3]);
         }
     report(k, "cell_forward", rows, depth, H, NAME(worst)(y, exact, rows * H), TOLERANCE * (depth + 8));
+
+    /* The same bits from gates without padding, where the last vector reads past the end. */
+    real *unpadded = NAME(random)(rows * 4 * H + lanes - 1);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t g = 0; g < 4; g++)
+            for (ptrdiff_t u = 0; u < H; u++)
+                unpadded[(r * 4 + g) * H + u] =
+                    projected[u / lanes * f.projected_panel + r * f.projected_row + g * lanes + u % lanes];
+    lf_cell_forward q = f;
+    q.projected = unpadded, q.projected_row = 4 * H, q.projected_panel = lanes, q.projected_gate = H, q.y = again;
+    k->cell_forward(&q);
+    report(k, "cell_forward, unpadded", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
+
     const lf_cell_backward b = {
         .product = {.rows = rows, .columns = H, .a = h, .a_step = 1, .b = packed, .init = dy, .init_row = H,
-                    .init_panel = 4 * lanes, .first_panel = 0, .last_panel = column_panels},
-        .gates = gates, .c_prev = c_prev, .c = c, .dc = dc, .dgates = dgates, .h = again};
+                    .init_panel = 4 * lanes, .first_panel = 0, .end_panel = column_panels},
+        .gates = gates, .c_prev = c_prev, .c = c, .dc = dc, .dgates = dgates, .unprojected_h = again};
     k->cell_backward(&b);
     report(k, "cell_backward", rows, depth, H, NAME(worst)(dgates, dexact, rows * 4 * H), TOLERANCE * (depth + 8));
     report(k, "h once more", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
-    free(h), free(w), free(packed), free(x), free(c_prev), free(c), free(y), free(gates), free(dy), free(dc);
-    free(dgates), free(again), free(exact), free(dexact);
+    free(h), free(w), free(packed), free(projected), free(c_prev), free(c), free(y), free(gates), free(dy);
+    free(dc), free(dgates), free(again), free(unpadded), free(exact), free(dexact);
 }
 
 /* An activation function and its derivative. */
@@ -128,35 +142,37 @@ static void NAME(exact_activation)(const lf_activation *f, double x, double *val
 static void NAME(check_activations)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t H)
 {
     const ptrdiff_t lanes = k->lanes, panels = (H + lanes - 1) / lanes, padded = panels * lanes, size = rows * padded;
-    real *a = NAME(random)(4 * size), *c_prev = NAME(random)(size), *c = NAME(random)(size), *y = NAME(random)(rows * H);
-    real *x = NAME(random)(4 * size), *dh = NAME(random)(rows * H), *dc = NAME(random)(size);
-    real *dgates = NAME(random)(rows * 4 * H);
+    const ptrdiff_t unpadded = 4 * rows * H + lanes - 1; /* the last vector is read past the end */
+    real *a = NAME(random)(unpadded), *c_prev = NAME(random)(size), *c = NAME(random)(size);
+    real *y = NAME(random)(rows * H), *x = NAME(random)(4 * size), *dh = NAME(random)(rows * H);
+    real *dc = NAME(random)(size), *dgates = NAME(random)(rows * 4 * H);
     const lf_activation one = {LF_AFFINE, 0, 1}, same = {LF_AFFINE, 1, 0};
     for (int function = LF_SIGMOID; function <= LF_AFFINE; function++) {
         const lf_variant v = {.gate = one, .candidate = {function, 0.75, 0.5}, .output = same, .coupled = 1,
                               .clip = INFINITY, .cell_clip = INFINITY};
         double worst = 0, worst_slope = 0;
         memset(c_prev, 0, size * sizeof(real)), memset(dc, 0, size * sizeof(real));
-        memset(a, 0, 4 * size * sizeof(real));
+        memset(a, 0, unpadded * sizeof(real));
         for (ptrdiff_t n = 0; n < 4 * size; n++)
             x[n] = (real)(12 * (uniform() - 0.5));
         for (ptrdiff_t n = 0; n < rows * H; n++)
             dh[n] = 1;
-        const lf_cell_forward step = {.rows = rows, .hidden_size = H, .h = x, .w = x, .x = x, .x_row = 4 * padded, .x_panel = 4 * lanes,
-                                      .x_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y, .y_row = H,
-                                      .first_panel = 0, .last_panel = panels};
+        const lf_cell_forward step = {
+            .rows = rows, .hidden_size = H, .h = x, .w = x, .projected = x, .projected_row = 4 * padded,
+            .projected_panel = 4 * lanes, .projected_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y,
+            .y_row = H, .first_panel = 0, .end_panel = panels};
         const lf_variant_forward f = {.variant = &v, .parts = LF_CELL | LF_OUTPUT, .step = &step, .a = a,
-                                      .a_row = 4 * padded, .a_panel = 4 * lanes, .a_gate = lanes};
+                                      .a_row = 4 * H, .a_panel = lanes, .a_gate = H};
         k->variant_forward(&f);
         const lf_variant_backward b = {
             .product = {.rows = rows, .columns = H, .a = dh, .a_step = 1, .b = x, .init = dh, .init_row = H,
-                        .init_panel = 4 * lanes, .first_panel = 0, .last_panel = (H + 4 * lanes - 1) / (4 * lanes)},
-            .variant = &v, .parts = LF_CELL | LF_OUTPUT, .a = a, .a_row = 4 * padded, .a_panel = 4 * lanes,
-            .a_gate = lanes, .c_prev = c_prev, .dc = dc, .dgates = dgates};
+                        .init_panel = 4 * lanes, .first_panel = 0, .end_panel = (H + 4 * lanes - 1) / (4 * lanes)},
+            .variant = &v, .parts = LF_CELL | LF_OUTPUT, .a = a, .a_row = 4 * H, .a_panel = lanes, .a_gate = H,
+            .c_prev = c_prev, .dc = dc, .dgates = dgates};
         k->variant_backward(&b);
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t u = 0; u < H; u++) {
-                double value, slope, at = a[r * 4 * padded + u / lanes * 4 * lanes + 2 * lanes + u % lanes];
+                double value, slope, at = a[(r * 4 + 2) * H + u];
                 NAME(exact_activation)(&v.candidate, at, &value, &slope);
                 worst = fmax(worst, fabs(y[r * H + u] - value) / fmax(1, fabs(value)));
                 worst_slope = fmax(worst_slope, fabs(dgates[(r * 4 + 2) * H + u] - slope));
@@ -165,6 +181,31 @@ static void NAME(check_activations)(const lf_kernels *k, ptrdiff_t rows, ptrdiff
         report(k, "derivative", function, rows, H, worst_slope, TOLERANCE * 4);
     }
     free(a), free(c_prev), free(c), free(y), free(x), free(dh), free(dc), free(dgates);
+}
+
+/* Sums of rows, and a b + c, whose b may be absent, or one row for all. */
+static void NAME(check_rows)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t columns)
+{
+    const ptrdiff_t n = rows * columns;
+    real *a = NAME(random)(n), *b = NAME(random)(n), *sums = NAME(random)(columns), *out = NAME(random)(n);
+    double *exact = allocate(n * sizeof(double));
+    for (ptrdiff_t j = 0; j < columns; j++) {
+        exact[j] = sums[j];
+        for (ptrdiff_t r = 0; r < rows; r++)
+            exact[j] += a[r * columns + j];
+    }
+    k->add_rows(sums, a, columns, rows, columns);
+    report(k, "add_rows", rows, columns, 0, NAME(worst)(sums, exact, columns), TOLERANCE * rows);
+    const lf_rows each = {a, columns}, second = {b, columns}, one = {b, 0}, absent = {NULL, 0};
+    for (ptrdiff_t at = 0; at < n; at++)
+        exact[at] = (double)a[at] * b[at] + b[at % columns];
+    k->multiply_add(out, columns, each, second, one, rows, columns);
+    report(k, "multiply_add", rows, columns, 0, NAME(worst)(out, exact, n), TOLERANCE * 2);
+    for (ptrdiff_t at = 0; at < n; at++)
+        exact[at] = (double)a[at] + b[at];
+    k->multiply_add(a, columns, each, absent, second, rows, columns);
+    report(k, "multiply_add, in place", rows, columns, 0, NAME(worst)(a, exact, n), TOLERANCE * 2);
+    free(a), free(b), free(sums), free(out), free(exact);
 }
 
 /* Layer norm, and its gradient from the definition: dx = J d, where J is symmetric. */
@@ -235,6 +276,7 @@ static void NAME(check)(const lf_kernels *k)
             NAME(check_product)(k, rows, sizes[(n + 3) % count], sizes[n]);
             NAME(check_cell)(k, rows, sizes[(n + rows) % count], sizes[n]);
             NAME(check_activations)(k, rows, sizes[n]);
+            NAME(check_rows)(k, rows, sizes[n]);
             NAME(check_normalise)(k, rows, sizes[n]);
         }
     NAME(check_product)(k, 99, 7, 2 * L + 1);

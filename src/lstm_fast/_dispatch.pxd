@@ -1,3 +1,0 @@
-from ._kernels cimport lf_kernels
-
-cdef const lf_kernels *kernels(int type_number) noexcept

@@ -1,9 +1,0 @@
-from typing import Any, Literal
-
-from ._checks import Array
-
-def use(isa: str) -> None: ...
-def isas() -> dict[str, Any]: ...
-def elementwise(
-    function: Literal["exp", "sigmoid", "tanh"], x: Array, isa: str | None = None
-) -> Array: ...

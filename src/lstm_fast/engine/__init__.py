@@ -1,0 +1,19 @@
+"""The engine, in Cython: it runs the C kernels over time and threads, forward and backward.
+
+    direct                   short calls: arguments that already have the engine's form
+    forward, backward        one call: its plan, its memory, its results
+    forward_*, backward_*    one layer and direction of it: job, chunk of time, variant of the cell
+    schedule                 which thread does what
+    cell, tape               packed weights; what forward keeps for backward
+    batch, packing           the rows of a batch; ragged batches without their padding
+    memory                   buffers and arrays
+    runtime/                 below all of it: instruction set, threads, BLAS
+
+It imports NumPy and the headers in ``include/``, and nothing of the package above it.
+"""
+
+from .runtime import Array
+
+__all__ = ["Array", "Gradients"]
+
+Gradients = dict[str, Array]  # of the parameters of one cell

@@ -1,0 +1,365 @@
+"""Backward of chained layers or of two directions: one call of the engine.
+
+    plan_call       how it is spread over threads and cut into chunks of time
+    carve_scratch   memory that it needs while it runs
+    set_up_jobs     the job of each layer or direction, from its tape
+    run_chunks      the chunks of one thread, from the last to the first: `schedule` starts it on each
+"""
+
+cimport numpy as cnp
+from libc.string cimport memset
+
+from lstm_fast.engine.runtime.arithmetic import add
+from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of, time_of)
+from lstm_fast.engine.backward_layer cimport run_chunk
+from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
+from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
+                                      data_or_null, new_array, new_buffer, take, times)
+from lstm_fast.engine.runtime.gemm cimport load_gemm
+from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_progress_set,
+                                               lf_variant_backward)
+from lstm_fast.engine.schedule cimport Place, Schedule, Split, plan, run_all
+from lstm_fast.engine.tape cimport Tape
+
+cnp.import_array()
+
+# dgates of a chunk stay in the L2 cache between the steps and the products.
+cdef size_t CHUNK_BYTES = 1 << 19
+cdef Py_ssize_t LEAST_CHUNK_ROWS = 512
+# In a pipeline of layers dx goes to the layer below in so many blocks.
+cdef Py_ssize_t PIPELINE_BLOCKS = 8
+
+
+cdef struct Call:
+    BackwardJob *jobs
+    int count                 # of jobs: layers, each the input of the next (chained), or else directions
+    bint chained, blas
+    bint layer_norm           # whether some cell has it
+    Rows rows
+    Py_ssize_t H, P, padded   # of every cell
+    size_t size               # bytes of a number
+    Split split
+    double work               # multiply-adds
+    Py_ssize_t chunk_rows     # the most rows of a chunk
+    Py_ssize_t widest         # the most columns of an input or of h
+    Scratch *scratch          # one for each group of threads
+
+
+cdef void plan_call(Call *call, list tapes) except *:
+    """How the call is split over threads, and how large its chunks of time are."""
+    cdef Tape tape
+    cdef Cell cell = None
+    cdef Py_ssize_t H = call.H, P = call.P, T = call.rows.T
+    cdef size_t size = call.size
+    cdef double total = call.rows.total, step_work = total / max(T, 1) * 4 * H * P
+    call.work, call.widest, call.layer_norm = 0, H, False
+    for tape in tapes:
+        cell = tape.cell
+        call.blas = call.blas and cell.kept_ih is not None
+        call.layer_norm = call.layer_norm or cell.layer_norm
+        call.widest = max(call.widest, cell.input_size)
+        call.work += total * H * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
+    call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, call.rows.B))
+    call.split = plan(call.count, call.chained, T, call.rows.B, call.rows.counts != NULL,
+                      1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work)
+    call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
+
+
+cdef void carve_scratch(Call *call, list tapes, Arena *arena) except *:
+    """Give the call its pieces of an arena; where that is too small, it has counted what is needed."""
+    cdef BackwardJob counted
+    cdef BackwardVariant unused
+    cdef Scratch measured
+    cdef BackwardJob *job
+    cdef BackwardVariant *variant
+    cdef Tape tape = tapes[0]
+    cdef Py_ssize_t n, B = call.rows.B, H = call.H, P = call.P
+    cdef size_t size = call.size
+    call.jobs = <BackwardJob *>take(arena, call.count * sizeof(BackwardJob))
+    call.scratch = <Scratch *>take(arena, call.split.groups * sizeof(Scratch))
+    for n in range(call.split.groups):
+        carve_chunk(&measured if call.scratch == NULL else &call.scratch[n], call, tape, arena)
+    for n in range(call.count):
+        tape = tapes[n]
+        job = &counted if call.jobs == NULL else &call.jobs[n]
+        memset(job, 0, sizeof(BackwardJob))
+        job.dc, job.dgates_after = take(arena, times(B, call.padded) * size), take(arena, times(B, 4 * H) * size)
+        job.bounds = <Py_ssize_t *>take(arena, (call.rows.T + 1) * sizeof(Py_ssize_t))
+        if call.chained and n > 0:
+            job.dx = take(arena, times(times(call.rows.total, P), size))
+        if tape.variant:
+            job.variant = <BackwardVariant *>take(arena, sizeof(BackwardVariant))
+            variant = &unused if job.variant == NULL else job.variant
+            memset(variant, 0, sizeof(BackwardVariant))
+            if tape.noise is not None and tape.noise.recurrent is not None:
+                variant.dmasked = take(arena, times(B, P) * size)
+
+
+cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *arena) except *:
+    """The same for what a group of threads needs for a chunk, as far as the cells need it."""
+    cdef bint projected = tape.cell.proj_size > 0
+    cdef bint masked = tape.noise is not None and tape.noise.recurrent is not None
+    cdef size_t rows = call.chunk_rows, size = call.size, columns
+    cdef size_t dgates_size = times(times(rows, 4 * call.H), size)
+    cdef size_t p_size = times(times(rows, call.P), size), h_size = times(times(rows, call.H), size)
+    memset(scratch, 0, sizeof(Scratch))
+    scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
+    if not call.blas:
+        columns = panels_of(call.widest, tape.cell.k) * 4 * tape.cell.k.lanes
+        scratch.packed = take(arena, times(times(rows, columns), size))
+    if tape.ragged is not None or masked:
+        scratch.h_before = take(arena, p_size)
+    if projected or tape.noise is not None:
+        scratch.dy = take(arena, p_size)
+    if projected:
+        scratch.hidden = take(arena, h_size)
+    if tape.variant and tape.cell.peephole is not None:
+        scratch.dpeephole = take(arena, 3 * h_size)
+    if call.layer_norm:
+        scratch.dgates_ih, scratch.dgates_hh = take(arena, dgates_size), take(arena, dgates_size)
+        scratch.dw_ih, scratch.dw_hh = take(arena, dgates_size), take(arena, dgates_size)
+        scratch.du, scratch.dn, scratch.dw_c = take(arena, h_size), take(arena, h_size), take(arena, h_size)
+
+
+cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cnp.ndarray dc, list dxs, list grads,
+                      bint accumulate) except *:
+    """Fill the jobs in."""
+    cdef Tape tape
+    cdef Cell cell
+    cdef BackwardJob *job
+    cdef Py_ssize_t n, T = call.rows.T, B = call.rows.B, H = call.H, P = call.P, size = call.size
+    cdef int rows_axis
+    for n in range(call.count):
+        tape, job = tapes[n], &call.jobs[n]
+        cell = tape.cell
+        job.k, job.rows, job.reverse = cell.k, &call.rows, tape.reverse
+        job.I, job.H, job.P, job.padded = cell.input_size, H, P, call.padded
+        job.gemm = load_gemm(size) if call.blas else NULL
+        job.by_rows, job.chained, job.block = call.split.by_rows, call.chained and call.count > 1, T
+        if job.chained and call.split.groups > 1:
+            job.block = max(1, T // PIPELINE_BLOCKS)
+            job.above = &call.jobs[n + 1].done if n < call.count - 1 else NULL
+        job.x, job.h, job.gates, job.c = tape.x, tape.h, tape.gates, tape.c
+        job.w_ih = data_of(cell.kept_ih) if call.blas else NULL
+        job.columns_ih, job.columns_hh = cell.columns_ih.data, cell.columns_hh.data
+        job.columns_hr = cell.columns_hr.data if cell.proj_size else NULL
+        if call.chained and n < call.count - 1:
+            job.dy, job.dy_t, job.dy_b = call.jobs[n + 1].dx, B * P, P
+        elif dy is not None:
+            rows_axis = cnp.PyArray_NDIM(dy) - 2
+            job.dy = at(data_of(dy), 0 if call.chained else n * P, job.k)
+            job.dy_t, job.dy_b = cnp.PyArray_STRIDE(dy, 0) // size, cnp.PyArray_STRIDE(dy, rows_axis) // size
+        if not call.chained or n == 0:
+            job.dx = data_of(dxs[n])
+        job.dh = at(data_of(dh), n * B * P, job.k)
+        job.dw_ih, job.dw_hh = data_of(grads[n]["w_ih"]), data_of(grads[n]["w_hh"])
+        job.dw_hr = data_of(grads[n]["w_hr"]) if cell.proj_size else NULL
+        job.db, job.accumulate = data_of(grads[n]["b"]), accumulate
+        if tape.variant:
+            set_up_variant(job, tape, grads[n])
+        copy_rows(job.dc, call.padded * size, at(data_of(dc), n * B * H, job.k), H * size, B, H * size)
+        cut_into_chunks(job, call.chunk_rows)
+        lf_barrier_init(&job.barrier)
+        lf_progress_set(&job.done, 0)
+
+
+cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:
+    """The parts of a job that only variants have."""
+    cdef Cell cell = tape.cell
+    cdef BackwardVariant *variant = job.variant
+    cdef lf_variant_backward *step = &variant.step
+    cdef BackwardNorm *norm = &variant.norm
+    step.variant = &cell.variant
+    step.parts = LF_CELL | LF_OUTPUT
+    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
+    if cell.peephole is not None:
+        variant.dw_ch = data_of(grads["w_ch"])
+    if tape.noise is not None:
+        variant.recurrent = data_or_null(tape.noise.recurrent)
+        step.zone_h, step.zone_c = data_or_null(tape.noise.zone_h), data_or_null(tape.noise.zone_c)
+        step.zone_row = tape.noise.zone_row
+    variant.layer_norm = cell.layer_norm
+    if cell.layer_norm:
+        norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
+        norm.b_c = data_of(cell.b_ln_c)
+        norm.ih, norm.hh, norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
+        norm.scale_ih, norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
+        norm.scale_c = tape.norm.scale_c.data
+        norm.dw_ih, norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
+        norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_of(grads["b_ln_c"])
+
+
+cdef void run_chunks(const void *what, Py_ssize_t first_chunk, Py_ssize_t end_chunk, const Place *here) noexcept nogil:
+    """One thread's share of some chunks of all jobs, counted from the last time step."""
+    cdef const Call *call = <const Call *>what
+    cdef Py_ssize_t j, n
+    for n in range(first_chunk, end_chunk):
+        for j in range(here.end_job - 1, here.first_job - 1, -1):  # a layer before the one below
+            if n < call.jobs[j].chunks:
+                run_chunk(&call.jobs[j], &call.scratch[here.group], n, here.part, here.parts)
+
+
+cdef void cut_into_chunks(BackwardJob *job, Py_ssize_t chunk_rows) noexcept:
+    """Fill `bounds`, of room for T + 1. Depends on the batch alone: the bits of the weights' gradients do on it."""
+    cdef Py_ssize_t s = job.rows.T, rows = 0, running
+    job.chunks = 0
+    job.bounds[0] = s
+    while s > 0:
+        running = rows_at(job.rows, time_of(job, s - 1))
+        if rows > 0 and rows + running > chunk_rows:
+            job.chunks += 1
+            job.bounds[job.chunks] = s
+            rows = 0
+        rows += running
+        s -= 1
+    if rows > 0:
+        job.chunks += 1
+    job.bounds[job.chunks] = 0
+
+
+cdef Py_ssize_t chunk_rows_of(Cell cell, Py_ssize_t B) except? -1:
+    return max(LEAST_CHUNK_ROWS, B, <Py_ssize_t>(CHUNK_BYTES // times(4 * cell.hidden_size, cell.k.itemsize)))
+
+
+def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint reverse, Py_ssize_t steps):
+    """Cut a sequence into segments that can be differentiated one by one, with the same bits.
+
+    Returns
+    -------
+    list of (int, int)
+        The first time of each segment and the one after its last, in the order of forward. Each has `steps`
+        time steps or a few more, to hold whole chunks of `backward`; the first may have fewer.
+    """
+    cdef Rows rows
+    cdef BackwardJob job
+    cdef Buffer bounds = new_buffer(T + 1, sizeof(Py_ssize_t))
+    cdef Py_ssize_t n, high = T
+    rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
+    if ragged is not None:
+        rows = ragged.rows
+    job.rows, job.reverse, job.bounds = &rows, reverse, <Py_ssize_t *>bounds.data
+    cut_into_chunks(&job, chunk_rows_of(cell, B))
+    found = []
+    for n in range(1, job.chunks + 1):
+        if high - job.bounds[n] >= steps or n == job.chunks:
+            found.append((T - high, T - job.bounds[n]) if reverse else (job.bounds[n], high))
+            high = job.bounds[n]
+    return found[::-1] or [(0, 0)]
+
+
+def in_order(list cells not None, list grads not None):
+    """The gradients of some cells in the order of their parameters; no two share memory."""
+    cdef list found = []
+    cdef dict of_cell
+    for cell, of_cell in zip(cells, grads):
+        first = True
+        for name in (<Cell>cell).parameters:
+            if name != "b_ih" and name != "b_hh":
+                found.append(of_cell[name])
+            else:
+                found.append(of_cell["b"] if first else of_cell["b"].copy())
+                first = False
+    return found
+
+
+def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, *, list grads=None,
+             bint blas=False):
+    """Gradients of what one call of `forward` computed.
+
+    The caller has checked: the gradients have the cells' dtype in native byte order, the shapes fit, `dhn`
+    and `dcn` are C-contiguous, and the last axis of `dy` is. H is `hidden_size`, P the columns of h.
+
+    Parameters
+    ----------
+    tapes : list of Tape
+        From `forward`; not changed.
+    dy : ndarray, shape of y, or None for zeros
+    dhn, dcn : ndarray, shapes (L, B, P) and (L, B, H), or None for zeros
+    grads : list of dict, optional
+        What this function returned for later time steps, to which the gradients of the weights are added.
+    blas : bool
+        BLAS instead of the own products over whole chunks.
+
+    Returns
+    -------
+    dx : ndarray, shape of x
+    dh0, dc0 : ndarray, shapes (L, B, P) and (L, B, H)
+    grads : list of dict
+        For each cell, by the names of its parameters.
+    """
+    cdef Call call
+    cdef Schedule schedule
+    cdef Arena arena
+    cdef char[SMALL_SCRATCH + SMALL_MARGIN] small
+    cdef Buffer scratch
+    cdef Tape tape = tapes[0]
+    cdef Cell cell = tape.cell
+    cdef cnp.ndarray x = tape.x_owner
+    cdef Py_ssize_t n, B = tape.rows.B, L = len(tapes)
+    cdef bint fresh = grads is None
+    call.count, call.chained = <int>L, L == 1 or (<Tape>tapes[1]).x_owner is tape.memory
+    call.blas, call.rows, call.size = blas, tape.rows, cell.k.itemsize
+    call.H, call.P, call.padded = cell.hidden_size, cell.output_size, cell.padded
+    dh, dc = copy_or_zeros(dhn, L, B, call.P, cell.type_number), copy_or_zeros(dcn, L, B, call.H, cell.type_number)
+    if fresh:
+        grads = [new_gradients((<Tape>tape_).cell) for tape_ in tapes]
+    dxs = [new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number)
+           for _ in range(1 if call.chained else L)]
+    if call.rows.total == 0:
+        if fresh:
+            for one in grads:
+                for grad in one.values():
+                    grad[...] = 0
+        dxs[0][...] = 0
+        return dxs[0], dh, dc, grads
+
+    plan_call(&call, tapes)
+    arena = arena_of(small, SMALL_SCRATCH)
+    carve_scratch(&call, tapes, &arena)
+    if arena.used > SMALL_SCRATCH:
+        scratch = new_buffer(arena.used, 1)
+        arena = arena_of(scratch.data, arena.used)
+        carve_scratch(&call, tapes, &arena)
+    set_up_jobs(&call, tapes, dy, dh, dc, dxs, grads, not fresh)
+    schedule.split, schedule.jobs, schedule.work, schedule.count = call.split, call.count, call.work, 0
+    for n in range(L):
+        schedule.count = max(schedule.count, call.jobs[n].chunks)
+    schedule.call, schedule.run = &call, run_chunks
+    run_all(&schedule, call.blas)
+    for n in range(L):
+        copy_rows(at(data_of(dc), n * B * call.H, call.jobs[n].k), call.H * call.size, call.jobs[n].dc,
+                  call.padded * call.size, B, call.H * call.size)
+    for dx in dxs[1:]:
+        add(dxs[0], dx)
+    return dxs[0], dh, dc, grads
+
+
+cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2, int type_number):
+    cdef cnp.npy_intp[3] shape = [n0, n1, n2]
+    return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else a.copy()
+
+
+cdef cnp.ndarray matrix(Py_ssize_t rows, Py_ssize_t columns, Cell cell):
+    cdef cnp.npy_intp[2] shape = [rows, columns]
+    return new_array(2, shape, cell.type_number)
+
+
+cdef cnp.ndarray zeros(Py_ssize_t elements, Cell cell):
+    cdef cnp.npy_intp[1] shape = [elements]
+    return cnp.PyArray_ZEROS(1, shape, cell.type_number, False)
+
+
+cdef dict new_gradients(Cell cell):
+    """Arrays for the gradients of a cell's weights: "b" for both biases."""
+    cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size
+    cdef dict grads = {"w_ih": matrix(4 * H, cell.input_size, cell), "w_hh": matrix(4 * H, P, cell),
+                       "b": zeros(4 * H, cell)}
+    if cell.proj_size:
+        grads["w_hr"] = matrix(P, H, cell)
+    if cell.peephole is not None:
+        grads["w_ch"] = zeros(3 * H, cell)
+    if cell.layer_norm:
+        grads["w_ln_ih"], grads["w_ln_hh"] = zeros(4 * H, cell), zeros(4 * H, cell)
+        grads["w_ln_c"], grads["b_ln_c"] = zeros(H, cell), zeros(H, cell)
+    return grads

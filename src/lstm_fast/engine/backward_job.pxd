@@ -1,0 +1,123 @@
+# One layer and direction, backward: what its steps need. Filled by backward.pyx; run by backward_layer.pyx and, for
+# variants of the cell, backward_variant.pyx.
+
+from lstm_fast.engine.batch cimport Rows
+from lstm_fast.engine.memory cimport at
+from lstm_fast.engine.runtime.gemm cimport gemm_function
+from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_kernels, lf_product, lf_progress, lf_variant_backward
+from lstm_fast.engine.schedule cimport share
+
+cdef extern from *:
+    """
+    #undef I /* complex.h's, which NumPy includes */
+    """
+
+
+cdef struct BackwardNorm:
+    # Layer norm: gains, normal values and scales, as forward left them; gradients
+    const char *w_ih
+    const char *w_hh
+    const char *w_c
+    const char *b_c
+    const char *ih             # (N, 4H)
+    const char *hh             # (N, 4H)
+    const char *c              # (N, H)
+    const char *scale_ih       # (N,)
+    const char *scale_hh
+    const char *scale_c
+    char *dw_ih
+    char *dw_hh
+    char *dw_c
+    char *db_c
+
+
+cdef struct BackwardVariant:
+    # What only variants of the cell have
+    lf_variant_backward step       # what is the same in every step
+    const char *recurrent          # NULL, or mask of h in the recurrent product: (B, P)
+    char *dmasked                  # gradient of the masked h: (B, P)
+    char *dw_ch                    # NULL without peepholes
+    bint layer_norm
+    BackwardNorm norm
+
+
+cdef struct BackwardJob:
+    # One layer and direction. Steps are counted in forward's order, times in that of the input.
+    const lf_kernels *k
+    const Rows *rows
+    gemm_function gemm             # NULL: own products
+    bint reverse
+    bint by_rows                   # threads share the rows of the batch, else the units
+    Py_ssize_t block               # steps after which dx is computed, at most
+    Py_ssize_t I, H, P             # P: columns of h and y
+    Py_ssize_t padded
+    const char *x                  # (N, I)
+    const char *h                  # h0 and y: see Tape
+    const char *gates              # (N, 4, padded)
+    const char *c                  # (B + N, padded): c0, then c of each time
+    const char *w_ih               # (4H, I), for BLAS
+    const char *columns_ih         # packed in columns: (4H, I), (4H, P), (P, H)
+    const char *columns_hh
+    const char *columns_hr         # NULL without projection
+    const char *dy                 # NULL: zeros
+    Py_ssize_t dy_t, dy_b          # its strides; a ragged batch has no dy_t
+    char *dx                       # (N, I)
+    char *dh                       # (B, P): in, dhn; out, dh0
+    char *dc                       # (B, padded): in, dcn; out, dc0
+    char *dgates_after             # (B, 4H): dgates_hh of the first step of the chunk after this one
+    char *dw_ih
+    char *dw_hh
+    char *dw_hr
+    char *db
+    Py_ssize_t *bounds             # chunk n has the steps bounds[n + 1] .. bounds[n] - 1
+    Py_ssize_t chunks
+    bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise
+    BackwardVariant *variant            # NULL: a plain cell
+    lf_barrier barrier
+    lf_progress done               # steps from the last one, whose dx the layer below may read
+    lf_progress *above             # the same of the layer above, for which to wait; or NULL
+    bint chained                   # another layer reads dx
+
+
+cdef struct Scratch:
+    # What a group of threads needs for a chunk, (rows of the chunk, columns)
+    char *dgates                   # 4H
+    char *dgates_ih                # 4H: the same before layer norm of the input's part, else dgates
+    char *dgates_hh                # 4H: the same of the recurrent part
+    char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
+    char *hidden                   # H: with projection, o tanh(c)
+    char *dy                       # P: with projection or noise, gradients of y(t)
+    char *dpeephole                # 3H, with peepholes: terms of the peepholes' gradients
+    char *du                       # H: with layer norm, gradients of the cell's norm
+    char *dn                       # H: of the cell state that it takes
+    char *dw_c                     # H: terms of the gradient of its gain
+    char *dw_ih                    # 4H: the same of the other two
+    char *dw_hh                    # 4H
+    char *packed                   # a right-hand side of the weights' gradients, packed in columns
+
+
+cdef inline const char *dy_at(const BackwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t start = t * job.dy_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.dy_b
+    return at(job.dy, start + row * job.dy_b, job.k)
+
+
+cdef inline Py_ssize_t time_of(const BackwardJob *job, Py_ssize_t s) noexcept nogil:
+    return job.rows.T - 1 - s if job.reverse else s
+
+
+cdef inline Py_ssize_t panels_of(Py_ssize_t columns, const lf_kernels *k) noexcept nogil:
+    return (columns + 4 * k.lanes - 1) // (4 * k.lanes)
+
+
+cdef inline lf_product product_of(const BackwardJob *job, Py_ssize_t rows, const char *a, Py_ssize_t depth,
+                                  const char *b, Py_ssize_t columns, int part, int parts) noexcept nogil:
+    """a (rows, depth) b for one of `parts` shares of the columns; init and out are the caller's to set."""
+    cdef lf_product p
+    p.rows, p.depth, p.columns = rows, depth, columns
+    p.a, p.a_row, p.a_step = a, depth, 1
+    p.b = b
+    p.init, p.init_row, p.init_panel = NULL, 0, 4 * job.k.lanes
+    p.accumulate = p.stream = False
+    p.out, p.out_row, p.out_panel = NULL, columns, 4 * job.k.lanes
+    share(panels_of(columns, job.k), part, parts, &p.first_panel, &p.end_panel)
+    return p

@@ -1,0 +1,5 @@
+# One layer and direction, backward through a chunk of time. See backward_layer.pyx.
+
+from lstm_fast.engine.backward_job cimport BackwardJob, Scratch
+
+cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil

@@ -1,0 +1,132 @@
+"""One step of a variant of the cell, backward: as that of a plain one, but for what noise and layer norm need."""
+
+from lstm_fast.engine.backward_job cimport BackwardJob, BackwardNorm, Scratch, product_of
+from lstm_fast.engine.memory cimport at, strided
+from lstm_fast.engine.runtime.kernels cimport LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_variant_backward
+from lstm_fast.engine.schedule cimport share
+
+
+cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) noexcept nogil:
+    """A product that gives gradients of the masked h of rows from `first_row` on, and from there those of h."""
+    cdef Py_ssize_t P = job.P, column = p.first_panel * 4 * job.k.lanes
+    cdef Py_ssize_t columns = min(P, p.end_panel * 4 * job.k.lanes) - column
+    cdef char *out = at(<const char *>p.out, column, job.k)
+    cdef const char *mask
+    cdef const char *added = NULL
+    cdef Py_ssize_t added_row = 0
+    if job.variant == NULL or job.variant.recurrent == NULL:
+        job.k.product(p)
+        return
+    if columns <= 0:
+        return
+    if p.init != NULL:
+        added, added_row = at(<const char *>p.init, column, job.k), p.init_row
+    elif p.accumulate:
+        added, added_row = out, P
+    p.init, p.accumulate, p.out = NULL, False, at(job.variant.dmasked, first_row * P, job.k)
+    job.k.product(p)
+    mask = at(job.variant.recurrent, first_row * P + column, job.k)
+    job.k.multiply_add(out, P, strided(at(<const char *>p.out, column, job.k), P), strided(mask, P),
+                       strided(added, added_row), p.rows, columns)
+
+
+cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, Py_ssize_t row_at_t,
+                       Py_ssize_t in_chunk, Py_ssize_t before, Py_ssize_t first_row, bint goes_on, int part,
+                       int parts) noexcept nogil:
+    """A step of some rows, for which `p` gives dh, or has it in `init` where no later step `goes_on`.
+
+    `row_at_t` and `in_chunk` are the first of these rows among all times and in the chunk, `before` is that of
+    c(t-1).
+    """
+    cdef Py_ssize_t H = job.H, P = job.P, rows = p.rows, column, columns
+    cdef lf_variant_backward v = job.variant.step
+    cdef char *dh = at(scratch.dy, in_chunk * P, job.k)
+    cdef char *carried = at(job.dh, first_row * P, job.k)
+    v.product = p[0]
+    if job.columns_hr != NULL or v.zone_h != NULL or job.variant.recurrent != NULL:  # dh is not the product, or kept
+        p.out = dh
+        if goes_on:
+            masked_product(job, p, first_row)
+        else:
+            job.k.product(p)
+        v.product.depth, v.product.init, v.product.init_row = 0, dh, P
+    if job.columns_hr != NULL:
+        lf_barrier_wait(&job.barrier, parts)
+        v.product = product_of(job, rows, dh, P, job.columns_hr, H, part, parts)
+        v.unprojected_h = at(scratch.hidden, in_chunk * H, job.k)
+    if v.zone_h != NULL:
+        if goes_on:
+            column = p.first_panel * 4 * job.k.lanes
+            columns = min(H, p.end_panel * 4 * job.k.lanes) - column
+            job.k.multiply_add(at(dh, column, job.k), H, strided(at(dh, column, job.k), H), strided(NULL, 0),
+                               strided(at(carried, column, job.k), H), rows, columns)
+        v.zone_h = at(<const char *>v.zone_h, row_at_t * v.zone_row, job.k)
+        v.dh_prev = carried
+    if v.zone_c != NULL:
+        v.zone_c = at(<const char *>v.zone_c, row_at_t * v.zone_row, job.k)
+    v.a = at(job.gates, row_at_t * v.a_row, job.k)
+    v.c_prev = at(job.c, before * job.padded, job.k)
+    v.dc = at(job.dc, first_row * job.padded, job.k)
+    v.dgates = at(scratch.dgates, in_chunk * 4 * H, job.k)
+    if job.variant.dw_ch != NULL:
+        v.dpeephole = at(scratch.dpeephole, in_chunk * 3 * H, job.k)
+    if job.variant.layer_norm:
+        normalised_rows(job, scratch, &v, row_at_t, in_chunk)
+    else:
+        job.k.variant_backward(&v)
+
+
+cdef void normalised_rows(BackwardJob *job, const Scratch *scratch, lf_variant_backward *v, Py_ssize_t row_at_t,
+                          Py_ssize_t in_chunk) noexcept nogil:
+    """The elementwise part between the norms, and theirs, of all units."""
+    cdef Py_ssize_t H = job.H, rows = v.product.rows
+    cdef const BackwardNorm *norm = &job.variant.norm
+    cdef char *du = at(scratch.du, in_chunk * H, job.k)
+    cdef char *dn = at(scratch.dn, in_chunk * H, job.k)
+    cdef const char *normal_c = at(norm.c, row_at_t * H, job.k)
+    job.k.multiply_add(du, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
+    v.parts, v.n = LF_OUTPUT, du
+    job.k.variant_backward(v)
+    job.k.multiply_add(at(scratch.dw_c, in_chunk * H, job.k), H, strided(du, H), strided(normal_c, H),
+                       strided(NULL, 0), rows, H)
+    job.k.multiply_add(dn, H, strided(du, H), strided(norm.w_c, 0), strided(NULL, 0), rows, H)
+    job.k.normalise_backward(dn, H, strided(normal_c, H), at(norm.scale_c, row_at_t, job.k), rows, H)
+    v.parts, v.n = LF_CELL, dn
+    v.product.depth, v.product.init = 0, NULL
+    job.k.variant_backward(v)
+    before_norm(job, <const char *>v.dgates, norm.w_ih, at(norm.ih, row_at_t * 4 * H, job.k),
+                at(norm.scale_ih, row_at_t, job.k), at(scratch.dgates_ih, in_chunk * 4 * H, job.k),
+                at(scratch.dw_ih, in_chunk * 4 * H, job.k), rows)
+    before_norm(job, <const char *>v.dgates, norm.w_hh, at(norm.hh, row_at_t * 4 * H, job.k),
+                at(norm.scale_hh, row_at_t, job.k), at(scratch.dgates_hh, in_chunk * 4 * H, job.k),
+                at(scratch.dw_hh, in_chunk * 4 * H, job.k), rows)
+
+
+cdef void before_norm(BackwardJob *job, const char *dgates, const char *gain, const char *normal, const char *scale,
+                      char *d, char *terms, Py_ssize_t rows) noexcept nogil:
+    """From dgates the gradients d of what was normalised, and the terms of its gain's gradient."""
+    cdef Py_ssize_t columns = 4 * job.H
+    job.k.multiply_add(terms, columns, strided(dgates, columns), strided(normal, columns), strided(NULL, 0), rows,
+                       columns)
+    job.k.multiply_add(d, columns, strided(dgates, columns), strided(gain, 0), strided(NULL, 0), rows, columns)
+    job.k.normalise_backward(d, columns, strided(normal, columns), scale, rows, columns)
+
+
+cdef void variant_gradients(const BackwardJob *job, const Scratch *scratch, Py_ssize_t rows, int part,
+                            int parts) noexcept nogil:
+    """Add a chunk's terms to the gradients of peepholes and layer norm, one of `parts` shares of them."""
+    cdef const BackwardNorm *norm = &job.variant.norm
+    if job.variant.dw_ch != NULL:
+        add_terms(job, job.variant.dw_ch, scratch.dpeephole, rows, 3 * job.H, part, parts)
+    if job.variant.layer_norm:
+        add_terms(job, norm.dw_ih, scratch.dw_ih, rows, 4 * job.H, part, parts)
+        add_terms(job, norm.dw_hh, scratch.dw_hh, rows, 4 * job.H, part, parts)
+        add_terms(job, norm.dw_c, scratch.dw_c, rows, job.H, part, parts)
+        add_terms(job, norm.db_c, scratch.du, rows, job.H, part, parts)
+
+
+cdef void add_terms(const BackwardJob *job, char *sums, const char *terms, Py_ssize_t rows, Py_ssize_t columns,
+                    int part, int parts) noexcept nogil:
+    cdef Py_ssize_t first, end
+    share(columns, part, parts, &first, &end)
+    job.k.add_rows(at(sums, first, job.k), at(terms, first, job.k), columns, rows, end - first)

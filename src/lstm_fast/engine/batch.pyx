@@ -1,0 +1,76 @@
+"""The rows of a batch over time: all of them at every time, or each as long as its sequence."""
+
+cimport numpy as cnp
+
+import numpy as np
+
+from lstm_fast.engine.schedule cimport share
+
+cnp.import_array()
+
+
+cdef class Ragged:
+    """The rows of a batch whose sequences have different lengths, longest first.
+
+    Arrays of such a batch have no padding: the rows of time 0 come first, then those of time 1 that still
+    run, and so on, (N, columns) in all. Times end with the longest sequence.
+
+    Parameters
+    ----------
+    lengths : ndarray of intp, shape (B,)
+        Not increasing, not negative.
+
+    Attributes
+    ----------
+    lengths : ndarray of intp, shape (B,)
+    counts : ndarray of intp, shape (T + 1,)
+        Rows that run at each time; 0 at T.
+    offsets : ndarray of intp, shape (T + 1,)
+        Rows of all earlier times.
+    """
+
+    def __init__(self, lengths):
+        self.lengths = np.array(lengths, np.intp)
+        cdef const Py_ssize_t *length = <Py_ssize_t *>cnp.PyArray_DATA(self.lengths)
+        cdef Py_ssize_t B = len(self.lengths), T = length[0] if B else 0, t, running = B
+        self.counts, self.offsets = np.empty(T + 1, np.intp), np.empty(T + 1, np.intp)
+        cdef Py_ssize_t *counts = <Py_ssize_t *>cnp.PyArray_DATA(self.counts)
+        cdef Py_ssize_t *offsets = <Py_ssize_t *>cnp.PyArray_DATA(self.offsets)
+        offsets[0] = 0
+        for t in range(T + 1):
+            while running > 0 and length[running - 1] <= t:
+                running -= 1
+            counts[t] = running
+            if t < T:
+                offsets[t + 1] = offsets[t] + running
+        self.rows.T, self.rows.B, self.rows.total = T, B, offsets[T]
+        self.rows.counts, self.rows.offsets, self.rows.lengths = counts, offsets, length
+
+
+cdef Rows rows_of(cnp.ndarray x, Ragged ragged):
+    """The rows of an input, (T, B, I), (B, I) for one step, or (N, I) of a ragged batch."""
+    cdef Rows rows
+    if ragged is not None:
+        return ragged.rows
+    rows.T, rows.B = 1, cnp.PyArray_DIM(x, 0)
+    if cnp.PyArray_NDIM(x) == 3:
+        rows.T, rows.B = rows.B, cnp.PyArray_DIM(x, 1)
+    rows.total = rows.T * rows.B
+    rows.counts = rows.offsets = rows.lengths = NULL
+    return rows
+
+
+cdef void share_rows(const Rows *rows, int part, int parts, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
+    """Part `part` of `parts` of the rows of a batch, about as many steps in each."""
+    cdef Py_ssize_t row, steps = 0
+    share(rows.B, part, parts, first, end)
+    if rows.lengths == NULL:
+        return
+    first[0] = end[0] = rows.B
+    for row in range(rows.B):
+        if first[0] == rows.B and steps >= rows.total * part // parts:
+            first[0] = row
+        if part < parts - 1 and steps >= rows.total * (part + 1) // parts:
+            end[0] = row
+            return
+        steps += rows.lengths[row]

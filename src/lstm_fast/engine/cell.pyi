@@ -1,0 +1,26 @@
+from typing import Any
+
+from lstm_fast.engine import Array
+
+class Cell:
+    parameters: tuple[str, ...]
+    input_size: int
+    hidden_size: int
+    proj_size: int
+    def __init__(
+        self,
+        w_ih: Array,
+        w_hh: Array,
+        b_ih: Array | None = None,
+        b_hh: Array | None = None,
+        w_hr: Array | None = None,
+        w_ch: Array | None = None,
+        w_ln_ih: Array | None = None,
+        w_ln_hh: Array | None = None,
+        w_ln_c: Array | None = None,
+        b_ln_c: Array | None = None,
+        options: Any | None = None,
+    ) -> None: ...
+    def prepare(self, training: bool, blas: bool) -> None: ...
+    @property
+    def isa(self) -> str: ...

@@ -1,0 +1,133 @@
+"""The weights of one layer and direction, packed for the kernels."""
+
+cimport numpy as cnp
+
+import numpy as np
+
+from lstm_fast.engine.runtime.arithmetic import add
+from lstm_fast.engine.memory cimport Buffer, copy_rows, new_buffer, times
+from lstm_fast.engine.runtime.isa cimport kernels
+from lstm_fast.engine.runtime.kernels cimport LF_SIGMOID, LF_TANH, lf_activation
+
+cnp.import_array()
+
+
+cdef lf_activation activation(given):
+    """(number of the function in `lf_function`, alpha, beta)"""
+    cdef lf_activation found
+    found.function, found.alpha, found.beta = given
+    return found
+
+
+cdef class Cell:
+    """The weights of one layer and direction, packed for the active kernels. Immutable.
+
+    Parameters
+    ----------
+    w_ih : ndarray, shape (4 H, I)
+    w_hh : ndarray, shape (4 H, H) or (4 H, P)
+    b_ih, b_hh : ndarray, shape (4 H,), optional
+    w_hr : ndarray, shape (P, H), optional
+    w_ch : ndarray, shape (3 H,), optional
+        Peephole weights i, f, o.
+    w_ln_ih, w_ln_hh, w_ln_c, b_ln_c : ndarray, shapes (4 H,), (4 H,), (H,), (H,), optional
+        Gains and bias of layer norm; the bias may be absent.
+    options : CellOptions, optional
+
+    C-contiguous, aligned, all of one dtype, float32 or float64, in native byte order. The caller has checked the
+    shapes, and does not write to the arrays before the last `prepare`.
+    """
+
+    def __init__(self, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None, w_ch=None, w_ln_ih=None, w_ln_hh=None,
+                 w_ln_c=None, b_ln_c=None, options=None):
+        self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr
+        given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr, "w_ch": w_ch,
+                 "w_ln_ih": w_ln_ih, "w_ln_hh": w_ln_hh, "w_ln_c": w_ln_c, "b_ln_c": b_ln_c}
+        self.parameters = tuple(name for name, value in given.items() if value is not None)
+        self.type_number = cnp.PyArray_TYPE(self.w_ih)
+        self.k = kernels(self.type_number)
+        self.hidden_size = self.w_ih.shape[0] // 4
+        self.input_size = self.w_ih.shape[1]
+        self.output_size = self.w_hh.shape[1]
+        self.proj_size = 0 if w_hr is None else self.output_size
+        self.panels = (self.hidden_size + self.k.lanes - 1) // self.k.lanes
+        self.padded = self.panels * self.k.lanes
+        self.set_variant(w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options)
+        self.bias_sum = np.zeros(4 * self.hidden_size, self.w_ih.dtype)
+        for b in (b_ih, b_hh):
+            if b is not None:
+                add(self.bias_sum, b)
+        if self.layer_norm:  # it is added after that
+            self.norm_bias, self.bias_sum = self.bias_sum, np.zeros_like(self.bias_sum)
+        self.bias = self.pack_gates(self.bias_sum, 1)
+        self.gates_ih = self.pack_forward(self.w_ih)
+        self.gates_hh = self.pack_forward(self.w_hh)
+        if w_hr is not None:
+            self.project_hr = self.pack_columns(np.ascontiguousarray(self.w_hr.T))
+
+    def set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options):
+        """How the cell differs from a plain one."""
+        cdef Py_ssize_t H = self.hidden_size
+        cdef char *data
+        self.layer_norm = w_ln_ih is not None
+        self.plain = w_ch is None and not self.layer_norm and (options is None or options.plain)
+        self.variant.clip = self.variant.cell_clip = float("inf")
+        self.variant.gate.function = LF_SIGMOID
+        self.variant.candidate.function = self.variant.output.function = LF_TANH
+        if options is not None:
+            self.variant.coupled = options.coupled
+            self.variant.clip, self.variant.cell_clip = options.clip, options.cell_clip
+            self.variant.gate = activation(options.activations[0])
+            self.variant.candidate = activation(options.activations[1])
+            self.variant.output = activation(options.activations[2])
+        self.variant.keeps_gates = self.variant.clip == float("inf") and not self.layer_norm
+        if w_ch is not None:
+            self.peephole = new_buffer(times(3, self.padded), self.k.itemsize)
+            self.variant.peephole = data = self.peephole.data
+            copy_rows(data, self.padded * self.k.itemsize, <const char *>cnp.PyArray_DATA(w_ch),
+                      H * self.k.itemsize, 3, H * self.k.itemsize)
+        if self.layer_norm:
+            self.w_ln_ih, self.w_ln_hh, self.w_ln_c = w_ln_ih.copy(), w_ln_hh.copy(), w_ln_c.copy()
+            self.b_ln_c = np.zeros(H, self.w_ih.dtype) if b_ln_c is None else b_ln_c.copy()
+
+    @property
+    def isa(self):
+        """Name of the ISA whose kernels run this cell."""
+        return self.k.isa.decode()
+
+    cdef Buffer pack_forward(self, w):
+        """Weights (4 H, depth) for forward: in gates or, with layer norm of whole rows, in columns."""
+        if self.layer_norm:
+            return self.pack_columns(np.ascontiguousarray(w.T))
+        return self.pack_gates(w, w.shape[1])
+
+    cdef Buffer pack_gates(self, w, Py_ssize_t depth):
+        cdef Buffer packed = new_buffer(times(times(4, self.padded), depth), self.k.itemsize)
+        self.k.pack_gates(packed.data, cnp.PyArray_DATA(w), self.hidden_size, depth)
+        return packed
+
+    cdef Buffer pack_columns(self, m):
+        """A C-contiguous matrix (depth, columns), packed in columns."""
+        cdef Py_ssize_t depth = m.shape[0], columns = m.shape[1], panel = 4 * self.k.lanes
+        cdef Py_ssize_t panels = (columns + panel - 1) // panel
+        cdef Buffer packed = new_buffer(times(times(panels, panel), depth), self.k.itemsize)
+        self.k.pack_columns(packed.data, cnp.PyArray_DATA(m), columns, depth, columns, 0, panels)
+        return packed
+
+    cpdef void prepare(self, bint training, bint blas) except *:
+        """Keep what backward needs, and what BLAS reads, as the weights are now.
+
+        Another thread may do the same and read the outcome, so that what is there is never replaced.
+        """
+        cdef Buffer columns_ih, columns_hh, columns_hr = None
+        if blas and self.kept_ih is None:
+            w_ih = self.w_ih.copy()
+            if self.kept_ih is None:
+                self.kept_ih = w_ih
+        if training and not self.prepared:
+            columns_ih, columns_hh = self.pack_columns(self.w_ih), self.pack_columns(self.w_hh)
+            if self.w_hr is not None:
+                columns_hr = self.pack_columns(self.w_hr)
+            if not self.prepared:
+                self.columns_ih, self.columns_hh, self.columns_hr = columns_ih, columns_hh, columns_hr
+                self.prepared = True

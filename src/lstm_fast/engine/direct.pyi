@@ -1,0 +1,43 @@
+from typing import Any
+
+from lstm_fast.engine import Array
+from lstm_fast.engine.batch import Ragged
+from lstm_fast.engine.cell import Cell
+from lstm_fast.engine.tape import Noise, Tape
+
+class Form:
+    def __init__(
+        self,
+        type_number: int,
+        layers: int,
+        directions: int,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+    ) -> None: ...
+    def arguments(
+        self, x: Any, state: Any, out: Any
+    ) -> tuple[Array, Array | None, Array | None, Array, Array, Array] | None: ...
+    def gradients(
+        self, dy: Any, dstate: Any, T: int, B: int
+    ) -> tuple[Array, Array | None, Array | None] | None: ...
+    def step(self, x: Any, y: Any, B: int) -> bool: ...
+
+class Version:
+    number: int
+
+class OneCall:
+    blas: bool
+    noise: list[Noise] | None
+    def __init__(
+        self,
+        form: Form | None,
+        version: Version,
+        cells: Any,
+        directions: int,
+        reverse: bool,
+    ) -> None: ...
+    def infer(self, x: Any, state: Any, out: Any) -> tuple[Array, tuple[Array, Array]] | None: ...
+    def step(self, x: Any, now: Any, y: Any, later: Any) -> bool: ...
+    def run(self, arrays: Any, ragged: Ragged | None, training: bool) -> list[Tape]: ...
+    def present(self, training: bool) -> list[Cell]: ...

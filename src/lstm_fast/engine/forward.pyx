@@ -1,0 +1,363 @@
+"""Forward of chained layers or of two directions: one call of the engine.
+
+    plan_call       how it is spread over threads and cut into chunks of time
+    carve_scratch   memory that it needs while it runs
+    set_up_jobs     the job of each layer or direction, and what it keeps for backward
+    run_chunks      the time loop of one thread, which `schedule` starts on each
+    write_results   the last states, and y in training
+"""
+
+cimport numpy as cnp
+from libc.string cimport memcpy, memmove, memset
+
+from lstm_fast.engine.batch cimport Ragged, Rows, rows_at, rows_before, rows_of
+from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
+from lstm_fast.engine.forward_layer cimport run_chunk
+from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
+                                      data_or_null, new_buffer, take, times)
+from lstm_fast.engine.runtime.gemm cimport load_gemm
+from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_progress_set, lf_progress_wait,
+                                               lf_variant_forward)
+from lstm_fast.engine.schedule cimport Place, Schedule, Split, plan, run_all
+from lstm_fast.engine.tape cimport Noise, Tape, new_norm
+
+cnp.import_array()
+
+# The projected input of a chunk of time steps stays in the L2 cache between projection and use, beside the weights of
+# a few panels: half of the cache. Of fewer rows a chunk would wait for the weights of the projection.
+cdef size_t CHUNK_BYTES = 1 << 19
+cdef Py_ssize_t CHUNK_ROWS = 48
+# In a pipeline of layers a call has so many chunks, unless they got fewer rows than a tile or two.
+cdef Py_ssize_t PIPELINE_CHUNKS = 8
+cdef Py_ssize_t LEAST_CHUNK_ROWS = 12
+
+
+cdef struct Call:
+    ForwardJob *jobs
+    int count                 # of jobs: layers, each the input of the next (chained), or else directions
+    bint chained, training, blas
+    bint variants, layer_norm  # whether some cell is not a plain one, and has layer norm
+    Rows rows
+    Py_ssize_t H, P, padded   # of every cell
+    size_t size               # bytes of a number
+    Split split
+    double work               # multiply-adds
+    Py_ssize_t chunk_rows     # rows whose input is projected at once
+    char *projected           # their projected input, one for each group of threads
+    size_t projected_size     # in bytes
+    char *zeros               # an absent h0, (B, P)
+
+
+cdef void plan_call(Call *call, list cells, bint ragged) except *:
+    """How the call is split over threads, and how large its chunks of time are."""
+    cdef Cell cell
+    cdef Py_ssize_t T = call.rows.T, B = call.rows.B, H = call.H, P = call.P, inputs = 0
+    cdef double step_work = <double>call.rows.total / max(T, 1) * 4 * H * P
+    for cell in cells:
+        if call.training or call.blas:
+            cell.prepare(call.training, call.blas)
+        inputs += 4 * cell.input_size + cell.proj_size
+        call.variants, call.layer_norm = call.variants or not cell.plain, call.layer_norm or cell.layer_norm
+        call.blas = (call.blas and cell.kept_ih is not None
+                     and times(call.rows.total, max(4 * H, cell.input_size)) < 2**31)
+    call.blas = call.blas and call.rows.total > 0
+    cell = cells[0]
+    call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
+    call.split = plan(call.count, call.chained, T, 1 if call.blas else B, ragged, 1 if call.layer_norm else cell.panels,
+                      times(times(4, call.padded), P) * call.size, step_work, call.work)
+    call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(CHUNK_BYTES // (times(4 * call.padded, call.size))))
+    call.chunk_rows = max(B, min(call.rows.total, call.chunk_rows))
+    if call.chained and call.split.groups > 1:
+        call.chunk_rows = max(B, LEAST_CHUNK_ROWS, min(call.chunk_rows, call.rows.total // PIPELINE_CHUNKS))
+    call.projected_size = (times(times(4 * call.padded, call.chunk_rows), call.size) + 63) // 64 * 64
+
+
+cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except *:
+    """Give the call its pieces of an arena; where that is too small, it has counted what is needed."""
+    cdef ForwardJob counted
+    cdef ForwardJob *job
+    cdef Cell cell
+    cdef Py_ssize_t n, B = call.rows.B
+    call.jobs = <ForwardJob *>take(arena, call.count * sizeof(ForwardJob))
+    call.projected = take(arena, call.split.groups * call.projected_size)
+    call.zeros = take(arena, B * call.P * call.size)
+    for n in range(call.count):
+        cell = cells[n]
+        job = &counted if call.jobs == NULL else &call.jobs[n]
+        memset(job, 0, sizeof(ForwardJob))
+        if cell.proj_size:
+            job.unprojected_h = take(arena, B * call.H * call.size)
+        if not call.training:  # else tapes have these
+            job.step.c = take(arena, times(B, call.padded) * call.size)
+            if call.chained and n < call.count - 1:
+                job.y = take(arena, times(times(call.rows.total, call.P), call.size))
+        if call.variants:
+            carve_variant(call, job, cell, noise is not None and (<Noise>noise[n]).recurrent is not None, arena)
+
+
+cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint masked, Arena *arena) except *:
+    """The same for what only a variant of the cell has."""
+    cdef ForwardVariant counted
+    cdef Py_ssize_t B = call.rows.B, H = call.H
+    cdef size_t size = call.size
+    job.variant = <ForwardVariant *>take(arena, sizeof(ForwardVariant))
+    cdef ForwardVariant *variant = &counted if job.variant == NULL else job.variant
+    cdef ForwardNorm *norm = &variant.norm
+    memset(variant, 0, sizeof(ForwardVariant))
+    if masked:
+        variant.masked_h = take(arena, times(call.split.threads * B, call.P) * size)
+    if not cell.layer_norm:
+        return
+    norm.u = take(arena, times(B, H) * size)
+    if not call.training:  # else the tape has these
+        variant.step.a = take(arena, times(B, 4 * call.padded) * size)
+        norm.hh, norm.c = take(arena, times(B, 4 * H) * size), take(arena, times(B, H) * size)
+        norm.scale_ih, norm.scale_hh = take(arena, call.chunk_rows * size), take(arena, B * size)
+        norm.scale_c = take(arena, B * size)
+
+
+cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
+                      bint reverse, Ragged ragged, list noise):
+    """Fill the jobs in, and return the tapes that they write in training, else None."""
+    cdef Cell cell
+    cdef Tape tape = None, below
+    cdef ForwardJob *job
+    cdef Py_ssize_t n, B = call.rows.B, H = call.H, P = call.P
+    cdef bint top
+    cdef list tapes = [] if call.training else None
+    if h0 is None:
+        memset(call.zeros, 0, B * P * call.size)
+    for n in range(call.count):
+        cell, job, top = cells[n], &call.jobs[n], n == call.count - 1 or not call.chained
+        set_up_weights(job, call, cell)
+        job.reverse = reverse or (not call.chained and n == 1)
+        job.h0 = call.zeros if h0 is None else at(data_of(h0), n * B * P, job.k)
+        job.x = data_of(x)
+        if call.training:
+            below, tape = tape, new_tape(cell, ragged, job)
+            tape.x_owner, tape.x = x, job.x
+            if call.chained and below is not None:
+                tape.x_owner = below.memory
+                tape.x = job.x = at(below.h, 0 if reverse else B * P, job.k)
+            tapes.append(tape)
+            memcpy(at(tape.h, call.rows.total * P if job.reverse else 0, job.k), job.h0, B * P * call.size)
+            job.y, job.y_t, job.y_b = at(tape.h, 0 if job.reverse else B * P, job.k), B * P, P
+            job.step.c, job.step.gates = tape.c, tape.gates
+        else:
+            if call.chained and n > 0:
+                job.x = call.jobs[n - 1].y
+            if top:
+                to_user(job, y, 0 if call.chained else n * P)
+            else:
+                job.y_t, job.y_b = B * P, P
+        job.step.y_row = H if cell.proj_size else job.y_b
+        if call.variants:
+            set_up_variant(job, cell, None if noise is None else noise[n], tape)
+        if c0 is None:
+            memset(job.step.c, 0, B * call.padded * call.size)
+        else:
+            copy_rows(<char *>job.step.c, call.padded * call.size, at(data_of(c0), n * B * H, job.k), H * call.size, B,
+                      H * call.size)
+    return tapes
+
+
+cdef void set_up_weights(ForwardJob *job, const Call *call, Cell cell) except *:
+    """What follows from the weights and from the plan."""
+    job.k, job.rows, job.chunk_rows = cell.k, &call.rows, call.chunk_rows
+    job.training, job.by_rows = call.training, call.split.by_rows
+    job.I, job.H, job.P, job.panels = cell.input_size, call.H, call.P, cell.panels
+    job.gemm = load_gemm(call.size) if call.blas else NULL
+    job.w_ih = data_of(cell.kept_ih) if call.blas else cell.gates_ih.data
+    job.bias = data_of(cell.bias_sum) if call.blas else cell.bias.data
+    job.w_hr = cell.project_hr.data if cell.proj_size else NULL
+    job.step.depth, job.step.hidden_size, job.step.w = job.P, job.H, cell.gates_hh.data
+    job.step.c_row = cell.padded
+    if call.blas or cell.layer_norm:
+        job.step.projected_row, job.step.projected_panel, job.step.projected_gate = 4 * job.H, cell.k.lanes, job.H
+    else:
+        job.step.projected_row = 4 * cell.k.lanes
+        job.step.projected_panel, job.step.projected_gate = job.step.projected_row * call.chunk_rows, cell.k.lanes
+    lf_barrier_init(&job.barrier)
+    lf_progress_set(&job.done, 0)
+
+
+cdef void set_up_variant(ForwardJob *job, Cell cell, Noise noise, Tape tape) except *:
+    """The parts of a job that only variants have; with `tape` in training."""
+    cdef ForwardVariant *variant = job.variant
+    cdef lf_variant_forward *step = &variant.step
+    cdef ForwardNorm *norm = &variant.norm
+    step.variant = &cell.variant
+    step.parts = LF_CELL | LF_OUTPUT
+    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
+    if noise is not None:
+        variant.recurrent = data_or_null(noise.recurrent)
+        step.zone_h, step.zone_c = data_or_null(noise.zone_h), data_or_null(noise.zone_c)
+        step.zone_row = noise.zone_row
+    if tape is not None:
+        step.a, tape.variant, tape.noise = tape.gates, True, noise
+    variant.layer_norm = cell.layer_norm
+    if not cell.layer_norm:
+        return
+    norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
+    norm.b_c, norm.bias = data_of(cell.b_ln_c), data_of(cell.norm_bias)
+    if tape is not None:
+        tape.norm = new_norm(cell, job.rows.total)
+        norm.ih, norm.hh, norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
+        norm.scale_ih, norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
+        norm.scale_c = tape.norm.scale_c.data
+
+
+cdef Tape new_tape(Cell cell, Ragged ragged, const ForwardJob *job):
+    """A tape whose buffers have room for all rows."""
+    cdef Tape tape = Tape.__new__(Tape)
+    cdef size_t rows = <size_t>job.rows.total, all_rows = rows + <size_t>job.rows.B
+    tape.cell, tape.ragged, tape.rows, tape.reverse = cell, ragged, job.rows[0], job.reverse
+    cdef size_t size = cell.k.itemsize, gates = times(times(rows, 4), cell.padded) * size
+    cdef size_t c = times(all_rows, cell.padded) * size, h = times(all_rows, cell.output_size) * size
+    tape.size = gates + c + h
+    tape.memory = new_buffer(tape.size + 3 * 64, 1)
+    cdef Arena arena = arena_of(tape.memory.data, tape.memory.size)
+    tape.gates, tape.c, tape.h = take(&arena, gates), take(&arena, c), take(&arena, h)
+    return tape
+
+
+cdef void to_user(ForwardJob *job, cnp.ndarray y, Py_ssize_t column) noexcept:
+    """Let the job write to some columns of y, (T, B, columns) or (N, columns)."""
+    cdef int rows_axis = cnp.PyArray_NDIM(y) - 2
+    job.y = at(data_of(y), column, job.k)
+    job.y_t = cnp.PyArray_STRIDE(y, 0) // <Py_ssize_t>job.k.itemsize
+    job.y_b = cnp.PyArray_STRIDE(y, rows_axis) // <Py_ssize_t>job.k.itemsize
+
+
+cdef Py_ssize_t chunk_end(const Call *call, const ForwardJob *job, Py_ssize_t first_step,
+                          Py_ssize_t end_step) noexcept nogil:
+    """The step after a chunk that begins with `first_step`."""
+    cdef Py_ssize_t T = job.rows.T, s = first_step, rows = 0
+    if job.rows.counts == NULL:
+        return min(end_step, first_step + max(1, call.chunk_rows // job.rows.B))
+    while s < end_step:
+        rows += rows_at(job.rows, T - 1 - s if job.reverse else s)
+        if rows > call.chunk_rows and s > first_step:
+            break
+        s += 1
+    return s
+
+
+cdef void run_chain(const Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssize_t first_step,
+                    Py_ssize_t end_step, const Place *here) noexcept nogil:
+    """One thread's share of some layers, which go through time together, a chunk after the other."""
+    cdef char *projected = call.projected + here.group * call.projected_size
+    cdef Py_ssize_t s = first_step, end, j
+    cdef bint pipelined = call.chained and call.split.groups > 1
+    while s < end_step:
+        end = chunk_end(call, &call.jobs[first_job], s, end_step)
+        for j in range(first_job, end_job):
+            if pipelined and j > 0:
+                lf_progress_wait(&call.jobs[j - 1].done, end)
+            run_chunk(&call.jobs[j], s, end, projected, here.part, here.parts)
+            if pipelined and here.part == 0:
+                lf_progress_set(&call.jobs[j].done, end)
+        s = end
+
+
+cdef void run_chunks(const void *what, Py_ssize_t first_step, Py_ssize_t end_step, const Place *here) noexcept nogil:
+    """One thread's share of some time steps of all jobs."""
+    cdef const Call *call = <const Call *>what
+    cdef Py_ssize_t j
+    if call.chained:
+        run_chain(call, here.first_job, here.end_job, first_step, end_step, here)
+    else:
+        for j in range(here.first_job, here.end_job):
+            run_chain(call, j, j + 1, first_step, end_step, here)
+
+
+cdef void write_results(const Call *call, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn) noexcept:
+    """The state after the last step of each row and, in training, y: there it went to the tapes."""
+    cdef const ForwardJob *job
+    cdef ForwardJob users
+    cdef Py_ssize_t n, row, t, T = call.rows.T, B = call.rows.B, H = call.H, P = call.P
+    for n in range(call.count):
+        job = &call.jobs[n]
+        for row in range(B):
+            t = T - 1 if call.rows.lengths == NULL else call.rows.lengths[row] - 1
+            if job.reverse and t > 0:
+                t = 0
+            memmove(at(data_of(hn), (n * B + row) * P, job.k),
+                    at(job.h0, row * P, job.k) if t < 0 else y_at(job, t, row), P * call.size)
+            memcpy(at(data_of(cn), (n * B + row) * H, job.k),
+                   at(<char *>job.step.c, (row if t < 0 else c_row(job, t) + row) * call.padded, job.k), H * call.size)
+        if call.training and y is not None and (n == call.count - 1 or not call.chained):
+            users = job[0]
+            to_user(&users, y, 0 if call.chained else n * P)
+            for t in range(T):
+                for row in range(rows_at(&call.rows, t)):
+                    memcpy(y_at(&users, t, row), at(job.y, (rows_before(&call.rows, t) + row) * P, job.k),
+                           P * call.size)
+
+
+cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=False, Ragged ragged=None,
+                   bint training=False, bint blas=False, list noise=None):
+    """Run chained layers of one direction, or one layer in two.
+
+    The caller has checked: every array has the cells' dtype in native byte order and is aligned, the shapes fit,
+    `x`, `h0`, `c0`, `hn` and `cn` are C-contiguous, and the last axis of `y` is. H is `hidden_size`, P the columns
+    of h, the same in all L cells.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        With ``directions=1``, layers from the lowest; with 2, forward and reverse of one layer.
+    arrays : tuple (x, h0, c0, y, hn, cn), of which the last three are written:
+
+    x : ndarray, shape (T, B, I), (B, I) for one step, or (N, I) of a ragged batch
+    h0, c0 : ndarray, shapes (L, B, P) and (L, B, H); None for zeros
+    y : ndarray, shape of x but for directions P columns
+        In input order. None in training: not wanted.
+    hn, cn : ndarray, shapes (L, B, P) and (L, B, H)
+        The state after the last step. `hn` may be `h0`, `cn` may be `c0`.
+    directions : int
+    reverse : bool
+        From the last time down to 0; with two directions, the second does so anyway.
+    ragged : Ragged, optional
+        The rows of a batch of different lengths.
+    training : bool
+        Keep what `backward` needs.
+    blas : bool
+        Project the input with BLAS instead of the own product.
+    noise : list of Noise, optional
+        For each cell.
+
+    Returns
+    -------
+    list of Tape
+        One for each cell; None unless training. They keep a reference to `x`: the caller must not
+        write to it.
+    """
+    cdef Call call
+    cdef Schedule schedule
+    cdef Arena arena
+    cdef char[SMALL_SCRATCH + SMALL_MARGIN] small
+    cdef Buffer scratch
+    cdef Cell cell = cells[0]
+    cdef list tapes
+    cdef cnp.ndarray x, h0, c0, y, hn, cn
+    x, h0, c0, y, hn, cn = arrays
+    call.count, call.chained, call.training, call.blas = <int>len(cells), directions == 1, training, blas
+    call.variants, call.layer_norm = noise is not None, False
+    call.rows = rows_of(x, ragged)
+    call.H, call.P, call.padded, call.size = cell.hidden_size, cell.output_size, cell.padded, cell.k.itemsize
+    plan_call(&call, cells, ragged is not None)
+    arena = arena_of(small, SMALL_SCRATCH)
+    carve_scratch(&call, cells, noise, &arena)
+    if arena.used > SMALL_SCRATCH:
+        scratch = new_buffer(arena.used, 1)
+        arena = arena_of(scratch.data, arena.used)
+        carve_scratch(&call, cells, noise, &arena)
+    tapes = set_up_jobs(&call, cells, x, h0, c0, y, reverse, ragged, noise)
+    if call.rows.total > 0:
+        schedule.split, schedule.jobs, schedule.count, schedule.work = call.split, call.count, call.rows.T, call.work
+        schedule.call, schedule.run = &call, run_chunks
+        run_all(&schedule, call.blas)
+    write_results(&call, y, hn, cn)
+    return tapes

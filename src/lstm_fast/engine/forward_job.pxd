@@ -1,0 +1,71 @@
+# One layer and direction, forward: what its steps need. Filled by forward.pyx; run by forward_layer.pyx and, for
+# variants of the cell, forward_variant.pyx.
+
+from lstm_fast.engine.batch cimport Rows, rows_before
+from lstm_fast.engine.memory cimport at
+from lstm_fast.engine.runtime.gemm cimport gemm_function
+from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_cell_forward, lf_kernels, lf_progress, lf_variant_forward
+
+cdef extern from *:
+    """
+    #undef I /* complex.h's, which NumPy includes */
+    """
+
+
+cdef struct ForwardNorm:
+    # Layer norm: gains, biases; and normal values with their scales, of all rows in training, else of one step
+    const char *w_ih           # (4H,)
+    const char *w_hh           # (4H,)
+    const char *w_c            # (H,)
+    const char *bias           # (4H,)
+    const char *b_c            # (H,)
+    char *ih                   # (N, 4H); NULL: where the chunk is projected
+    char *hh                   # (N, 4H) or (B, 4H)
+    char *c                    # (N, H) or (B, H)
+    char *scale_ih             # (N,)
+    char *scale_hh             # (N,) or (B,)
+    char *scale_c
+    char *u                    # (B, H)
+
+
+cdef struct ForwardVariant:
+    # What only variants of the cell have
+    lf_variant_forward step    # what is the same in every step
+    const char *recurrent      # NULL, or mask of h in the recurrent product: (B, P)
+    char *masked_h             # the masked h: (B, P) for each thread of a group
+    bint layer_norm
+    ForwardNorm norm
+
+
+cdef struct ForwardJob:
+    # One layer and direction. Steps are counted in the order of computing, times in that of the input.
+    const lf_kernels *k
+    const Rows *rows
+    gemm_function gemm        # NULL: own product
+    bint reverse, training
+    bint by_rows              # threads share the rows of the batch, else the units
+    Py_ssize_t chunk_rows     # the most rows of a chunk
+    Py_ssize_t I, H, P        # P: columns of h and y
+    Py_ssize_t panels         # of units
+    const char *x             # (N, I)
+    const char *h0            # (B, P)
+    const char *w_ih          # own product: packed in gates; BLAS: (4H, I)
+    const char *bias          # own product: packed in gates; BLAS: (4H,)
+    const char *w_hr          # packed in columns, or NULL
+    char *unprojected_h       # with w_hr: (B, H)
+    char *y
+    Py_ssize_t y_t, y_b       # strides of y; a ragged batch has no y_t
+    lf_cell_forward step      # what is the same in every step; c and gates of all of them
+    ForwardVariant *variant   # NULL: a plain cell
+    lf_barrier barrier
+    lf_progress done          # steps, for the layer above
+
+
+cdef inline char *y_at(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t start = t * job.y_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.y_b
+    return at(job.y, start + row * job.y_b, job.k)
+
+
+cdef inline Py_ssize_t c_row(const ForwardJob *job, Py_ssize_t t) noexcept nogil:
+    """Where c of time t begins: each time has its own in training, else the newest overwrites the last."""
+    return job.rows.B + rows_before(job.rows, t) if job.training else 0

@@ -1,0 +1,6 @@
+# One layer and direction, forward through a chunk of time. See forward_layer.pyx.
+
+from lstm_fast.engine.forward_job cimport ForwardJob
+
+cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected, int part,
+                    int parts) noexcept nogil

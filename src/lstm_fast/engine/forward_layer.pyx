@@ -1,0 +1,144 @@
+"""One layer and direction, forward through a chunk of time: input projection, then step by step."""
+
+from libc.string cimport memcpy
+
+from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
+from lstm_fast.engine.forward_job cimport ForwardJob, c_row, y_at
+from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
+from lstm_fast.engine.memory cimport at
+from lstm_fast.engine.runtime.kernels cimport lf_barrier_wait, lf_cell_forward, lf_product
+from lstm_fast.engine.schedule cimport share
+
+
+cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,
+                  Py_ssize_t first_panel, Py_ssize_t end_panel, char *projected) noexcept nogil:
+    """x w_ih' + bias of the times first_t .. end_t - 1 into the chunk's buffer, for some rows and panels."""
+    cdef Py_ssize_t panel = 4 * job.k.lanes, t = first_t, start, first = rows_before(job.rows, first_t)
+    cdef lf_product p
+    p.depth = job.I
+    p.columns = panel * job.panels
+    p.a_row, p.a_step = job.I, 1
+    p.b = job.w_ih
+    p.init, p.init_row, p.init_panel = job.bias, 0, panel
+    p.accumulate = p.stream = False
+    p.out_row, p.out_panel = job.step.projected_row, panel * job.chunk_rows
+    p.first_panel, p.end_panel = first_panel, end_panel
+    if job.variant != NULL and job.variant.layer_norm:  # whole rows in columns
+        p.columns, p.out_panel = 4 * job.H, panel
+        p.first_panel, p.end_panel = 0, (4 * job.H + panel - 1) // panel
+    while t < end_t:
+        start = rows_before(job.rows, t) + first_row
+        if end_row - first_row == job.rows.B:  # the rows of all these times are adjacent: one product
+            p.rows, t = rows_before(job.rows, end_t) - start, end_t
+        else:
+            p.rows, t = min(end_row, rows_at(job.rows, t)) - first_row, t + 1
+            if p.rows <= 0:
+                return
+        p.a = at(job.x, start * job.I, job.k)
+        p.out = at(projected, (start - first) * p.out_row, job.k)
+        job.k.product(&p)
+
+
+cdef void project_blas(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_panel,
+                       Py_ssize_t end_panel, char *projected) noexcept nogil:
+    """The same through BLAS, into rows (i, f, g, o) of 4H, for all rows."""
+    cdef Py_ssize_t H = job.H, row, gate, gates = 4, column
+    cdef Py_ssize_t first = first_panel * job.k.lanes, units = min(H, end_panel * job.k.lanes) - first
+    cdef Py_ssize_t start = rows_before(job.rows, first_t), rows = rows_before(job.rows, end_t) - start
+    if units == H:
+        units, gates = 4 * H, 1
+    for gate in range(gates):
+        column = gate * H + first
+        for row in range(rows):
+            memcpy(at(projected, row * 4 * H + column, job.k), at(job.bias, column, job.k),
+                   units * job.k.itemsize)
+        job.gemm(False, True, <int>rows, <int>units, <int>job.I, at(job.x, start * job.I, job.k),
+                 <int>job.I, at(job.w_ih, column * job.I, job.k), <int>job.I,
+                 at(projected, column, job.k), <int>(4 * H), True)
+
+
+cdef void project_hidden(ForwardJob *job, char *y, Py_ssize_t first_row, Py_ssize_t end_row, int part,
+                         int parts) noexcept nogil:
+    """y(t) = (o tanh(c)) w_hr' for some rows; one of `parts` shares of the columns."""
+    cdef lf_product p
+    cdef Py_ssize_t panel = 4 * job.k.lanes
+    p.rows = end_row - first_row
+    p.depth = job.H
+    p.columns = job.P
+    p.a = at(job.unprojected_h, first_row * job.H, job.k)
+    p.a_row, p.a_step = job.H, 1
+    p.b = job.w_hr
+    p.init, p.accumulate, p.stream = NULL, False, False
+    p.out = y
+    p.out_row, p.out_panel = job.y_b, panel
+    share((job.P + panel - 1) // panel, part, parts, &p.first_panel, &p.end_panel)
+    job.k.product(&p)
+
+
+cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projected, Py_ssize_t t, Py_ssize_t before,
+                    Py_ssize_t first_row, Py_ssize_t end_row, int part) noexcept nogil:
+    """The rows first_row .. end_row - 1 at time t, after that at time `before`; -1: their first step."""
+    cdef Py_ssize_t c_at = first_row * step.c_row
+    step.rows = end_row - first_row
+    step.projected = at(projected, first_row * step.projected_row, job.k)
+    if before < 0:
+        step.h, step.h_row = at(job.h0, first_row * job.P, job.k), job.P
+        step.c_prev = at(<const char *>job.step.c, c_at, job.k)
+    else:
+        step.h, step.h_row = y_at(job, before, first_row), job.y_b
+        step.c_prev = at(<const char *>job.step.c, c_at + c_row(job, before) * step.c_row, job.k)
+    step.c = at(<const char *>job.step.c, c_at + c_row(job, t) * step.c_row, job.k)
+    if job.training:
+        step.gates = at(<const char *>job.step.gates, 4 * (c_at + rows_before(job.rows, t) * step.c_row), job.k)
+    if job.w_hr == NULL:
+        step.y = y_at(job, t, first_row)
+    else:
+        step.y = at(job.unprojected_h, first_row * job.H, job.k)
+    if job.variant == NULL:
+        job.k.cell_forward(step)
+    else:
+        variant_rows(job, step, rows_before(job.rows, t), first_row, part)
+
+
+cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected, int part,
+                    int parts) noexcept nogil:
+    """One thread's share of a chunk: its own rows of all units, or its own units of all rows.
+
+    `projected` has room for the projected input of `job.chunk_rows` rows: see `lf_cell_forward.x`.
+    """
+    cdef lf_cell_forward step = job.step
+    cdef Py_ssize_t T = job.rows.T, first_row = 0, end_row = job.rows.B, end_at_t, s, t, before, running
+    cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
+    cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
+    cdef const char *x
+    cdef int threads = parts
+    if job.by_rows:
+        share_rows(job.rows, part, parts, &first_row, &end_row)
+        part, parts = 0, 1
+    share(job.panels, part, parts, &step.first_panel, &step.end_panel)
+    if job.variant != NULL and job.variant.norm.ih != NULL:
+        projected = at(job.variant.norm.ih, rows_before(job.rows, first_t) * 4 * job.H, job.k)
+    if job.gemm != NULL:
+        project_blas(job, first_t, end_t, step.first_panel, step.end_panel, projected)
+    else:
+        project(job, first_t, end_t, first_row, end_row, step.first_panel, step.end_panel, projected)
+    if job.variant != NULL and job.variant.layer_norm:
+        normalise_input(job, first_t, end_t, first_row, end_row, projected)
+    for s in range(first_step, end_step):
+        t = T - 1 - s if job.reverse else s
+        step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
+        before = t + 1 if job.reverse else t - 1
+        end_at_t = min(end_row, rows_at(job.rows, t))
+        running = first_row if s == 0 else max(first_row, min(end_at_t, rows_at(job.rows, before)))
+        x = at(projected, (rows_before(job.rows, t) - rows_before(job.rows, first_t)) * step.projected_row, job.k)
+        if running > first_row:
+            step_rows(job, &step, x, t, before, first_row, running, part)
+        if end_at_t > running:
+            step_rows(job, &step, x, t, -1, running, end_at_t, part)
+        if job.w_hr != NULL and end_at_t > first_row:
+            lf_barrier_wait(&job.barrier, parts)
+            project_hidden(job, y_at(job, t, first_row), first_row, end_at_t, part, parts)
+        lf_barrier_wait(&job.barrier, parts)
+    if job.by_rows and job.rows.counts != NULL:
+        # Where a row lies in `projected` depends on the chunk: nobody goes ahead of the others.
+        lf_barrier_wait(&job.barrier, threads)

@@ -1,0 +1,74 @@
+"""One step of a variant of the cell: as that of a plain one, or, with layer norm, of whole rows between products."""
+
+from lstm_fast.engine.batch cimport rows_at, rows_before
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm
+from lstm_fast.engine.memory cimport at, strided
+from lstm_fast.engine.runtime.kernels cimport LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product, lf_variant_forward
+
+
+cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
+                          Py_ssize_t end_row, char *projected) noexcept nogil:
+    """Layer norm of what `project` wrote, for some rows of the times first_t .. end_t - 1."""
+    cdef Py_ssize_t t, row, first = rows_before(job.rows, first_t), origin
+    for t in range(first_t, end_t):
+        row = rows_before(job.rows, t) + first_row
+        origin = row if job.training else row - first
+        job.k.normalise(at(projected, (row - first) * 4 * job.H, job.k), 4 * job.H,
+                        at(job.variant.norm.scale_ih, origin, job.k),
+                        max(0, min(end_row, rows_at(job.rows, t)) - first_row), 4 * job.H)
+
+
+cdef void variant_rows(ForwardJob *job, const lf_cell_forward *plain, Py_ssize_t row_at_t, Py_ssize_t first_row,
+                       int part) noexcept nogil:
+    """A step that is set up for a plain cell; `row_at_t`: rows of earlier times, `first_row`: of the batch."""
+    cdef lf_variant_forward v = job.variant.step
+    cdef lf_cell_forward step
+    cdef Py_ssize_t row = row_at_t + first_row
+    cdef char *masked
+    v.step = plain
+    v.h_prev, v.h_prev_row = plain.h, plain.h_row
+    if v.zone_h != NULL:
+        v.zone_h = at(<const char *>v.zone_h, row * v.zone_row, job.k)
+    if v.zone_c != NULL:
+        v.zone_c = at(<const char *>v.zone_c, row * v.zone_row, job.k)
+    if v.a != NULL:
+        v.a = at(<const char *>v.a, (row if job.training else first_row) * v.a_row, job.k)
+    if job.variant.recurrent != NULL:
+        step = plain[0]
+        masked = at(job.variant.masked_h, (part * job.rows.B + first_row) * job.P, job.k)
+        job.k.multiply_add(masked, job.P, strided(<const char *>step.h, step.h_row),
+                           strided(at(job.variant.recurrent, first_row * job.P, job.k), job.P), strided(NULL, 0),
+                           step.rows, job.P)
+        step.h, step.h_row = masked, job.P
+        v.step = &step
+    if job.variant.layer_norm:
+        normed_rows(job, &v, row if job.training else first_row, first_row)
+    else:
+        job.k.variant_forward(&v)
+
+
+cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, Py_ssize_t first_row) noexcept nogil:
+    """The same with layer norm; `kept`: where the job has what it keeps in training."""
+    cdef Py_ssize_t H = job.H, rows = v.step.rows
+    cdef const ForwardNorm *norm = &job.variant.norm
+    cdef char *normal_hh = at(norm.hh, kept * 4 * H, job.k)
+    cdef char *normal_c = at(norm.c, kept * H, job.k)
+    cdef lf_product p
+    p.rows, p.depth, p.columns = rows, job.P, 4 * H
+    p.a, p.a_row, p.a_step = v.step.h, v.step.h_row, 1
+    p.b = v.step.w
+    p.init, p.accumulate, p.stream = NULL, False, False
+    p.out, p.out_row, p.out_panel = normal_hh, 4 * H, 4 * job.k.lanes
+    p.first_panel, p.end_panel = 0, (4 * H + p.out_panel - 1) // p.out_panel
+    job.k.product(&p)
+    job.k.normalise(normal_hh, 4 * H, at(norm.scale_hh, kept, job.k), rows, 4 * H)
+    job.k.multiply_add(v.a, v.a_row, strided(<const char *>v.step.projected, 4 * H), strided(norm.w_ih, 0),
+                       strided(norm.bias, 0), rows, 4 * H)
+    job.k.multiply_add(v.a, v.a_row, strided(normal_hh, 4 * H), strided(norm.w_hh, 0),
+                       strided(<const char *>v.a, v.a_row), rows, 4 * H)
+    v.parts, v.n = LF_CELL, normal_c
+    job.k.variant_forward(v)
+    job.k.normalise(normal_c, H, at(norm.scale_c, kept, job.k), rows, H)
+    v.parts, v.n = LF_OUTPUT, at(norm.u, first_row * H, job.k)
+    job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
+    job.k.variant_forward(v)

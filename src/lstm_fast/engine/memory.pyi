@@ -1,0 +1,6 @@
+import numpy.typing as npt
+
+from lstm_fast.engine import Array
+
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array: ...
+def copy_arrays(targets: list[Array], sources: list[Array]) -> None: ...

@@ -1,0 +1,3 @@
+from contextlib import AbstractContextManager
+
+def held_to_one_thread() -> AbstractContextManager[None]: ...

@@ -1,0 +1,9 @@
+from typing import Any, Literal
+
+from lstm_fast.engine.runtime import Array
+
+def use(isa: str) -> None: ...
+def isas() -> dict[str, Any]: ...
+def elementwise(
+    function: Literal["exp", "sigmoid", "tanh"], x: Array, isa: str | None = None
+) -> Array: ...

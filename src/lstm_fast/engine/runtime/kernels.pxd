@@ -1,0 +1,133 @@
+# The C headers in include/lstm_fast, as Cython sees them. They carry the documentation.
+
+cdef extern from "lstm_fast/kernels.h" nogil:
+    ctypedef struct lf_product:
+        Py_ssize_t rows, depth, columns
+        const void *a
+        Py_ssize_t a_row, a_step
+        const void *b
+        const void *init
+        Py_ssize_t init_row, init_panel
+        bint accumulate, stream
+        void *out
+        Py_ssize_t out_row, out_panel
+        Py_ssize_t first_panel, end_panel
+
+    ctypedef struct lf_cell_forward:
+        Py_ssize_t rows, depth, hidden_size
+        const void *h
+        Py_ssize_t h_row
+        const void *w
+        const void *projected
+        Py_ssize_t projected_row, projected_panel, projected_gate
+        const void *c_prev
+        void *c
+        Py_ssize_t c_row
+        void *y
+        Py_ssize_t y_row
+        void *gates
+        Py_ssize_t first_panel, end_panel
+        int descending
+
+    ctypedef struct lf_cell_backward:
+        lf_product product
+        const void *gates
+        const void *c_prev
+        const void *c
+        void *dc
+        void *dgates
+        void *unprojected_h
+
+    cdef enum:
+        LF_CELL, LF_OUTPUT, LF_SIGMOID, LF_TANH
+
+    ctypedef struct lf_activation:
+        int function
+        double alpha, beta
+
+    ctypedef struct lf_variant:
+        lf_activation gate, candidate, output
+        bint coupled
+        double clip, cell_clip
+        const void *peephole
+        bint keeps_gates
+
+    ctypedef struct lf_variant_forward:
+        const lf_variant *variant
+        int parts
+        const lf_cell_forward *step
+        void *a
+        Py_ssize_t a_row, a_panel, a_gate
+        void *n
+        const void *h_prev
+        Py_ssize_t h_prev_row
+        const void *zone_h
+        const void *zone_c
+        Py_ssize_t zone_row
+
+    ctypedef struct lf_variant_backward:
+        lf_product product
+        const lf_variant *variant
+        int parts
+        const void *a
+        Py_ssize_t a_row, a_panel, a_gate
+        const void *c_prev
+        void *dc
+        void *dgates
+        void *n
+        void *unprojected_h
+        void *dpeephole
+        void *dh_prev
+        const void *zone_h
+        const void *zone_c
+        Py_ssize_t zone_row
+
+    ctypedef struct lf_rows:
+        const void *data
+        Py_ssize_t row
+
+    ctypedef struct lf_kernels:
+        const char *isa
+        size_t itemsize
+        Py_ssize_t lanes
+        void (*pack_gates)(void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                             Py_ssize_t) noexcept nogil
+        void (*product)(const lf_product *) noexcept nogil
+        void (*cell_forward)(const lf_cell_forward *) noexcept nogil
+        void (*cell_backward)(const lf_cell_backward *) noexcept nogil
+        void (*variant_forward)(const lf_variant_forward *) noexcept nogil
+        void (*variant_backward)(const lf_variant_backward *) noexcept nogil
+        void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*multiply_add)(void *, Py_ssize_t, lf_rows, lf_rows, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*normalise)(void *, Py_ssize_t, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*normalise_backward)(void *, Py_ssize_t, lf_rows, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*exp)(void *, const void *, Py_ssize_t) noexcept nogil
+        void (*sigmoid)(void *, const void *, Py_ssize_t) noexcept nogil
+        void (*tanh)(void *, const void *, Py_ssize_t) noexcept nogil
+
+cdef extern from "lstm_fast/dispatch.h" nogil:
+    ctypedef struct lf_isa:
+        const char *name
+        const char *needs
+        const lf_kernels *f32
+        const lf_kernels *f64
+        int (*supported)() noexcept nogil
+    const lf_isa *lf_isas
+    int lf_isa_count
+
+cdef extern from "lstm_fast/barrier.h" nogil:
+    ctypedef struct lf_barrier:
+        pass
+    void lf_barrier_init(lf_barrier *)
+    void lf_barrier_wait(lf_barrier *, int threads)
+    ctypedef struct lf_progress:
+        pass
+    void lf_progress_set(lf_progress *, Py_ssize_t steps)
+    void lf_progress_wait(lf_progress *, Py_ssize_t steps)
+
+cdef extern from "lstm_fast/fpenv.h" nogil:
+    ctypedef struct lf_fpenv:
+        pass
+    lf_fpenv lf_fpenv_enter()
+    void lf_fpenv_leave(lf_fpenv)

@@ -1,0 +1,81 @@
+"""What forward keeps for backward, and what a call does to the states besides the equations."""
+
+from lstm_fast.engine.cell cimport Cell
+from lstm_fast.engine.memory cimport new_buffer, times
+
+
+cdef class Noise:
+    """What a call does to the states of one layer and direction besides its equations.
+
+    Parameters
+    ----------
+    recurrent : ndarray, shape (B, P), optional
+        Multiplies h(t-1) in the recurrent product.
+    zone_h, zone_c : ndarray, both of shape (N, H) with the rows of a batch of any kind, or (H,), optional
+        With zoneout, weights of the previous values.
+
+    C-contiguous, of the dtype of the cells.
+    """
+
+    def __init__(self, recurrent=None, zone_h=None, zone_c=None):
+        self.recurrent, self.zone_h, self.zone_c = recurrent, zone_h, zone_c
+        zone = zone_c if zone_h is None else zone_h
+        self.zone_row = zone.shape[1] if zone is not None and zone.ndim == 2 else 0
+
+    def rows(self, first, last):
+        """The same of some times, whose rows are first .. last - 1."""
+        return Noise(self.recurrent, *(z if z is None or z.ndim == 1 else z[first:last]
+                                       for z in (self.zone_h, self.zone_c)))
+
+    @property
+    def nbytes(self):
+        """Bytes of memory that it holds."""
+        return sum(a.nbytes for a in (self.recurrent, self.zone_h, self.zone_c) if a is not None)
+
+
+cdef Norm new_norm(Cell cell, size_t rows):
+    cdef Norm norm = Norm.__new__(Norm)
+    cdef size_t size = cell.k.itemsize
+    norm.ih = new_buffer(times(rows, 4 * cell.hidden_size), size)
+    norm.hh = new_buffer(times(rows, 4 * cell.hidden_size), size)
+    norm.c = new_buffer(times(rows, cell.hidden_size), size)
+    norm.scale_ih, norm.scale_hh, norm.scale_c = (new_buffer(rows, size) for _ in range(3))
+    return norm
+
+
+cdef class Tape:
+    @property
+    def nbytes(self):
+        """Bytes of memory that it holds: of its own buffers, not of the input."""
+        cdef size_t size = self.size
+        if self.noise is not None:
+            size += self.noise.nbytes
+        if self.norm is not None:
+            size += self.norm.ih.size + self.norm.hh.size + self.norm.c.size + 3 * self.norm.scale_c.size
+        return size
+
+
+cdef class Stage:
+    """What a network keeps of one call of the engine, with what happened around it.
+
+    Parameters
+    ----------
+    cells : slice
+        Which cells of the network it computes.
+    kept : list of Tape, or of what stands for them
+    x : ndarray
+        Its input, which `kept` reads.
+    mask : ndarray, optional
+        By which that was multiplied.
+    z : ndarray, optional
+        The outputs of two directions, of which the layer gave the product.
+    """
+
+    def __init__(self, cells, kept, x, mask=None, z=None):
+        self.cells, self.kept, self.x, self.mask, self.z = cells, kept, x, mask, z
+
+    @property
+    def nbytes(self):
+        """Bytes of memory that it asked for."""
+        arrays = sum(a.nbytes for a in (self.x, self.mask, self.z) if a is not None)
+        return arrays + sum(part.nbytes for part in self.kept)

@@ -1,0 +1,286 @@
+"""The network of an LSTM on the engine's arrays: inference, training, backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array, Gradients
+from ..engine.backward import backward, in_order
+from ..engine.batch import Ragged
+from ..engine.cell import Cell
+from ..engine.direct import Form, OneCall
+from ..engine.forward import forward
+from ..engine.packing import Packing
+from ..engine.runtime.arithmetic import DefaultArithmetic
+from ..engine.tape import Noise, Stage
+from .cache import Cache
+from .cells import PackedCells
+from .checkpoint import Checkpoint
+from .checks import Matmul
+from .noise import NoiseSource
+from .parameters import Parameters
+from .settings import Settings
+from .wiring import Arrays, Kept, States, Wiring
+
+__all__ = ["Network"]
+
+
+class Network:
+    """Settings, parameters, noise and wiring of an LSTM, and what it computes.
+
+    Arrays are those of `Wiring`, x, h0 and so on in the order of `engine.forward`.
+
+    Attributes
+    ----------
+    settings : Settings
+    parameters : Parameters
+    noise : NoiseSource
+    form : Form or None
+        What arguments look like that the engine takes as they are, where there are such arguments.
+    one_call : OneCall or None
+        Where one call of the engine computes the whole network.
+    """
+
+    __slots__ = (
+        "_cells",
+        "_matmul",
+        "_wiring",
+        "form",
+        "noise",
+        "one_call",
+        "parameters",
+        "settings",
+    )
+
+    def __init__(
+        self, settings: Settings, parameters: Parameters, noise: NoiseSource, matmul: Matmul
+    ) -> None:
+        self.settings, self.parameters, self.noise = settings, parameters, noise
+        self._wiring = wiring = Wiring(settings)
+        self._cells = PackedCells(parameters, settings.cell)
+        self.form = self.one_call = None
+        if settings.engine_form:
+            self.form = Form(
+                *(settings.dtype.num, settings.num_layers, settings.directions),
+                *(settings.input_size, settings.sizes[0], settings.h_sizes[0]),
+            )
+        if settings.one_call:
+            self.one_call = OneCall(
+                self.form, parameters.version, self._cells, wiring.directions, wiring.reverse
+            )
+            self.one_call.noise = noise.mean
+        self.matmul = matmul
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Network, (self.settings, self.parameters, self.noise, self.matmul)
+
+    @property
+    def matmul(self) -> Matmul:
+        """As of `LSTM`. May be set."""
+        return self._matmul
+
+    @matmul.setter
+    def matmul(self, matmul: Matmul) -> None:
+        self._matmul = matmul
+        if self.one_call is not None:
+            self.one_call.blas = self.blas
+
+    def set_rate(self, name: str, value: Any) -> None:
+        """Change a rate of dropout or zoneout."""
+        self.noise.set(name, value)
+        if self.one_call is not None:
+            self.one_call.noise = self.noise.mean
+
+    @property
+    def blas(self) -> bool:
+        """Whether BLAS serves the products over the whole sequence."""
+        return self._matmul == "blas"
+
+    # ---- forward
+
+    def infer(self, arrays: Any, ragged: Ragged | None = None) -> None:
+        """Write y, hn and cn."""
+        if self.one_call is not None:
+            self.one_call.run(arrays, ragged, False)
+            return
+        blas, noise, wiring = self.blas, self.noise.mean, self._wiring
+        cells = self._cells.current(False, blas)
+        x, h0, c0, y, hn, cn = arrays
+        stages = wiring.stages()
+        for stage in stages:
+            h_part = wiring.part(hn, stage)
+            above, z = wiring.outputs(x, h_part, y if stage is stages[-1] else None)
+            forward(
+                cells[stage],
+                (
+                    x,
+                    wiring.part(h0, stage),
+                    wiring.part(c0, stage),
+                    z,
+                    h_part,
+                    wiring.part(cn, stage),
+                ),
+                *(wiring.directions, wiring.reverse, ragged, False, blas),
+                None if noise is None else noise[stage],
+            )
+            with DefaultArithmetic():
+                wiring.finish(z, above, stage, x)
+            x = above
+
+    def train(
+        self,
+        owner: object,
+        arrays: Any,
+        T: int,
+        B: int,
+        batched: bool = True,
+        packing: Packing | None = None,
+        checkpoint: int | None = None,
+    ) -> Cache:
+        """Write y, hn and cn, and return what `differentiate` needs.
+
+        Parameters
+        ----------
+        owner : object
+            What the cache belongs to.
+        arrays : tuple
+            x, h0, c0, y, hn, cn.
+        T, B, batched : int, int, bool
+            As users see them: extents, and whether states have B.
+        packing : Packing, optional
+            Of a ragged batch, whose order arrays have.
+        checkpoint : int, optional
+            As of `LSTM.forward`.
+        """
+        x, h0, c0, y, hn, cn = arrays
+        # The cache outlives the call, and the caller may write to x before backward.
+        x = x.copy()
+        arrays = x, h0, c0, y, hn, cn
+        one_call, blas = self.one_call, self.blas
+        if one_call is not None and self.noise.quiet and checkpoint is None:
+            cells = one_call.present(True)
+            ragged = None if packing is None else packing.ragged
+            stages = [Stage(slice(0, len(cells)), one_call.run(arrays, ragged, True), x)]
+        else:
+            cells = self._cells.current(True, blas)
+            with DefaultArithmetic():
+                stages = self._train_stages(cells, arrays, packing, checkpoint)
+        return Cache(owner, cells, stages, T, B, blas, batched, packing)
+
+    def _train_stages(
+        self, cells: list[Cell], arrays: Arrays, packing: Packing | None, checkpoint: int | None
+    ) -> list[Stage]:
+        wiring = self._wiring
+        below, h0, c0, y, hn, cn = arrays
+        ragged = None if packing is None else packing.ragged
+        noise = self.noise.draw(below.shape, packing)
+        masks = self.noise.draw_masks(below.shape, packing)
+        found: list[Stage] = []
+        stages = wiring.stages(apart=masks is not None)
+        for layer, stage in enumerate(stages):
+            mask = None if masks is None else masks[layer]
+            x = below if mask is None else below * mask
+            h_part = wiring.part(hn, stage)
+            above, z = wiring.outputs(x, h_part, y if stage is stages[-1] else None)
+            part = (
+                x,
+                wiring.part(h0, stage),
+                wiring.part(c0, stage),
+                z,
+                h_part,
+                wiring.part(cn, stage),
+            )
+            part_noise = None if noise is None else noise[stage]
+            kept = self._keep(cells[stage], stage, part, ragged, part_noise, checkpoint)
+            wiring.finish(z, above, stage, below)
+            found.append(Stage(stage, kept, x, mask, z if wiring.keeps_z else None))
+            below = above
+        return found
+
+    def _keep(
+        self,
+        cells: list[Cell],
+        stage: slice,
+        arrays: Any,
+        ragged: Ragged | None,
+        noise: list[Noise] | None,
+        checkpoint: int | None,
+    ) -> Kept:
+        """Run one call of the engine in training, or segment by segment."""
+        wiring, blas = self._wiring, self.blas
+        if checkpoint is None:
+            direction = wiring.directions, wiring.reverse
+            return forward(cells, arrays, *direction, ragged, True, blas, noise)
+        return [
+            Checkpoint(
+                cells[jobs],
+                jobs,
+                arrays,
+                wiring.reverse or jobs.start == 1,
+                checkpoint,
+                ragged,
+                blas,
+                None if noise is None else noise[jobs],
+            )
+            for jobs in wiring.jobs(stage)
+        ]
+
+    # ---- backward
+
+    def differentiate(
+        self, cache: Cache, dy: Array | None, dhn: States | None, dcn: States | None
+    ) -> tuple[Array, States, States, dict[str, Array]]:
+        """Return the gradients of x, h0, c0, and of the parameters by name."""
+        stages, cells, blas = cache._stages, cache._cells, cache._blas
+        if len(stages) == 1 and self.one_call is not None and stages[0].mask is None:
+            dx, dh, dc, grads = _differentiate(stages[0].kept, dy, dhn, dcn, blas)
+            values = in_order(cells, grads)
+            return dx, dh, dc, dict(zip(self.parameters.names, values, strict=True))
+        with DefaultArithmetic():
+            return self._differentiate_stages(cache, dy, dhn, dcn)
+
+    def _differentiate_stages(
+        self, cache: Cache, dy: Array | None, dhn: States | None, dcn: States | None
+    ) -> tuple[Array, States, States, dict[str, Array]]:
+        wiring = self._wiring
+        dhs: list[Array] = []
+        dcs: list[Array] = []
+        values: list[Array] = []
+        for kept in reversed(cache._stages):
+            stage = kept.cells
+            dx, dh, dc, grads = _differentiate(
+                kept.kept,
+                wiring.merge_backward(dy, kept.z),
+                wiring.part(dhn, stage),
+                wiring.part(dcn, stage),
+                cache._blas,
+            )
+            dhs.insert(0, dh)
+            dcs.insert(0, dc)
+            values[:0] = in_order(cache._cells[stage], grads)
+            if kept.mask is not None:
+                np.multiply(dx, kept.mask, out=dx)
+            wiring.residual_backward(dx, dy, stage)
+            dy = dx
+        assert dy is not None
+        named = dict(zip(self.parameters.names, values, strict=True))
+        if self.settings.differ:
+            return dy, dhs, dcs, named
+        return dy, np.concatenate(dhs), np.concatenate(dcs), named
+
+
+def _differentiate(
+    kept: Kept, dy: Array | None, dh: Any, dc: Any, blas: bool
+) -> tuple[Array, Array, Array, list[Gradients]]:
+    """Return the gradients of one call of the engine."""
+    if not isinstance(kept[0], Checkpoint):
+        return backward(kept, dy, dh, dc, blas=blas)
+    parts = [part.backward(dy, dh, dc) for part in kept]
+    dx = parts[0][0]
+    with DefaultArithmetic():
+        for part in parts[1:]:
+            np.add(dx, part[0], out=dx)
+    dh, dc = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
+    return dx, dh, dc, [grad for part in parts for grad in part[3]]

@@ -1,4 +1,9 @@
-"""Fixtures: each test that asks for `isa` runs once per instruction set this machine has."""
+"""Fixtures, markers, and a summary of the comparisons that did not run.
+
+A test that asks for `isa` runs once per instruction set that the machine has, and is marked
+`every_isa`. What does not depend on the instruction set is marked `no_isa`. What is left to repeat
+with LSTM_FAST_ISA set is ``-m "not every_isa and not no_isa and not exhaustive"``.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -6,27 +11,49 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from lstm_fast import _dispatch, _threads
-from lstm_fast._engine import Cell
+pytest.register_assert_rewrite("support")
 
-ISAS = _dispatch.isas()["detected"]
-THREADS = _threads.get_num_threads()
+from support import comparisons  # noqa: E402
+from support.internals import isas, new_cell, use_isa  # noqa: E402
+
+import lstm_fast  # noqa: E402
+from lstm_fast import reference  # noqa: E402
+
+ISAS = isas()["detected"]
+THREADS = lstm_fast.get_num_threads()
 
 
-def active_isa() -> str:
-    """Return the ISA that a cell gets which is packed now."""
-    return Cell(np.zeros((4, 1), np.float32), np.zeros((4, 1), np.float32)).isa
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_isa: runs on every instruction set by itself")
+    config.addinivalue_line("markers", "no_isa: does not depend on the instruction set")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "isa" in getattr(item, "fixturenames", ()):
+        item.add_marker("every_isa")
+    if hasattr(item, "callspec") and item.callspec.params.get("implementation") is reference:
+        item.add_marker("no_isa")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = [report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple)]
+    lines = comparisons.summary(reasons)
+    if lines:
+        terminalreporter.section("comparisons that did not run")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Name of an ISA, active during the test."""
-    before = _dispatch.isas()["active"]
-    _dispatch.use(request.param)
-    assert _dispatch.isas()["active"] == active_isa() == request.param
+    before = isas()["active"]
+    use_isa(request.param)
+    assert isas()["active"] == new_cell().isa == request.param
     yield request.param
-    assert _dispatch.isas()["active"] == request.param, "the test changed the ISA"
-    _dispatch.use(before)
+    assert isas()["active"] == request.param, "the test changed the ISA"
+    use_isa(before)
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -41,10 +68,9 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Lets a test call `set_num_threads`, and sets the former number afterwards."""
-    before = _threads.get_num_threads()
+    """Lets a test call `set_num_threads`; afterwards the number is chosen automatically again."""
     yield
-    _threads.set_num_threads(before)
+    lstm_fast.set_num_threads(None)
 
 
 @pytest.fixture(autouse=True)

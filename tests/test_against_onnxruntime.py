@@ -5,17 +5,21 @@ All options are the same but for these, of ONNX Runtime: the final state of a ro
 at its threshold; Softplus overflows above 88.
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
-from oracles import (
-    CONSTANTS,
-    INPUTS,
-    OUTPUTS,
-    UNBOUNDED,
-    assert_close,
-    every_implementation,
-    run_onnx_node,
-)
+from support import comparisons
+from support.comparing import assert_close
+from support.comparisons import every_implementation
+from support.networks import draw_network
+from support.onnx_nodes import CONSTANTS, INPUTS, OUTPUTS, UNBOUNDED, run_onnx_node
+from support.ragged import LENGTHS
+
+from bench.onnx_model import onnx_model
+from lstm_fast import LSTM
+
+comparisons.require("ONNX Runtime", "onnx", "onnxruntime")
 
 BLOCKS, CONFIGURATIONS = 20, 80
 # Relative to the largest element of an array: three times the largest difference in 3,000 nodes,
@@ -37,7 +41,7 @@ FUNCTIONS = ["Sigmoid", "Tanh", "Relu", "Softsign", "Softplus", *CONSTANTS]
 WITHOUT_DEFAULTS = {"ThresholdedRelu", "ScaledTanh", "Affine"}
 
 
-def activations(rng, D):
+def random_activations(rng, D):
     """Return attributes: names, and lists of alpha and beta, whole, cut short or absent.
 
     Those of `WITHOUT_DEFAULTS` are always given: ONNX Runtime takes 0 for what is not.
@@ -54,7 +58,7 @@ def activations(rng, D):
     return found
 
 
-def configuration(block, n):
+def random_node(block, n):
     """Return attributes of a node, arrays by name of input, and which of these are constants."""
     rng = np.random.default_rng((block, n))
     T, B, I, H = (int(rng.choice(s)) for s in (range(1, 7), range(1, 5), range(1, 6), SIZES))
@@ -65,7 +69,7 @@ def configuration(block, n):
     if rng.random() < 0.4:
         attributes["input_forget"] = 1
     if rng.random() < 0.7:
-        attributes |= activations(rng, D)
+        attributes |= random_activations(rng, D)
         if "clip" not in attributes and UNBOUNDED & {*attributes["activations"][::3]}:
             T = min(T, 2)
     shapes = {"X": (T, B, I), "W": (D, 4 * H, I), "R": (D, 4 * H, H)}
@@ -84,10 +88,13 @@ def configuration(block, n):
     return attributes, arrays, constants
 
 
-def run_onnxruntime(attributes, arrays, constants):
-    """Return the node and what ONNX Runtime computes, by name of output."""
-    onnx = pytest.importorskip("onnx", reason="describes nodes for ONNX Runtime")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="compares with ONNX Runtime")
+@cache  # they are the same for every implementation
+def run_onnxruntime(block, n):
+    """Return a random node, and what ONNX Runtime computes, by name of output."""
+    import onnx
+    import onnxruntime
+
+    attributes, arrays, constants = random_node(block, n)
     helper, kind = onnx.helper, onnx.helper.np_dtype_to_tensor_dtype
     names = [name if name in arrays else "" for name in INPUTS]
     node = helper.make_node("LSTM", names, OUTPUTS, **attributes)
@@ -117,14 +124,37 @@ def run_onnxruntime(attributes, arrays, constants):
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_results_are_onnx_runtimes(implementation, block):
     for n in range(CONFIGURATIONS):
-        attributes, arrays, constants = configuration(block, n)
-        node, expected = run_onnxruntime(attributes, arrays, constants)
+        attributes, arrays, _ = random_node(block, n)
+        node, expected = run_onnxruntime(block, n)
         for dtype in ("float32", "float64"):
             actual = run_onnx_node(implementation, node, arrays, dtype)
             if "sequence_lens" in arrays:
                 # The final state of a row without steps is the initial one here.
                 ran = arrays["sequence_lens"] > 0
-                for results in (actual, expected):
-                    results |= {k: results[k] * ran[:, None] for k in ("Y_h", "Y_c")}
+                actual, expected = (
+                    results | {k: results[k] * ran[:, None] for k in ("Y_h", "Y_c")}
+                    for results in (actual, expected)
+                )
             where = f"{n=} {dtype} {attributes} {[*arrays]}"
-            assert_close(actual, expected, TOLERANCE, where)
+            assert_close(actual, expected, TOLERANCE, floor=1, where=where)
+
+
+def test_lengths_are_those_of_onnx_runtime(rng):
+    """Both directions, rows of length 0 included; it gives these a state of zeros."""
+    import onnxruntime
+
+    for settings in ({}, {"bidirectional": True}, {"bidirectional": True, "num_layers": 3}):
+        lstm = LSTM(5, 9, **settings, seed=0)
+        session = onnxruntime.InferenceSession(
+            onnx_model(lstm.state_dict(), ragged=True), providers=["CPUExecutionProvider"]
+        )
+        for kind, make in LENGTHS.items():
+            (x, h0, c0, *_), lengths = draw_network(rng, lstm, 7, 6), make(rng, 7, 6)
+            given = {"x": x, "h0": h0, "c0": c0, "lengths": lengths.astype(np.int32)}
+            y, hn, cn = session.run(["y", "hn", "cn"], given)
+            ran = lengths > 0
+            expected = {"y": y.swapaxes(1, 2).reshape(7, 6, -1)}
+            expected |= {"hn": hn[:, ran], "cn": cn[:, ran]}
+            y, (hn, cn) = lstm(x, (h0, c0), lengths=lengths)
+            actual = {"y": y, "hn": hn[:, ran], "cn": cn[:, ran]}
+            assert_close(actual, expected, TOLERANCE, where=kind)

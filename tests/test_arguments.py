@@ -1,13 +1,13 @@
 """Bad arguments raise the documented error and change nothing; awkward ones are taken."""
 
 import copy
-import subprocess
-import sys
-import tempfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.comparing import assert_identical
+from support.layouts import COPIES
+from support.processes import run_python
 
 from lstm_fast import LSTM, Stream, lstm_backward, lstm_forward, reference
 
@@ -173,7 +173,7 @@ def test_a_state_fits_its_batch(wrong, n):
 # Everything else
 
 
-def rows(error, name, call, *values):
+def each(error, name, call, *values):
     """Return a row per value: what is called, its exception, how the message begins."""
     return [
         pytest.param(lambda g, v=v: call(g, v), error, name, id=f"{name}={str(v)[:20]!r}")
@@ -191,51 +191,51 @@ NO_STATES = [np.zeros((2, L, B, P), np.float32), "hc", 5, {"h": None}, iter([Non
 NO_PAIRS = [(), (None,), (None, None, None), [None]]
 NO_CACHES = [None, (), "cache", Given]
 ROWS = [
-    *rows(ValueError, "input_size", lambda g, v: LSTM(v, 4), 0, -1, 2**62, 10**30),
-    *rows(ValueError, "hidden_size", lambda g, v: LSTM(3, v), 0, -1, 2**40, 10**30),
-    *rows(ValueError, r"\w+_size", lambda g, v: LSTM(v, v), 2**40),
-    *rows(ValueError, "num_layers", lambda g, v: LSTM(3, 4, v), 0, -1),
-    *rows(ValueError, "proj_size", lambda g, v: LSTM(3, 4, proj_size=v), -1, 4, 5, 10**30),
-    *rows(TypeError, "input_size", lambda g, v: LSTM(v, 4), *NO_INTEGERS),
-    *rows(TypeError, "hidden_size", lambda g, v: LSTM(3, v), *NO_INTEGERS),
-    *rows(TypeError, "num_layers", lambda g, v: LSTM(3, 4, v), *NO_INTEGERS),
-    *rows(TypeError, "proj_size", lambda g, v: LSTM(3, 4, proj_size=v), *NO_INTEGERS),
-    *rows(TypeError, "bias", lambda g, v: LSTM(3, 4, bias=v), *NO_BOOLS),
-    *rows(TypeError, "batch_first", lambda g, v: LSTM(3, 4, batch_first=v), *NO_BOOLS),
-    *rows(TypeError, "bidirectional", lambda g, v: LSTM(3, 4, bidirectional=v), *NO_BOOLS),
-    *rows(ValueError, "dropout", lambda g, v: LSTM(3, 4, 2, dropout=v), -0.1, 1.1, np.nan, np.inf),
-    *rows(TypeError, "dropout", lambda g, v: LSTM(3, 4, 2, dropout=v), *NO_FRACTIONS),
-    *rows(ValueError, "dropout", lambda g, v: setattr(g.lstm, "dropout", v), -0.1, 2, np.nan),
-    *rows(TypeError, "dropout", lambda g, v: setattr(g.lstm, "dropout", v), *NO_FRACTIONS),
-    *rows(TypeError, "dtype", lambda g, v: LSTM(3, 4, dtype=v), *NO_DTYPES),
-    *rows(ValueError, "seed", lambda g, v: LSTM(3, 4, seed=v), -1),
-    *rows(TypeError, "seed", lambda g, v: LSTM(3, 4, seed=v), *NO_SEEDS),
-    *rows(ValueError, "matmul", lambda g, v: LSTM(3, 4, matmul=v), "mkl", "", "BLAS"),
-    *rows(TypeError, "matmul", lambda g, v: LSTM(3, 4, matmul=v), *NO_NAMES),
-    *rows(ValueError, "matmul", lambda g, v: setattr(g.lstm, "matmul", v), "mkl", "", "BLAS"),
-    *rows(TypeError, "matmul", lambda g, v: setattr(g.lstm, "matmul", v), *NO_NAMES),
-    *rows(ValueError, "matmul", lambda g, v: lstm_forward(**g.args, matmul=v), "mkl", "", "BLAS"),
-    *rows(TypeError, "matmul", lambda g, v: lstm_forward(**g.args, matmul=v), *NO_NAMES),
-    *rows(TypeError, "reverse", lambda g, v: lstm_forward(**g.args, reverse=v), *NO_BOOLS),
-    *rows(TypeError, "training", lambda g, v: lstm_forward(**g.args, training=v), *NO_BOOLS),
-    *rows(TypeError, "state", lambda g, v: g.lstm(g.arrays.x, v), *NO_STATES),
-    *rows(ValueError, "state", lambda g, v: g.lstm.forward(g.arrays.x, v), *NO_PAIRS),
-    *rows(TypeError, "dstate", lambda g, v: g.lstm.backward(None, v, g.cache), *NO_STATES),
-    *rows(ValueError, "dstate", lambda g, v: g.lstm.backward(None, v, g.cache), *NO_PAIRS),
-    *rows(TypeError, "state", lambda g, v: setattr(g.stream, "state", v), *NO_STATES),
-    *rows(ValueError, "state", lambda g, v: setattr(g.stream, "state", v), *NO_PAIRS),
-    *rows(TypeError, "cache", lambda g, v: g.lstm.backward(None, None, v), *NO_CACHES),
-    *rows(TypeError, "cache", lambda g, v: g.lstm.backward(None, None, g.layer_cache), "layer's"),
-    *rows(ValueError, "cache", lambda g, v: copy.copy(g.lstm).backward(None, None, g.cache), "old"),
-    *rows(TypeError, "cache", lambda g, v: lstm_backward(None, None, None, v), *NO_CACHES),
-    *rows(TypeError, "cache", lambda g, v: lstm_backward(None, None, None, g.cache), "LSTM's"),
-    *rows(TypeError, "state_dict", lambda g, v: g.lstm.load_state_dict(v), None, "w", [("w", 1)]),
-    *rows(TypeError, "batch_size", lambda g, v: g.lstm.stream(v), *NO_INTEGERS),
-    *rows(ValueError, "batch_size", lambda g, v: g.lstm.stream(v), 0, -1, 2**60, 10**30),
-    *rows(TypeError, "lstm", lambda g, v: Stream(v), None, "lstm", LSTM),
-    *rows(ValueError, "x", lambda g, v: g.lstm(huge(*v, I)), (2**30, 2**28), (2**50, 1), (2**50,)),
-    *rows(ValueError, "x", lambda g, v: g.lstm.forward(huge(*v, I)), (2**30, 2**28), (1, 2**50)),
-    *rows(ValueError, "x", lambda g, v: lstm_forward(**g.args | {"x": huge(2**50, B, I)}), "huge"),
+    *each(ValueError, "input_size", lambda g, v: LSTM(v, 4), 0, -1, 2**62, 10**30),
+    *each(ValueError, "hidden_size", lambda g, v: LSTM(3, v), 0, -1, 2**40, 10**30),
+    *each(ValueError, r"\w+_size", lambda g, v: LSTM(v, v), 2**40),
+    *each(ValueError, "num_layers", lambda g, v: LSTM(3, 4, v), 0, -1),
+    *each(ValueError, "proj_size", lambda g, v: LSTM(3, 4, proj_size=v), -1, 4, 5, 10**30),
+    *each(TypeError, "input_size", lambda g, v: LSTM(v, 4), *NO_INTEGERS),
+    *each(TypeError, "hidden_size", lambda g, v: LSTM(3, v), *NO_INTEGERS),
+    *each(TypeError, "num_layers", lambda g, v: LSTM(3, 4, v), *NO_INTEGERS),
+    *each(TypeError, "proj_size", lambda g, v: LSTM(3, 4, proj_size=v), *NO_INTEGERS),
+    *each(TypeError, "bias", lambda g, v: LSTM(3, 4, bias=v), *NO_BOOLS),
+    *each(TypeError, "batch_first", lambda g, v: LSTM(3, 4, batch_first=v), *NO_BOOLS),
+    *each(TypeError, "bidirectional", lambda g, v: LSTM(3, 4, bidirectional=v), *NO_BOOLS),
+    *each(ValueError, "dropout", lambda g, v: LSTM(3, 4, 2, dropout=v), -0.1, 1.1, np.nan, np.inf),
+    *each(TypeError, "dropout", lambda g, v: LSTM(3, 4, 2, dropout=v), *NO_FRACTIONS),
+    *each(ValueError, "dropout", lambda g, v: setattr(g.lstm, "dropout", v), -0.1, 2, np.nan),
+    *each(TypeError, "dropout", lambda g, v: setattr(g.lstm, "dropout", v), *NO_FRACTIONS),
+    *each(TypeError, "dtype", lambda g, v: LSTM(3, 4, dtype=v), *NO_DTYPES),
+    *each(ValueError, "seed", lambda g, v: LSTM(3, 4, seed=v), -1),
+    *each(TypeError, "seed", lambda g, v: LSTM(3, 4, seed=v), *NO_SEEDS),
+    *each(ValueError, "matmul", lambda g, v: LSTM(3, 4, matmul=v), "mkl", "", "BLAS"),
+    *each(TypeError, "matmul", lambda g, v: LSTM(3, 4, matmul=v), *NO_NAMES),
+    *each(ValueError, "matmul", lambda g, v: setattr(g.lstm, "matmul", v), "mkl", "", "BLAS"),
+    *each(TypeError, "matmul", lambda g, v: setattr(g.lstm, "matmul", v), *NO_NAMES),
+    *each(ValueError, "matmul", lambda g, v: lstm_forward(**g.args, matmul=v), "mkl", "", "BLAS"),
+    *each(TypeError, "matmul", lambda g, v: lstm_forward(**g.args, matmul=v), *NO_NAMES),
+    *each(TypeError, "reverse", lambda g, v: lstm_forward(**g.args, reverse=v), *NO_BOOLS),
+    *each(TypeError, "training", lambda g, v: lstm_forward(**g.args, training=v), *NO_BOOLS),
+    *each(TypeError, "state", lambda g, v: g.lstm(g.arrays.x, v), *NO_STATES),
+    *each(ValueError, "state", lambda g, v: g.lstm.forward(g.arrays.x, v), *NO_PAIRS),
+    *each(TypeError, "dstate", lambda g, v: g.lstm.backward(None, v, g.cache), *NO_STATES),
+    *each(ValueError, "dstate", lambda g, v: g.lstm.backward(None, v, g.cache), *NO_PAIRS),
+    *each(TypeError, "state", lambda g, v: setattr(g.stream, "state", v), *NO_STATES),
+    *each(ValueError, "state", lambda g, v: setattr(g.stream, "state", v), *NO_PAIRS),
+    *each(TypeError, "cache", lambda g, v: g.lstm.backward(None, None, v), *NO_CACHES),
+    *each(TypeError, "cache", lambda g, v: g.lstm.backward(None, None, g.layer_cache), "layer's"),
+    *each(ValueError, "cache", lambda g, v: copy.copy(g.lstm).backward(None, None, g.cache), "old"),
+    *each(TypeError, "cache", lambda g, v: lstm_backward(None, None, None, v), *NO_CACHES),
+    *each(TypeError, "cache", lambda g, v: lstm_backward(None, None, None, g.cache), "LSTM's"),
+    *each(TypeError, "state_dict", lambda g, v: g.lstm.load_state_dict(v), None, "w", [("w", 1)]),
+    *each(TypeError, "batch_size", lambda g, v: g.lstm.stream(v), *NO_INTEGERS),
+    *each(ValueError, "batch_size", lambda g, v: g.lstm.stream(v), 0, -1, 2**60, 10**30),
+    *each(TypeError, "lstm", lambda g, v: Stream(v), None, "lstm", LSTM),
+    *each(ValueError, "x", lambda g, v: g.lstm(huge(*v, I)), (2**30, 2**28), (2**50, 1), (2**50,)),
+    *each(ValueError, "x", lambda g, v: g.lstm.forward(huge(*v, I)), (2**30, 2**28), (1, 2**50)),
+    *each(ValueError, "x", lambda g, v: lstm_forward(**g.args | {"x": huge(2**50, B, I)}), "huge"),
 ]
 
 
@@ -268,59 +268,13 @@ for _ in range(3):
     ],
 )
 def test_what_could_end_the_process_raises(code):
-    command = [sys.executable, "-c", FATAL.format(code=code)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run_python(FATAL.format(code=code))
 
 
 # Awkward ones that are taken
 
 
-class Subclass(np.ndarray):
-    pass
-
-
-def larger(array):
-    """Return the same values as every other element, in each axis, of a larger array."""
-    result = np.full([2 * n + 1 for n in array.shape], np.nan, array.dtype)
-    result[tuple(slice(1, None, 2) for _ in array.shape)] = array
-    return result[tuple(slice(1, None, 2) for _ in array.shape)]
-
-
-def in_file(array):
-    with tempfile.TemporaryFile() as file:
-        result = np.memmap(file, array.dtype, "w+", shape=array.shape)
-    result[...] = array
-    return result
-
-
-def read_only(array):
-    array = array.copy()
-    array.flags.writeable = False
-    return array
-
-
-def unaligned(array):
-    result = np.ndarray(array.shape, array.dtype, bytearray(array.nbytes + 1), offset=1)
-    result[...] = array
-    return result
-
-
-LAYOUTS = {
-    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder("S")),
-    "Fortran order": np.asfortranarray,
-    "negative strides": lambda a: np.flip(np.flip(a).copy()),
-    "every other element": larger,
-    "byte-swapped and every other element": lambda a: larger(a.astype(a.dtype.newbyteorder("S"))),
-    "unaligned": unaligned,
-    "read-only": read_only,
-    "in a file": in_file,
-    "subclass": lambda a: a.view(Subclass),
-    "matrix": lambda a: a.view(np.matrix) if a.ndim == 2 else a,
-}
-
-
-def results(convert, matmul):
+def all_results(convert, matmul):
     """Return what everything gives when every array is converted."""
     g = Given()
     a = SimpleNamespace(**{name: convert(array) for name, array in vars(g.arrays).items()})
@@ -338,16 +292,16 @@ def results(convert, matmul):
 
 
 def assert_same_results(convert, same, matmul):
-    for actual, expected in zip(results(convert, matmul), results(same, matmul), strict=True):
-        assert type(actual) is np.ndarray
-        np.testing.assert_array_equal(actual, expected, strict=True)
+    actual = all_results(convert, matmul)
+    assert all(type(array) is np.ndarray for array in actual)
+    assert_identical(actual, all_results(same, matmul))
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("matmul", ["packed", "blas"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", COPIES)
 def test_layouts_are_taken(layout, matmul, isa):
-    assert_same_results(LAYOUTS[layout], np.copy, matmul)
+    assert_same_results(COPIES[layout], np.copy, matmul)
 
 
 @pytest.mark.parametrize("matmul", ["packed", "blas"])

@@ -13,6 +13,8 @@ from bench.problems import PROBLEMS, Arguments, Problem
 from bench.report import readme_table, write_report
 from bench.roofline import least_time
 
+pytestmark = pytest.mark.no_isa
+
 SMALL = [
     Problem("a", 4, 3, 5, 6),
     Problem("a", 1, 3, 5, 6),

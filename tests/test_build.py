@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.no_isa
+
 pytest.importorskip("Cython", reason="runs setup.py")
 pytest.importorskip("setuptools", minversion="77", reason="runs setup.py")
 

@@ -5,11 +5,20 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import assert_identical, python
-from networks import SETTINGS, assert_close, backward, draw, run
+from support.comparing import assert_identical
+from support.internals import Cell
+from support.internals import segments as engine_segments
+from support.networks import (
+    SETTINGS,
+    assert_network_close,
+    backward_network,
+    draw_network,
+    run_network,
+)
+from support.processes import run_python
 
 import lstm_fast
-from lstm_fast import LSTM, _backward, _engine
+from lstm_fast import LSTM
 
 # T, B, I, H: backward cuts these in chunks, of at least 512 rows; the earliest is shorter.
 MANY_ROWS, FEW_ROWS, ONE_ROW = (23, 61, 5, 35), (560, 2, 3, 36), (1000, 1, 2, 34)
@@ -20,8 +29,8 @@ STEPS = [1, 10, 10**9]
 def segments(size, steps, dtype, reverse=False):
     """Return the first time and the one after the last of each segment."""
     T, B, I, H = size
-    cell = _engine.Cell(np.zeros((4 * H, I), dtype), np.zeros((4 * H, H), dtype))
-    return _backward.segments(cell, T, B, None, reverse, steps)
+    cell = Cell(np.zeros((4 * H, I), dtype), np.zeros((4 * H, H), dtype))
+    return engine_segments(cell, T, B, None, reverse, steps)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -50,11 +59,11 @@ def masked(settings):
 def test_the_bits_are_the_same(isa, dtype, rng, settings, ragged):
     T, B, I, H = MANY_ROWS
     lstm = LSTM(I, H, **masked(settings), dtype=dtype, seed=0, matmul="packed")
-    given = draw(rng, lstm, T, B)
+    given = draw_network(rng, lstm, T, B)
     options = {"lengths": rng.integers(0, T, B, endpoint=True), "padding": "hold"} if ragged else {}
-    expected = run(copy.deepcopy(lstm), *given, **options)  # a copy draws the same masks
+    expected = run_network(copy.deepcopy(lstm), *given, **options)  # a copy draws the same masks
     for steps in STEPS:
-        actual = run(copy.deepcopy(lstm), *given, **options, checkpoint=steps)
+        actual = run_network(copy.deepcopy(lstm), *given, **options, checkpoint=steps)
         assert_identical(actual, expected)
 
 
@@ -63,15 +72,15 @@ def test_the_bits_are_the_same(isa, dtype, rng, settings, ragged):
 def test_the_bits_of_long_and_short_sequences_are_the_same(dtype, rng, threads, size, matmul):
     T, B, I, H = size
     lstm = LSTM(I, H, 2, bidirectional=True, dtype=dtype, seed=0, matmul=matmul)
-    given = draw(rng, lstm, T, B)
+    given = draw_network(rng, lstm, T, B)
     for lengths in (None, rng.integers(0, T, B, endpoint=True)):
         lstm_fast.set_num_threads(1)
-        expected = run(lstm, *given, lengths=lengths)
+        expected = run_network(lstm, *given, lengths=lengths)
         lstm_fast.set_num_threads(3)
-        actual = run(lstm, *given, lengths=lengths, checkpoint=1)
+        actual = run_network(lstm, *given, lengths=lengths, checkpoint=1)
         if matmul == "packed":
             assert_identical(actual, expected)
-        assert_identical(run(lstm, *given, lengths=lengths), actual)
+        assert_identical(run_network(lstm, *given, lengths=lengths), actual)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -79,45 +88,47 @@ def test_with_blas_the_sums_are_the_same(dtype, rng, settings):
     """Its products depend on where forward is cut."""
     T, B, I, H = MANY_ROWS
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0, matmul="blas")
-    given = draw(rng, lstm, T, B)
-    assert_close(run(lstm, *given, checkpoint=1), run(lstm, *given), dtype)
+    given = draw_network(rng, lstm, T, B)
+    assert_network_close(run_network(lstm, *given, checkpoint=1), run_network(lstm, *given), dtype)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(("T", "B"), [(0, 3), (4, 0), (0, 0), (4, 3)])
 def test_without_steps(dtype, rng, settings, T, B):
     lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0, matmul="packed")
-    given = draw(rng, lstm, T, B)
-    assert_identical(run(lstm, *given, checkpoint=1), run(lstm, *given))
+    given = draw_network(rng, lstm, T, B)
+    assert_identical(run_network(lstm, *given, checkpoint=1), run_network(lstm, *given))
     options = {"lengths": np.zeros(B, int), "padding": "hold"}
-    assert_identical(run(lstm, *given, checkpoint=1, **options), run(lstm, *given, **options))
+    assert_identical(
+        run_network(lstm, *given, checkpoint=1, **options), run_network(lstm, *given, **options)
+    )
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_absent_states_and_gradients_are_zero(dtype, rng, settings):
     T, B, I, H = MANY_ROWS
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0, matmul="packed")
-    given = draw(rng, lstm, T, B)
+    given = draw_network(rng, lstm, T, B)
     for absent in [(1,), (2,), (1, 2), (3,), (4,), (5,), (3, 4, 5)]:
         none = [None if n in absent else array for n, array in enumerate(given)]
-        assert_identical(run(lstm, *none, checkpoint=1), run(lstm, *none))
+        assert_identical(run_network(lstm, *none, checkpoint=1), run_network(lstm, *none))
 
 
 def test_one_sequence_needs_no_batch_axis(dtype, rng):
     lstm = LSTM(3, 34, 2, bidirectional=True, dtype=dtype, seed=0, matmul="packed")
-    x, h0, c0, dy, dhn, dcn = draw(rng, lstm, 1000, 1)
+    x, h0, c0, dy, dhn, dcn = draw_network(rng, lstm, 1000, 1)
     flat = x[:, 0], h0[:, 0], c0[:, 0], dy[:, 0], dhn[:, 0], dcn[:, 0]
-    assert_identical(run(lstm, *flat, checkpoint=7), run(lstm, *flat))
+    assert_identical(run_network(lstm, *flat, checkpoint=7), run_network(lstm, *flat))
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_gradients_belong_to_what_forward_saw(isa, dtype, rng, settings):
     T, B, I, H = MANY_ROWS
     lstm = LSTM(I, H, **masked(settings), dtype=dtype, seed=0, matmul="packed")
-    x, h0, c0, *d_results = draw(rng, lstm, T, B)
+    x, h0, c0, *d_results = draw_network(rng, lstm, T, B)
     lengths = rng.integers(0, T, B, endpoint=True)
     y, (hn, cn), cache = lstm.forward(x, (h0, c0), lengths=lengths, checkpoint=1)
-    expected = backward(lstm, *d_results, cache)
+    expected = backward_network(lstm, *d_results, cache)
     lengths[:] = 1
     for array in (x, h0, c0, y, hn, cn):
         array.fill(np.nan)
@@ -126,7 +137,7 @@ def test_gradients_belong_to_what_forward_saw(isa, dtype, rng, settings):
             array.fill(np.nan)
     lstm.matmul, lstm.dropout = "blas", 0
     for _ in range(2):  # and the cache serves again, whatever becomes of its first results
-        actual = backward(lstm, *d_results, cache)
+        actual = backward_network(lstm, *d_results, cache)
         assert_identical(actual, expected)
         for array in actual.values():
             array.fill(np.nan)
@@ -136,9 +147,9 @@ def test_gradients_belong_to_what_forward_saw(isa, dtype, rng, settings):
 def test_arguments_are_unchanged_and_no_results_share_memory(dtype, rng, settings):
     T, B, I, H = MANY_ROWS
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, T, B)
+    given = draw_network(rng, lstm, T, B)
     before = copy.deepcopy(given)
-    arrays = [*given, *run(lstm, *given, checkpoint=1).values()]
+    arrays = [*given, *run_network(lstm, *given, checkpoint=1).values()]
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
     for k, array in enumerate(arrays):
         assert not any(np.shares_memory(array, other) for other in arrays[:k])
@@ -180,11 +191,12 @@ def test_the_cache_keeps_the_input_and_some_states(dtype, rng, ragged):
 
 
 PEAK = """
+import lstm_fast, numpy as np
 def peak():  # of resident memory, in bytes
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
-set_num_threads(1)
+lstm_fast.set_num_threads(1)
 lstm = lstm_fast.LSTM(2, 96, 3, seed=0)
 x, dy = np.ones((300, 64, 2), "f"), np.ones((300, 64, 96), "f")
 lstm.backward(dy[:9], None, lstm.forward(x[:9], checkpoint=1)[2])
@@ -199,7 +211,8 @@ print(peak() - before, nbytes)
 def test_the_process_needs_less_memory():
     """Backward included, which holds one segment at a time."""
     (plain, cache), (checkpointed, _) = (
-        map(int, python(PEAK.replace("{checkpoint}", str(steps)))) for steps in (None, 20)
+        map(int, run_python(PEAK.replace("{checkpoint}", str(steps))).split())
+        for steps in (None, 20)
     )
     assert plain > cache > 3 * 300 * 64 * 96 * 6 * 4
     assert checkpointed < plain / 3
@@ -221,5 +234,5 @@ def test_wrong_values_are_named(checkpoint, error):
 @pytest.mark.parametrize("checkpoint", [np.int8(2), np.uint64(3), 10**30])
 def test_integers_of_all_kinds_are_taken(rng, checkpoint):
     lstm = LSTM(3, 5, seed=0)
-    given = draw(rng, lstm, 4, 2)
-    assert_identical(run(lstm, *given, checkpoint=checkpoint), run(lstm, *given))
+    given = draw_network(rng, lstm, 4, 2)
+    assert_identical(run_network(lstm, *given, checkpoint=checkpoint), run_network(lstm, *given))

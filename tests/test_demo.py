@@ -18,6 +18,8 @@ from lstm_fast.cli import demo, timing
 from lstm_fast.cli.forecaster import Adam, Forecaster, Linear, clip_by_global_norm
 from lstm_fast.cli.main import main
 
+pytestmark = pytest.mark.no_isa
+
 Array = npt.NDArray[Any]
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.no_isa
+
 ROOT = Path(__file__).parents[1]
 
 

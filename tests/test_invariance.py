@@ -5,7 +5,8 @@ Not on the batch that it is in, its position there, the threads, or how a sequen
 
 import numpy as np
 import pytest
-from helpers import SEVERAL_THREADS, STATES, assert_identical, draw, lanes, rows, run
+from support.comparing import assert_identical
+from support.layers import SEVERAL_THREADS, STATES, draw_layer, lanes, run_layer, select_rows
 
 import lstm_fast
 from lstm_fast import LSTM, lstm_forward
@@ -16,7 +17,7 @@ BATCHES = range(1, 71)
 def select(args, d_results, chosen):
     """Return arguments and gradients of some rows of a batch."""
     dy, dhn, dcn = d_results
-    return args | rows(args, chosen), [dy[:, chosen], dhn[chosen], dcn[chosen]]
+    return args | select_rows(args, chosen), [dy[:, chosen], dhn[chosen], dcn[chosen]]
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "projected"])
@@ -24,54 +25,56 @@ def batch(request, isa, dtype, rng):
     """Return arguments for 70 rows, and the results and gradients of the rows."""
     n = lanes(isa, dtype)
     P = n + 2 if request.param else 0
-    args, d_results = draw(rng, 3, BATCHES[-1], n + 1, 2 * n + 3, P, dtype=dtype)
+    args, d_results = draw_layer(rng, 3, BATCHES[-1], n + 1, 2 * n + 3, P, dtype=dtype)
     return args, d_results, of_rows(args, d_results)
 
 
 def of_rows(args, d_results):
-    """Return what `run` returns but for the gradients of the weights."""
-    return rows(run(lstm_fast, args, d_results, matmul="packed"), np.arange(args["x"].shape[1]))
+    """Return what `run_layer` returns but for the gradients of the weights."""
+    return select_rows(
+        run_layer(lstm_fast, args, d_results, matmul="packed"), np.arange(args["x"].shape[1])
+    )
 
 
 def test_a_row_alone(batch):
     args, d_results, expected = batch
     for k in range(BATCHES[-1]):
-        assert_identical(of_rows(*select(args, d_results, [k])), rows(expected, [k]))
+        assert_identical(of_rows(*select(args, d_results, [k])), select_rows(expected, [k]))
 
 
 def test_batches_of_every_size(batch):
     args, d_results, expected = batch
     for B in BATCHES:
         first = np.arange(B)
-        assert_identical(of_rows(*select(args, d_results, first)), rows(expected, first))
+        assert_identical(of_rows(*select(args, d_results, first)), select_rows(expected, first))
 
 
 def test_position_in_the_batch(batch, rng):
     args, d_results, expected = batch
     for order in (rng.permutation(70), rng.permutation(70)[:37], np.roll(np.arange(70), 1)):
-        assert_identical(of_rows(*select(args, d_results, order)), rows(expected, order))
+        assert_identical(of_rows(*select(args, d_results, order)), select_rows(expected, order))
 
 
 @pytest.mark.parametrize("I", [1152, 1153])
 def test_large_gradients_of_few_rows(isa, dtype, rng, threads, I):
     """One thread writes them past the caches if they have whole vectors, two do not."""
-    args, d_results = draw(rng, 3, 2, I, 120, dtype=dtype)
+    args, d_results = draw_layer(rng, 3, 2, I, 120, dtype=dtype)
     lstm_fast.set_num_threads(1)
-    expected = run(lstm_fast, args, d_results, matmul="packed")
+    expected = run_layer(lstm_fast, args, d_results, matmul="packed")
     lstm_fast.set_num_threads(2)
-    assert_identical(run(lstm_fast, args, d_results, matmul="packed"), expected)
+    assert_identical(run_layer(lstm_fast, args, d_results, matmul="packed"), expected)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("sizes", SEVERAL_THREADS)
 def test_threads(isa, dtype, rng, threads, sizes, reverse):
     """Gradients of the weights included."""
-    args, d_results = draw(rng, *sizes, dtype=dtype)
+    args, d_results = draw_layer(rng, *sizes, dtype=dtype)
     lstm_fast.set_num_threads(1)
-    expected = run(lstm_fast, args, d_results, matmul="packed", reverse=reverse)
+    expected = run_layer(lstm_fast, args, d_results, matmul="packed", reverse=reverse)
     for n in (2, 3, 4):
         lstm_fast.set_num_threads(n)
-        actual = run(lstm_fast, args, d_results, matmul="packed", reverse=reverse)
+        actual = run_layer(lstm_fast, args, d_results, matmul="packed", reverse=reverse)
         assert_identical(actual, expected)
 
 
@@ -80,10 +83,10 @@ def test_threads(isa, dtype, rng, threads, sizes, reverse):
 def test_the_same_call_again(isa, dtype, rng, threads, sizes, matmul):
     """With BLAS too: nothing depends on which thread is faster."""
     lstm_fast.set_num_threads(3)
-    args, d_results = draw(rng, *sizes, dtype=dtype)
-    expected = run(lstm_fast, args, d_results, matmul=matmul)
+    args, d_results = draw_layer(rng, *sizes, dtype=dtype)
+    expected = run_layer(lstm_fast, args, d_results, matmul=matmul)
     for _ in range(5):
-        assert_identical(run(lstm_fast, args, d_results, matmul=matmul), expected)
+        assert_identical(run_layer(lstm_fast, args, d_results, matmul=matmul), expected)
 
 
 @pytest.mark.parametrize("P", [0, 5])
@@ -93,7 +96,7 @@ def test_the_same_call_again(isa, dtype, rng, threads, sizes, matmul):
 def test_a_sequence_in_parts(isa, dtype, rng, B, length, reverse, P):
     """The state passed on. With 16 rows the whole sequence exceeds the engine's own chunks."""
     T = 40
-    args, _ = draw(rng, T, B, 9, 150, P, dtype=dtype)
+    args, _ = draw_layer(rng, T, B, 9, 150, P, dtype=dtype)
     x, state = args.pop("x"), (args.pop("h0"), args.pop("c0"))
     expected = lstm_forward(x, **args, h0=state[0], c0=state[1], reverse=reverse, matmul="packed")
     y = np.empty_like(expected[0])
@@ -109,7 +112,7 @@ def test_a_sequence_in_parts(isa, dtype, rng, B, length, reverse, P):
 @pytest.mark.parametrize("matmul", ["auto", "packed", "blas"])
 def test_training_gives_the_bits_of_inference(isa, dtype, rng, matmul):
     for sizes in (*SEVERAL_THREADS, (3, 7, 2, 11, 0), (3, 7, 2, 11, 4)):
-        args, _ = draw(rng, *sizes, dtype=dtype)
+        args, _ = draw_layer(rng, *sizes, dtype=dtype)
         y, state, cache = lstm_forward(**args, matmul=matmul, training=True)
         y_plain, state_plain, nothing = lstm_forward(**args, matmul=matmul, training=False)
         assert cache is not None

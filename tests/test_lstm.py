@@ -5,11 +5,19 @@ import inspect
 import json
 from pathlib import Path
 
-import helpers
 import numpy as np
 import pytest
-from helpers import assert_identical, central_difference
-from networks import SETTINGS, assert_close, backward, draw, network, run
+from support.comparing import assert_identical
+from support.differences import assert_gradient, weighted_sum
+from support.layers import backward_layer, draw_layer, run_layer
+from support.networks import (
+    SETTINGS,
+    assert_network_close,
+    backward_network,
+    draw_network,
+    reference_network,
+    run_network,
+)
 
 import lstm_fast
 from lstm_fast import LSTM
@@ -31,8 +39,8 @@ def test_results_and_gradients_are_the_golden_ones(case, matmul, dtype, isa):
     lstm.load_state_dict({name: golden[name] for name in lstm.state_dict()})
     given = [golden.pop(name).astype(dtype) for name in ("x", "h0", "c0", "dy", "dhn", "dcn")]
     expected = {name: array for name, array in golden.items() if name not in lstm.state_dict()}
-    actual = run(lstm, *given)
-    assert_close(actual, expected, dtype)
+    actual = run_network(lstm, *given)
+    assert_network_close(actual, expected, dtype)
     y, (hn, cn) = lstm(given[0], (given[1], given[2]))
     outputs = {"y": y, "hn": hn, "cn": cn}
     assert_identical(outputs, {name: actual[name] for name in outputs})
@@ -41,8 +49,10 @@ def test_results_and_gradients_are_the_golden_ones(case, matmul, dtype, isa):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_layers_are_those_of_lstm_forward(settings, dtype, isa, rng):
     lstm = LSTM(5, 7, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, 4, 3)
-    assert_identical(run(lstm, *given), network(lstm, *given, dtype=dtype, layers=lstm_fast))
+    given = draw_network(rng, lstm, 4, 3)
+    assert_identical(
+        run_network(lstm, *given), reference_network(lstm, *given, dtype=dtype, layers=lstm_fast)
+    )
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -52,20 +62,20 @@ def test_layers_are_those_of_the_reference(size, settings, dtype, isa, rng):
     if settings.get("proj_size", 0) >= H:
         settings = settings | {"proj_size": 0}
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, T, B)
-    expected = network(lstm, *given)
-    assert_close(run(lstm, *given), expected, dtype)
+    given = draw_network(rng, lstm, T, B)
+    expected = reference_network(lstm, *given)
+    assert_network_close(run_network(lstm, *given), expected, dtype)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(("T", "B"), [(0, 3), (4, 0), (0, 0)])
 def test_without_steps_the_state_and_its_gradient_pass_through(T, B, settings, dtype, isa, rng):
     lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
-    x, h0, c0, dy, dhn, dcn = draw(rng, lstm, T, B)
+    x, h0, c0, dy, dhn, dcn = draw_network(rng, lstm, T, B)
     expected = {"y": np.zeros_like(dy), "hn": h0, "cn": c0, "dx": np.zeros_like(x)}
     expected |= {"dh0": dhn, "dc0": dcn}
     expected |= {f"d{k}": np.zeros_like(v) for k, v in lstm.state_dict().items()}
-    assert_identical(run(lstm, x, h0, c0, dy, dhn, dcn), expected)
+    assert_identical(run_network(lstm, x, h0, c0, dy, dhn, dcn), expected)
     assert_identical({"y": lstm(x, (h0, c0))[0]}, {"y": expected["y"]})
 
 
@@ -75,14 +85,14 @@ def test_without_steps_the_state_and_its_gradient_pass_through(T, B, settings, d
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_one_sequence_needs_no_batch_axis(settings, dtype, rng):
     lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, 4, 1)
-    batched = run(lstm, *given)
+    given = draw_network(rng, lstm, 4, 1)
+    batched = run_network(lstm, *given)
     axis = 0 if lstm.batch_first else 1
     axes = dict.fromkeys(("y", "dx"), axis) | dict.fromkeys(("hn", "cn", "dh0", "dc0"), 1)
     expected = {k: v.squeeze(axes[k]) if k in axes else v for k, v in batched.items()}
     x, h0, c0, dy, dhn, dcn = given
     flat = [x.squeeze(axis), h0[:, 0], c0[:, 0], dy.squeeze(axis), dhn[:, 0], dcn[:, 0]]
-    assert_identical(run(lstm, *flat), expected)
+    assert_identical(run_network(lstm, *flat), expected)
     assert_identical({"y": lstm(flat[0], (flat[1], flat[2]))[0]}, {"y": expected["y"]})
     for array, other in [(x, flat[3]), (flat[0], dy)]:
         with pytest.raises(ValueError, match=r"^dy: expected the shape of y"):
@@ -92,11 +102,11 @@ def test_one_sequence_needs_no_batch_axis(settings, dtype, rng):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_absent_is_zero(settings, dtype, isa, rng):
     lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, 4, 2)
+    given = draw_network(rng, lstm, 4, 2)
     for absent in [(1,), (2,), (1, 2), (3,), (4,), (5,), (3, 4, 5)]:
         none = [None if n in absent else array for n, array in enumerate(given)]
         zero = [np.zeros_like(array) if n in absent else array for n, array in enumerate(given)]
-        assert_identical(run(lstm, *none), run(lstm, *zero))
+        assert_identical(run_network(lstm, *none), run_network(lstm, *zero))
     x, h0, c0, *_ = given
     zeros = np.zeros_like(h0), np.zeros_like(c0)
     for state, same in [(None, zeros), ((h0, None), (h0, zeros[1])), ((None, c0), (zeros[0], c0))]:
@@ -112,9 +122,9 @@ def test_absent_is_zero(settings, dtype, isa, rng):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_gradients_belong_to_what_forward_saw(settings, matmul, dtype, isa, rng):
     lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0, matmul=matmul)
-    x, h0, c0, *d_results = draw(rng, lstm, 4, 2)
+    x, h0, c0, *d_results = draw_network(rng, lstm, 4, 2)
     y, (hn, cn), cache = lstm.forward(x, (h0, c0))
-    expected = backward(lstm, *d_results, cache)
+    expected = backward_network(lstm, *d_results, cache)
     for array in (x, h0, c0, y, hn, cn):
         array.fill(np.nan)
     with lstm.writable() as p:
@@ -122,7 +132,7 @@ def test_gradients_belong_to_what_forward_saw(settings, matmul, dtype, isa, rng)
             array.fill(np.nan)
     lstm.matmul = "packed" if matmul == "blas" else "blas"
     for _ in range(2):  # and the cache serves again, whatever becomes of its first results
-        actual = backward(lstm, *d_results, cache)
+        actual = backward_network(lstm, *d_results, cache)
         assert_identical(actual, expected)
         for array in actual.values():
             array.fill(np.nan)
@@ -130,14 +140,13 @@ def test_gradients_belong_to_what_forward_saw(settings, matmul, dtype, isa, rng)
 
 @pytest.mark.parametrize("matmul", ["packed", "blas"])
 def test_gradients_belong_to_what_lstm_forward_saw(matmul, dtype, isa, rng):
-    args, d_results = helpers.draw(rng, 4, 2, 3, 5, 2, dtype=dtype)
-    expected = helpers.run(lstm_fast, args, d_results, matmul=matmul)
+    args, d_results = draw_layer(rng, 4, 2, 3, 5, 2, dtype=dtype)
+    expected = run_layer(lstm_fast, args, d_results, matmul=matmul)
     y, (hn, cn), cache = lstm_fast.lstm_forward(**args, matmul=matmul)
     for array in (*args.values(), y, hn, cn):
         array.fill(np.nan)
     for _ in range(2):
-        dx, (dh0, dc0), grads = lstm_fast.lstm_backward(*d_results, cache)
-        actual = {"dx": dx, "dh0": dh0, "dc0": dc0} | {f"d{k}": v for k, v in grads.items()}
+        actual = backward_layer(lstm_fast, d_results, cache)
         assert_identical(actual, {name: expected[name] for name in actual})
         for array in actual.values():
             array.fill(np.nan)
@@ -146,9 +155,9 @@ def test_gradients_belong_to_what_lstm_forward_saw(matmul, dtype, isa, rng):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_arguments_are_unchanged_and_no_results_share_memory(settings, dtype, rng):
     lstm = LSTM(3, 5, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, 4, 2)
+    given = draw_network(rng, lstm, 4, 2)
     before = copy.deepcopy(given)
-    arrays = [*given, *run(lstm, *given).values(), *lstm.state_dict().values()]
+    arrays = [*given, *run_network(lstm, *given).values(), *lstm.state_dict().values()]
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
     for k, array in enumerate(arrays):
         assert not any(np.shares_memory(array, other) for other in arrays[:k])
@@ -157,31 +166,29 @@ def test_arguments_are_unchanged_and_no_results_share_memory(settings, dtype, rn
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_matmul_modes_agree(settings, dtype, isa, rng):
     lstm = LSTM(9, 12, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, 6, 4)
+    given = draw_network(rng, lstm, 6, 4)
     lstm.matmul = "packed"
-    expected = run(lstm, *given)
+    expected = run_network(lstm, *given)
     for matmul in ("auto", "blas"):
         lstm.matmul = matmul
-        assert_close(run(lstm, *given), expected, dtype)
+        assert_network_close(run_network(lstm, *given), expected, dtype)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("matmul", ["packed", "blas"])
 def test_gradients_are_central_differences(matmul, dropout, isa, rng):
     lstm = LSTM(2, 3, 2, True, False, dropout, True, 2, dtype=float, seed=0, matmul=matmul)
-    x, h0, c0, *d_results = draw(rng, lstm, 3, 2)
+    x, h0, c0, *d_results = draw_network(rng, lstm, 3, 2)
 
     def loss():
         # A copy draws the same dropout masks as the next one.
         y, (hn, cn), _ = copy.deepcopy(lstm).forward(x, (h0, c0))
-        return sum((a * d).sum() for a, d in zip((y, hn, cn), d_results, strict=True))
+        return weighted_sum((y, hn, cn), d_results)
 
-    gradients = run(copy.deepcopy(lstm), x, h0, c0, *d_results)
+    gradients = run_network(copy.deepcopy(lstm), x, h0, c0, *d_results)
     with lstm.writable() as p:
         for name, array in {"x": x, "h0": h0, "c0": c0, **p}.items():
-            difference = central_difference(loss, array, 1e-5)
-            assert np.abs(difference).max() > 1e-3, name
-            np.testing.assert_allclose(gradients[f"d{name}"], difference, 0, 1e-8, err_msg=name)
+            assert_gradient(gradients[f"d{name}"], loss, array, tolerance=1e-8, where=name)
 
 
 # Dropout
@@ -189,7 +196,7 @@ def test_gradients_are_central_differences(matmul, dropout, isa, rng):
 
 def test_dropout_is_for_training_only(dtype, rng):
     lstm = LSTM(3, 5, 2, dropout=0.5, dtype=dtype, seed=0)
-    x, *_ = draw(rng, lstm, 4, 2)
+    x, *_ = draw_network(rng, lstm, 4, 2)
     plain = LSTM(3, 5, 2, dtype=dtype)
     plain.load_state_dict(lstm.state_dict())
     np.testing.assert_array_equal(lstm(x)[0], plain(x)[0])
@@ -202,7 +209,7 @@ def test_a_seed_reproduces_parameters_and_masks(dtype, rng):
     first = LSTM(3, 5, 2, dropout=0.5, dtype=dtype, seed=7)
     second = LSTM(3, 5, 2, dropout=0.5, dtype=dtype, seed=np.random.default_rng(7))
     assert_identical(first.state_dict(), second.state_dict())
-    x, *_ = draw(rng, first, 4, 2)
+    x, *_ = draw_network(rng, first, 4, 2)
     one, two = first.forward(x)[0], first.forward(x)[0]
     assert not np.array_equal(one, two)
     np.testing.assert_array_equal(second.forward(x)[0], one)
@@ -221,7 +228,7 @@ def test_dropout_zeroes_a_fraction_and_scales_the_rest(dropout, rng):
             p[name].fill(0)
         p["weight_ih_l1"][2 * H : 3 * H] = np.eye(H) / 10
         p["bias_ih_l1"][:] = np.repeat([100, -1000, 0, 100], H)
-    x, *_ = draw(rng, lstm, 50, 40)
+    x, *_ = draw_network(rng, lstm, 50, 40)
     mask = np.arctanh(np.arctanh(lstm.forward(x)[0])) / np.arctanh(np.arctanh(lstm(x)[0]))
     kept = mask != 0
     np.testing.assert_allclose(mask[kept], 1 / (1 - dropout), rtol=1e-9)
@@ -231,8 +238,8 @@ def test_dropout_zeroes_a_fraction_and_scales_the_rest(dropout, rng):
 
 def test_dropout_of_everything(dtype, isa, rng):
     lstm = LSTM(3, 5, 2, dropout=1, dtype=dtype, seed=0)
-    x, h0, c0, dy, *_ = draw(rng, lstm, 4, 2)
-    actual = run(lstm, x, h0, c0, dy, None, None)
+    x, h0, c0, dy, *_ = draw_network(rng, lstm, 4, 2)
+    actual = run_network(lstm, x, h0, c0, dy, None, None)
     above = LSTM(5, 5, dtype=dtype)
     above.load_state_dict({k[:-1] + "0": v for k, v in lstm.state_dict().items() if k[-1] == "1"})
     y, _ = above(np.zeros((4, 2, 5), dtype), (h0[1:], c0[1:]))

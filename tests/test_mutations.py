@@ -8,7 +8,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from helpers import draw, run
+from support.comparing import in_dtype
+from support.layers import draw_layer, run_layer
 
 import lstm_fast
 from lstm_fast import LSTM, reference
@@ -29,12 +30,11 @@ def error(actual, expected):
 @pytest.fixture
 def errors(dtype, isa, rng):
     """Return a function: mistaken arguments to the errors of results and gradients, by name."""
-    args, d_results = draw(rng, T, B, I, H, dtype=dtype)
-    exact = {name: array.astype(float) for name, array in args.items()}
-    expected = run(reference, exact, [array.astype(float) for array in d_results])
+    args, d_results = draw_layer(rng, T, B, I, H, dtype=dtype)
+    expected = run_layer(reference, in_dtype(args, float), in_dtype(d_results, float))
 
     def compare(reverse=False, **mistaken):
-        actual = run(lstm_fast, args | mistaken, d_results, reverse=reverse)
+        actual = run_layer(lstm_fast, args | mistaken, d_results, reverse=reverse)
         return {name: error(actual[name], expected[name]) for name in actual}
 
     compare.args = args
@@ -92,7 +92,7 @@ def test_a_mistake_is_seen(errors, mistake):
 
 @pytest.mark.parametrize("mistake", ["dy", "dhn", "dcn", "dhn and dcn exchanged", "dy in reverse"])
 def test_a_mistake_of_backward_is_seen(mistake, dtype, isa, rng):
-    args, (dy, dhn, dcn) = draw(rng, T, B, I, H, dtype=dtype)
+    args, (dy, dhn, dcn) = draw_layer(rng, T, B, I, H, dtype=dtype)
     mistaken = {
         "dy": (None, dhn, dcn),
         "dhn": (dy, None, dcn),
@@ -100,12 +100,12 @@ def test_a_mistake_of_backward_is_seen(mistake, dtype, isa, rng):
         "dhn and dcn exchanged": (dy, dcn, dhn),
         "dy in reverse": (dy[::-1], dhn, dcn),
     }
-    right, wrong = (run(lstm_fast, args, d) for d in ((dy, dhn, dcn), mistaken[mistake]))
+    right, wrong = (run_layer(lstm_fast, args, d) for d in ((dy, dhn, dcn), mistaken[mistake]))
     assert min(error(wrong[name], right[name]) for name in GRADIENTS) > SEEN
 
 
 def test_exchanged_directions_are_seen(dtype, isa, rng):
-    args, _ = draw(rng, T, B, I, H, dtype=dtype)
+    args, _ = draw_layer(rng, T, B, I, H, dtype=dtype)
     lstm = LSTM(I, H, bidirectional=True, dtype=dtype, seed=0)
     right = lstm.state_dict()
     state = (np.stack([args["h0"]] * 2), np.stack([args["c0"]] * 2))

@@ -5,7 +5,8 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import assert_identical
+from support.comparing import assert_identical
+from support.internals import generator_of, set_generator
 
 import lstm_fast
 from lstm_fast import LSTM
@@ -48,10 +49,10 @@ def parts(state):
 
 def gradient_error(lstm, x, rng, **call):
     """Return the worst relative error of a directional derivative, in x and every parameter."""
-    noise = copy.deepcopy(lstm._rng)
+    noise = generator_of(lstm)
 
     def forward(x):
-        lstm._rng = copy.deepcopy(noise)  # the same masks at every call
+        set_generator(lstm, noise)  # the same masks at every call
         return lstm.forward(x, **call)
 
     y, state, cache = forward(x)

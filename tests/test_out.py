@@ -2,12 +2,13 @@
 
 import copy
 import re
-import tempfile
 from itertools import product
 
 import numpy as np
 import pytest
-from networks import SETTINGS, backward, draw
+from support.comparing import assert_identical
+from support.layouts import EMPTY, every_other, read_only
+from support.networks import SETTINGS, backward_network, draw_network
 
 from lstm_fast import LSTM
 
@@ -23,63 +24,28 @@ def flat(results):
     return [y, hn, cn]
 
 
-def assert_same(actual, expected):
-    for a, e in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(a, e, strict=True)
-
-
-def larger(shape, dtype):
-    """Return every other element, in each axis, of a larger array of sevens."""
-    return np.full([2 * n + 1 for n in shape], 7, dtype)[(slice(1, None, 2),) * len(shape)]
-
-
-def in_file(shape, dtype):
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
-
-
-class Subclass(np.ndarray):
-    pass
-
-
-# An array of a shape and dtype.
-LAYOUTS = {
-    "C order": np.empty,
-    "Fortran order": lambda s, dtype: np.empty(s, dtype, order="F"),
-    "axes exchanged": lambda s, dtype: np.empty(s[::-1], dtype).transpose(),
-    "rows apart": lambda s, dtype: np.empty((*s[:-1], s[-1] + 3), dtype)[..., 2:-1],
-    "negative strides": lambda s, dtype: np.flip(np.empty(s, dtype)),
-    "every other element": larger,
-    "unaligned": lambda s, dtype: np.ndarray(
-        s, dtype, bytearray(int(np.prod(s)) * dtype.itemsize + 1), offset=1
-    ),
-    "in a file": in_file,
-    "subclass": lambda s, dtype: np.empty(s, dtype).view(Subclass),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", EMPTY)
 @pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_results_are_written_and_returned(isa, dtype, rng, settings, call, layout):
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    x, h0, c0, *_ = draw(rng, lstm, T, B)
+    x, h0, c0, *_ = draw_network(rng, lstm, T, B)
     for options in OPTIONS:
         expected = flat(call(lstm, x, (h0, c0), **options))
-        given = [LAYOUTS[layout](a.shape, dtype) for a in expected]
+        given = [EMPTY[layout](a.shape, dtype) for a in expected]
         for array in given:
             array.fill(np.nan)
         actual = flat(call(lstm, x, (h0, c0), **options, out=(given[0], (given[1], given[2]))))
         assert all(a is g for a, g in zip(actual, given, strict=True))
-        assert_same([np.asarray(a) for a in actual], expected)
+        assert_identical([np.asarray(a) for a in actual], expected)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_nothing_else_is_written(isa, dtype, rng, settings):
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    x, h0, c0, *_ = draw(rng, lstm, T, B)
+    x, h0, c0, *_ = draw_network(rng, lstm, T, B)
     for options in OPTIONS:
-        y, hn, cn = (larger(a.shape, dtype) for a in flat(lstm(x, (h0, c0), **options)))
+        y, hn, cn = (every_other(a.shape, dtype, 7) for a in flat(lstm(x, (h0, c0), **options)))
         lstm(x, (h0, c0), **options, out=(y, (hn, cn)))
         for array in (y, hn, cn):
             array.fill(7)
@@ -89,46 +55,46 @@ def test_nothing_else_is_written(isa, dtype, rng, settings):
 @pytest.mark.parametrize("call", TRAINING.values(), ids=TRAINING)
 def test_any_part_may_be_none(dtype, rng, call):
     lstm = LSTM(I, H, 2, dtype=dtype, seed=0)
-    x, h0, c0, *_ = draw(rng, lstm, T, B)
+    x, h0, c0, *_ = draw_network(rng, lstm, T, B)
     expected = flat(call(lstm, x, (h0, c0)))
     for present in product([False, True], repeat=3):
         given = [np.empty_like(a) if p else None for a, p in zip(expected, present, strict=True)]
         state = (given[1], given[2])
         for out in [(given[0], state), [given[0], [*state]]]:
             actual = flat(call(lstm, x, (h0, c0), out=out))
-            assert_same(actual, expected)
+            assert_identical(actual, expected)
             for a, g in zip(actual, given, strict=True):
                 assert g is None or a is g
                 assert a.base is None or g is not None
     given = np.empty_like(expected[0])
     for out in (None, (None, None), (given, None)):
-        assert_same(flat(call(lstm, x, (h0, c0), out=out)), expected)
-    assert_same([given], expected[:1])
+        assert_identical(flat(call(lstm, x, (h0, c0), out=out)), expected)
+    assert_identical([given], expected[:1])
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_one_sequence_needs_no_batch_axis(isa, dtype, rng, settings):
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    x, h0, c0, *_ = draw(rng, lstm, T, 1)
+    x, h0, c0, *_ = draw_network(rng, lstm, T, 1)
     x, h0, c0 = x.squeeze(0 if lstm.batch_first else 1), h0[:, 0], c0[:, 0]
     for options in ({}, {"lengths": [3], "padding": "hold"}):
         expected = flat(lstm(x, (h0, c0), **options))
-        for layout in LAYOUTS.values():
+        for layout in EMPTY.values():
             y, hn, cn = (layout(a.shape, dtype) for a in expected)
             actual = flat(lstm(x, (h0, c0), **options, out=(y, (hn, cn))))
             assert actual[0] is y and actual[1] is hn and actual[2] is cn
-            assert_same([np.asarray(a) for a in actual], expected)
+            assert_identical([np.asarray(a) for a in actual], expected)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(("steps", "rows"), [(0, 3), (4, 0), (0, 0)])
 def test_without_steps(dtype, rng, settings, steps, rows):
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    x, h0, c0, *_ = draw(rng, lstm, steps, rows)
+    x, h0, c0, *_ = draw_network(rng, lstm, steps, rows)
     expected = flat(lstm(x, (h0, c0)))
     given = [np.full_like(a, 7) for a in expected]
     assert flat(lstm(x, (h0, c0), out=(given[0], given[1:])))[0] is given[0]
-    assert_same(given, expected)
+    assert_identical(given, expected)
 
 
 # Overlap
@@ -139,11 +105,11 @@ def test_without_steps(dtype, rng, settings, steps, rows):
 def test_the_state_in_place(isa, dtype, rng, settings, call):
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
     for options in OPTIONS:
-        x, h0, c0, *_ = draw(rng, lstm, T, B)
+        x, h0, c0, *_ = draw_network(rng, lstm, T, B)
         expected = flat(call(lstm, x, (h0, c0), **options))
         y, (hn, cn), *_ = call(lstm, x, (h0, c0), **options, out=(None, (h0, c0)))
         assert hn is h0 and cn is c0
-        assert_same([y, hn, cn], expected)
+        assert_identical([y, hn, cn], expected)
 
 
 def overlapping(shapes, dtype, shift):
@@ -162,7 +128,7 @@ def overlapping(shapes, dtype, shift):
 def test_overlaps(isa, dtype, rng, settings, call):
     """Each result shares memory with each of x, h0 and c0, one or more elements on or back."""
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    given = draw(rng, lstm, T, B)[:3]
+    given = draw_network(rng, lstm, T, B)[:3]
     for options in OPTIONS:
         expected = flat(call(lstm, given[0], given[1:], **options))
         for (n, result), (m, array) in product(enumerate(expected), enumerate(given)):
@@ -173,14 +139,14 @@ def test_overlaps(isa, dtype, rng, settings, call):
                 of_array[...] = array
                 actual = flat(call(lstm, now[0], now[1:], **options, out=(out[0], out[1:])))
                 assert actual[n] is of_result
-                assert_same(actual, expected)
+                assert_identical(actual, expected)
 
 
 @pytest.mark.parametrize("settings", [{}, {"batch_first": True}, {"num_layers": 3}])
 def test_y_in_place_of_a_flipped_x(isa, dtype, rng, settings):
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
     for axis in range(3):
-        x, *_ = draw(rng, lstm, T, B)
+        x, *_ = draw_network(rng, lstm, T, B)
         expected = lstm(x)[0]
         y = np.flip(x, axis)
         assert lstm(x, out=(y, None))[0] is y
@@ -191,25 +157,20 @@ def test_y_in_place_of_a_flipped_x(isa, dtype, rng, settings):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_backward_does_not_need_the_results(isa, dtype, rng, settings, checkpoint):
     lstm = LSTM(I, H, **settings, dtype=dtype, seed=0)
-    x, h0, c0, *d_results = draw(rng, lstm, T, B)
+    x, h0, c0, *d_results = draw_network(rng, lstm, T, B)
     for options in OPTIONS:
-        expected = backward(lstm, *d_results, lstm.forward(x, (h0, c0), **options)[2])
+        expected = backward_network(lstm, *d_results, lstm.forward(x, (h0, c0), **options)[2])
         now = copy.deepcopy([x, h0, c0])
         y = np.empty_like(d_results[0])
         options = options | {"checkpoint": checkpoint}
         *_, cache = lstm.forward(now[0], now[1:], **options, out=(y, now[1:]))
         for array in (*now, y):
             array.fill(np.nan)
-        actual = backward(lstm, *d_results, cache)
-        assert_same(actual.values(), expected.values())
+        actual = backward_network(lstm, *d_results, cache)
+        assert_identical(actual, expected)
 
 
 # Arguments
-
-
-def read_only(array):
-    array.flags.writeable = False
-    return array
 
 
 SHAPES = [(T, B, H), (2, B, H), (2, B, H)]

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from support.comparing import assert_identical
 
 from lstm_fast import LSTM
 
@@ -40,12 +41,6 @@ def x(dtype, rng):
     return rng.standard_normal((5, 2, 3)).astype(dtype)
 
 
-def assert_identical(actual, expected):
-    assert list(actual) == list(expected)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
-
-
 def fresh(lstm):
     """Return a new LSTM of the same parameters."""
     other = LSTM(3, 4, 2, dtype=lstm.dtype, matmul=lstm.matmul, seed=1)
@@ -78,16 +73,6 @@ def test_names_are_pytorchs(settings, names, dtype):
         assert list(p) == names
         assert len(p) == len(names)
         assert "weight_xx_l0" not in p
-
-
-@pytest.mark.parametrize("settings", [settings for settings, _ in NAMES])
-def test_names_and_shapes_are_those_of_the_pytorch_here(settings):
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    theirs = torch.nn.LSTM(3, 4, **settings).state_dict()
-    lstm = LSTM(3, 4, **settings)
-    assert [*lstm.state_dict()] == [*theirs]
-    lstm.load_state_dict(theirs)
-    assert_identical(lstm.state_dict(), {name: t.numpy() for name, t in theirs.items()})
 
 
 def test_state_dict_is_a_copy(lstm):

@@ -2,48 +2,51 @@
 
 import numpy as np
 import pytest
-from helpers import assert_identical, lanes, rows, run
 from hypothesis import given
 from hypothesis import strategies as st
-from variants import (
+from support.comparing import assert_identical, in_dtype
+from support.layers import lanes, run_layer, select_rows
+from support.options import (
     FUNCTIONS,
     MANY,
     OPTIONS,
+    assert_options_close,
     chosen,
-    draw_variant,
-    in_float64,
-    without_kinks,
+    draw_function,
+    draw_with_options,
 )
 
 import lstm_fast
 from lstm_fast import reference
 
-# Relative to the largest element of an array, or to 1.
-TOLERANCE = {"float32": 2e-4, "float64": 2e-12}
+
+def sizes_around(n):
+    """Return T, B, I and H for vectors of n elements."""
+    return [(4, 1, 3, n), (3, 5, n + 1, 4 * n + 1), (5, 8, 4 * n, 6), (4, 2, 5, 9 * n + 2)]
 
 
-def close(actual, expected, dtype):
-    assert actual.keys() == expected.keys()
-    for name, array in expected.items():
-        assert (actual[name].shape, actual[name].dtype) == (array.shape, dtype), name
-        error = np.abs(actual[name] - array).max(initial=0)
-        assert error <= TOLERANCE[dtype.name] * max(1, np.abs(array).max(initial=0)), name
+def check(args, d_results, on, **options):
+    """Compare results and gradients with those of the reference in float64."""
+    exact = run_layer(reference, in_dtype(args, float), in_dtype(d_results, float))
+    actual = run_layer(lstm_fast, args, d_results, **options)
+    assert_options_close(actual, exact, on, args["x"].dtype)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_each_option(isa, dtype, rng, option):
-    n = lanes(isa, dtype)
-    for T, B, I, H in [
-        (4, 1, 3, n),
-        (3, 5, n + 1, 4 * n + 1),
-        (5, 8, 4 * n, 6),
-        (4, 2, 5, 9 * n + 2),
-    ]:
-        args, d_results = draw_variant(rng, without_kinks({option}, dtype), T, B, I, H, dtype)
-        exact = run(reference, in_float64(args), [d.astype(np.float64) for d in d_results])
-        close(
-            run(lstm_fast, args, d_results), {k: v.astype(dtype) for k, v in exact.items()}, dtype
-        )
+    for sizes in sizes_around(lanes(isa, dtype)):
+        args, d_results = draw_with_options(rng, {option}, *sizes, dtype)
+        check(args, d_results, {option})
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_each_function_in_each_place(isa, dtype, rng, function, place):
+    for sizes in sizes_around(lanes(isa, dtype)):
+        args, d_results = draw_with_options(rng, {"activations"}, *sizes, dtype)
+        args["activations"] = ["Sigmoid", "Tanh", "Tanh"]
+        args["activations"][place] = draw_function(rng, function)
+        check(args, d_results, {"activations"})
 
 
 @MANY
@@ -57,37 +60,34 @@ def test_each_option(isa, dtype, rng, option):
     blas=st.booleans(),
 )
 def test_combinations(isa, dtype, on, T, B, I, H, seed, blas):
-    rng = np.random.default_rng(seed)
-    args, d_results = draw_variant(rng, without_kinks(on, dtype), T, B, I, H, dtype)
-    exact = run(reference, in_float64(args), [d.astype(np.float64) for d in d_results])
-    actual = run(lstm_fast, args, d_results, matmul="blas" if blas else "packed")
-    close(actual, {name: array.astype(dtype) for name, array in exact.items()}, dtype)
+    args, d_results = draw_with_options(np.random.default_rng(seed), on, T, B, I, H, dtype)
+    check(args, d_results, on, matmul="blas" if blas else "packed")
 
 
 @pytest.mark.parametrize("T, B, I, H", [(12, 1, 30, 210), (30, 45, 70, 3), (10, 12, 40, 66)])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_bits_do_not_depend_on_threads(isa, dtype, rng, threads, option, T, B, I, H):
-    args, d_results = draw_variant(rng, {option, "peephole"}, T, B, I, H, dtype)
+    args, d_results = draw_with_options(rng, {option, "peephole"}, T, B, I, H, dtype)
     lstm_fast.set_num_threads(1)
-    one = run(lstm_fast, args, d_results)
+    one = run_layer(lstm_fast, args, d_results)
     for n in (2, 3):
         lstm_fast.set_num_threads(n)
-        assert_identical(run(lstm_fast, args, d_results), one)
+        assert_identical(run_layer(lstm_fast, args, d_results), one)
 
 
 @pytest.mark.parametrize("option", sorted({*OPTIONS} - {"lengths", "mask", "hold"}))
 def test_bits_of_a_row_do_not_depend_on_the_batch(isa, dtype, rng, option):
-    args, d_results = draw_variant(rng, {option, "lengths"}, 6, 9, 4, 19, dtype)
-    whole = run(lstm_fast, args, d_results)
+    args, d_results = draw_with_options(rng, {option, "lengths"}, 6, 9, 4, 19, dtype)
+    whole = run_layer(lstm_fast, args, d_results)
     chosen_rows = [7, 2]
-    part = args | rows(args, chosen_rows) | {"lengths": args["lengths"][chosen_rows]}
+    part = args | select_rows(args, chosen_rows) | {"lengths": args["lengths"][chosen_rows]}
     if option == "recurrent_mask":
         part["recurrent_mask"] = args["recurrent_mask"][chosen_rows]
     if option == "zoneout":
         part["zoneout"] = tuple(z[:, chosen_rows] if np.ndim(z) else z for z in args["zoneout"])
     d_part = [d_results[0][:, chosen_rows], *(d[chosen_rows] for d in d_results[1:])]
-    actual = run(lstm_fast, part, d_part)
-    expected = rows(whole, chosen_rows)
+    actual = run_layer(lstm_fast, part, d_part)
+    expected = select_rows(whole, chosen_rows)
     assert_identical({name: actual[name] for name in expected}, expected)
 
 
@@ -95,10 +95,10 @@ def test_bits_of_a_row_do_not_depend_on_the_batch(isa, dtype, rng, option):
 @pytest.mark.parametrize("hidden", ["lengths", "mask"])
 def test_nan_where_no_row_runs_changes_no_bit(isa, dtype, rng, option, hidden):
     T, B = 6, 5
-    args, d_results = draw_variant(rng, {option, hidden}, T, B, 4, 19, dtype)
+    args, d_results = draw_with_options(rng, {option, hidden}, T, B, 4, 19, dtype)
     valid = np.arange(T)[:, None] < args["lengths"] if hidden == "lengths" else args["mask"].T
     assert 0 < valid.sum() < T * B
-    expected = run(lstm_fast, args, d_results)
+    expected = run_layer(lstm_fast, args, d_results)
     args["x"][~valid] = np.nan
     if option != "hold":
         d_results[0][~valid] = np.nan
@@ -106,19 +106,19 @@ def test_nan_where_no_row_runs_changes_no_bit(isa, dtype, rng, option, hidden):
         for z in args["zoneout"]:
             if np.ndim(z):
                 z[~valid] = np.nan
-    assert_identical(run(lstm_fast, args, d_results), expected)
+    assert_identical(run_layer(lstm_fast, args, d_results), expected)
 
 
 @pytest.mark.parametrize("option", sorted({*OPTIONS} - {"lengths", "mask", "hold"}))
 def test_a_mask_is_the_sequence_without_the_masked_steps(isa, dtype, rng, option):
     T, H = 7, 19
-    args, d_results = draw_variant(rng, {option}, T, 1, 4, H, dtype)
+    args, d_results = draw_with_options(rng, {option}, T, 1, 4, H, dtype)
     mask = np.array([[False, True, True, False, True, False, True]])
-    masked = run(lstm_fast, args | {"mask": mask}, d_results)
+    masked = run_layer(lstm_fast, args | {"mask": mask}, d_results)
     short = args | {"x": args["x"][mask[0]]}
     if option == "zoneout":
         short["zoneout"] = tuple(z[mask[0]] if np.ndim(z) else z for z in args["zoneout"])
-    expected = run(lstm_fast, short, [d_results[0][mask[0]], *d_results[1:]])
+    expected = run_layer(lstm_fast, short, [d_results[0][mask[0]], *d_results[1:]])
     for name in ("y", "dx"):
         assert not masked[name][~mask[0]].any()
         masked[name] = masked[name][mask[0]]
@@ -128,25 +128,26 @@ def test_a_mask_is_the_sequence_without_the_masked_steps(isa, dtype, rng, option
 @pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_nan_comes_through_and_stays_in_its_row(isa, dtype, rng, function, place):
-    args, d_results = draw_variant(rng, {"clip", "cell_clip"}, 3, 4, 5, 19, dtype)
+    args, d_results = draw_with_options(rng, {"clip", "cell_clip"}, 3, 4, 5, 19, dtype)
     args["activations"] = ["Sigmoid", "Tanh", "Tanh"]
     args["activations"][place] = function
-    expected = run(lstm_fast, args, d_results)
+    expected = run_layer(lstm_fast, args, d_results)
     for nan in (np.nan, -np.nan):
         args["x"][1, 2] = nan
-        actual = run(lstm_fast, args, d_results)
+        actual = run_layer(lstm_fast, args, d_results)
         assert np.isnan(actual["y"][1:, 2]).all()
-        others = rows(actual, [0, 1, 3])
+        others = select_rows(actual, [0, 1, 3])
         assert_identical(
-            others, {k: v for k, v in rows(expected, [0, 1, 3]).items() if k in others}
+            others, {k: v for k, v in select_rows(expected, [0, 1, 3]).items() if k in others}
         )
 
 
 def test_a_plain_cell_and_a_variant_that_changes_nothing(isa, dtype, rng):
-    args, d_results = draw_variant(rng, set(), 5, 4, 6, 35, dtype)
-    plain = run(lstm_fast, args, d_results)
+    args, d_results = draw_with_options(rng, set(), 5, 4, 6, 35, dtype)
+    plain = run_layer(lstm_fast, args, d_results)
     for option in ({"clip": 1e30}, {"cell_clip": 1e30}, {"zoneout": (0.0, 0.0)}):
-        close(run(lstm_fast, args | option, d_results), plain, dtype)
+        actual = run_layer(lstm_fast, args | option, d_results)
+        assert_options_close(actual, plain, option, dtype)
 
 
 @pytest.mark.parametrize(
@@ -178,12 +179,12 @@ def test_a_plain_cell_and_a_variant_that_changes_nothing(isa, dtype, rng):
     ],
 )
 def test_a_wrong_option_is_named(rng, option, error, words):
-    args, _ = draw_variant(rng, set(), 4, 3, 2, 5, np.dtype("float32"))
+    args, _ = draw_with_options(rng, set(), 4, 3, 2, 5, np.dtype("float32"))
     with pytest.raises(error, match=words):
         lstm_fast.lstm_forward(**args, **option)
 
 
 def test_zoneout_and_a_projection_do_not_go_together(rng):
-    args, _ = draw_variant(rng, {"projection"}, 4, 3, 2, 5, np.dtype("float32"))
+    args, _ = draw_with_options(rng, {"projection"}, 4, 3, 2, 5, np.dtype("float32"))
     with pytest.raises(ValueError, match=r"zoneout and w_hr: .*P elements"):
         lstm_fast.lstm_forward(**args, zoneout=(0.1, 0.1))

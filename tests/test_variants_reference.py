@@ -1,14 +1,17 @@
-"""Variants of the cell in `lstm_fast.reference`: loops by hand, central differences, PyTorch."""
+"""Variants of the cell in `lstm_fast.reference`: loops by hand, central differences."""
 
 import math
 from itertools import combinations
 
 import numpy as np
 import pytest
-from helpers import assert_identical, central_difference, draw, rows, run
-from ragged import assert_close
+from support.comparing import assert_close, assert_identical, in_dtype
+from support.differences import assert_gradient, weighted_sum
+from support.layers import backward_layer, draw_layer, run_layer, select_rows
 
 from lstm_fast import reference
+
+pytestmark = pytest.mark.no_isa
 
 FLOAT64 = np.dtype(float)
 T, B, I, H, P = 4, 2, 3, 3, 2
@@ -77,7 +80,7 @@ def arguments(names, seed=2):
     places = tuple(settings.pop(place, default) for place, default in PLACES.items())
     if places != tuple(PLACES.values()):
         settings["activations"] = places
-    args, d_results = draw(rng, T, B, I, H, R % H, dtype=FLOAT64, bias=bias)
+    args, d_results = draw_layer(rng, T, B, I, H, R % H, dtype=FLOAT64, bias=bias)
     args |= {name: settings.pop(name) for name in PARAMETERS if name in settings}
     return args, settings, d_results
 
@@ -192,27 +195,25 @@ def by_hand(args, settings):
 def test_results_are_those_of_a_loop_by_hand(names):
     for seed in range(3):
         args, settings, d_results = arguments(names, seed)
-        actual = run(reference, args, d_results, **settings)
+        actual = run_layer(reference, args, d_results, **settings)
         expected = by_hand(args, settings)
-        assert_close({name: actual[name] for name in expected}, expected, 1e-13, f"{seed=}")
+        assert_close({name: actual[name] for name in expected}, expected, 1e-13, where=f"{seed=}")
 
 
 @pytest.mark.parametrize("names", CASES)
 def test_gradients_are_central_differences(names):
     args, settings, d_results = arguments(names)
-    gradients = run(reference, args, d_results, **settings)
+    gradients = run_layer(reference, args, d_results, **settings)
     assert list(gradients)[6:] == [f"d{n}" for n in grads_of(args)]
 
     def loss():
         y, state, _ = reference.lstm_forward(**args, **settings)
-        return sum((a * d).sum() for a, d in zip((y, *state), d_results, strict=True))
+        return weighted_sum((y, *state), d_results)
 
     for name, array in args.items():
         # Layer norm makes third derivatives large where a variance is small: a small step.
-        difference = central_difference(loss, array, 3e-6)
-        assert np.abs(difference).max() > 1e-3, f"{name} has no effect, so that nothing is checked"
-        error = np.abs(gradients[f"d{name}"] - difference).max()
-        assert error <= 1e-6 * np.abs(difference).max(), name
+        gradient = gradients[f"d{name}"]
+        assert_gradient(gradient, loss, array, step=3e-6, tolerance=1e-6, where=name)
 
 
 def grads_of(args):
@@ -231,42 +232,12 @@ def test_inputs_reach_both_sides_of_every_limit():
             assert (np.abs(block) < settings[limit]).any()
 
 
-@pytest.mark.parametrize("bias_of_cell", [True, False])
-@pytest.mark.parametrize("seed", range(3))
-def test_layer_norm_is_pytorchs(bias_of_cell, seed):
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    name = "layer norm" if bias_of_cell else "layer norm without bias"
-    args, settings, d_results = arguments([name], seed)
-    actual = run(reference, args, d_results, **settings)
-    w = {name: torch.tensor(array, requires_grad=True) for name, array in args.items()}
-    norm = torch.nn.functional.layer_norm
-    y, h, c = [], w["h0"], w["c0"]
-    for x in w["x"]:
-        a = norm(x @ w["w_ih"].T, (4 * H,), w["w_ln_ih"], w["b_ih"])
-        a = a + norm(h @ w["w_hh"].T, (4 * H,), w["w_ln_hh"], w["b_hh"])
-        i, f, g, o = a.chunk(4, dim=1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * norm(c, (H,), w["w_ln_c"], w.get("b_ln_c")).tanh()
-        y.append(h)
-    results = {"y": torch.stack(y), "hn": h, "cn": c}
-    torch.autograd.backward(tuple(results.values()), tuple(map(torch.tensor, d_results)))
-    expected = {name: tensor.detach().numpy() for name, tensor in results.items()}
-    expected |= {f"d{name}": tensor.grad.numpy() for name, tensor in w.items()}
-    assert_close(actual, expected, 1e-12)
-
-
 @pytest.mark.parametrize("names", CASES)
 def test_float32_is_close_to_float64(names):
     args, settings, d_results = arguments(names)
-    expected = run(reference, args, d_results, **settings)
-    narrow = {k: v.astype(np.float32) for k, v in args.items()}
-    if "zoneout" in settings:
-        z = (v.astype(np.float32) if isinstance(v, np.ndarray) else v for v in settings["zoneout"])
-        settings["zoneout"] = tuple(z)
-    if "recurrent_mask" in settings:
-        settings["recurrent_mask"] = settings["recurrent_mask"].astype(np.float32)
-    d_narrow = [d.astype(np.float32) for d in d_results]
-    actual = run(reference, narrow, d_narrow, **settings)
+    expected = run_layer(reference, args, d_results, **settings)
+    narrow = in_dtype([args, d_results, settings], np.float32)
+    actual = run_layer(reference, *narrow[:2], **narrow[2])
     assert {array.dtype for array in actual.values()} == {np.dtype(np.float32)}
     assert_close(actual, expected, 1e-4)
 
@@ -386,20 +357,20 @@ def test_gradients_pass_up_to_the_limit_and_not_beyond(dtype):
 @pytest.mark.parametrize("limits", [{"clip": 0.5}, {"cell_clip": 0.5}, {"clip": 2, "cell_clip": 1}])
 def test_nan_comes_through_limits_in_its_row(limits):
     args, _, d_results = arguments([])
-    expected = run(reference, args, d_results, **limits)
+    expected = run_layer(reference, args, d_results, **limits)
     args["x"][1, 1, 0] = np.nan
-    actual = run(reference, args, d_results, **limits)
+    actual = run_layer(reference, args, d_results, **limits)
     assert np.isnan(actual["y"][1:, 1]).all()
     assert np.isnan(actual["cn"][1]).all()
-    assert_identical(rows(actual, [0]), rows(expected, [0]))
+    assert_identical(select_rows(actual, [0]), select_rows(expected, [0]))
 
 
 @pytest.mark.parametrize("name", ["clip", "cell_clip"])
 def test_a_limit_may_be_larger_than_the_dtype(dtype, name):
-    args, d_results = draw(np.random.default_rng(0), T, B, I, H, dtype=dtype)
-    expected = run(reference, args, d_results)
+    args, d_results = draw_layer(np.random.default_rng(0), T, B, I, H, dtype=dtype)
+    expected = run_layer(reference, args, d_results)
     for limit in (1e300, np.inf, np.float32(3e38), 10**9, None):
-        assert_identical(run(reference, args, d_results, **{name: limit}), expected)
+        assert_identical(run_layer(reference, args, d_results, **{name: limit}), expected)
 
 
 # What the options mean
@@ -431,8 +402,8 @@ NEUTRAL = {
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_neutral_values_change_nothing(name, reverse):
     args, _, d_results = arguments([])
-    expected = run(reference, args, d_results, reverse=reverse)
-    actual = run(reference, args, d_results, reverse=reverse, **NEUTRAL[name])
+    expected = run_layer(reference, args, d_results, reverse=reverse)
+    actual = run_layer(reference, args, d_results, reverse=reverse, **NEUTRAL[name])
     if "w_ch" in NEUTRAL[name] and name != "absent":
         assert actual.pop("dw_ch").any()
     assert_close(actual, expected, 1e-15)
@@ -442,14 +413,14 @@ def test_neutral_values_change_nothing(name, reverse):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_lengths_are_a_mask_that_begins_true(rng, dtype, reverse, padding):
     lengths = np.array([3, 0, 5, 1, 4])
-    args, d_results = draw(rng, 5, 5, I, H, P, dtype=dtype)
+    args, d_results = draw_layer(rng, 5, 5, I, H, P, dtype=dtype)
     options = {"reverse": reverse, "padding": padding}
-    expected = run(reference, args, d_results, lengths=lengths, **options)
+    expected = run_layer(reference, args, d_results, lengths=lengths, **options)
     mask = np.arange(5) < lengths[:, None]
-    assert_identical(run(reference, args, d_results, mask=mask, **options), expected)
+    assert_identical(run_layer(reference, args, d_results, mask=mask, **options), expected)
     holes = rng.random((5, 5)) < 0.6
-    expected = run(reference, args, d_results, mask=mask & holes, **options)
-    actual = run(reference, args, d_results, mask=holes, lengths=lengths, **options)
+    expected = run_layer(reference, args, d_results, mask=mask & holes, **options)
+    actual = run_layer(reference, args, d_results, mask=holes, lengths=lengths, **options)
     assert_identical(actual, expected)
 
 
@@ -459,17 +430,17 @@ def test_a_row_with_holes_is_the_sequence_without_them(rng, reverse, padding):
     steps, batch = 6, 5
     mask = rng.random((batch, steps)) < 0.5
     mask[:3] = [[False] * 6, [False, False, True, False, True, False], [True] + [False] * 5]
-    args, (dy, dhn, dcn) = draw(rng, steps, batch, I, H, dtype=FLOAT64)
+    args, (dy, dhn, dcn) = draw_layer(rng, steps, batch, I, H, dtype=FLOAT64)
     z = rng.random((2, steps, batch, H))
     args["w_ch"] = rng.standard_normal(3 * H)
     options = {"reverse": reverse, "coupled": True, "clip": 2.0}
-    actual = run(
+    actual = run_layer(
         *(reference, args, (dy, dhn, dcn)), **options, mask=mask, padding=padding, zoneout=tuple(z)
     )
     sums = dict.fromkeys([f"d{name}" for name in grads_of(args)], 0)
     for b in range(batch):
         there = np.flatnonzero(mask[b])
-        alone = args | rows(args, [b])
+        alone = args | select_rows(args, [b])
         alone["x"] = alone["x"][there]
         dy_alone = dy[there][:, [b]]
         if padding == "hold":  # a time belongs to the last one before it that is there
@@ -478,7 +449,7 @@ def test_a_row_with_holes_is_the_sequence_without_them(rng, reverse, padding):
             dy_alone = dy_alone.reshape(-1, 1, H)
         d_alone = dy_alone, dhn[[b]], dcn[[b]]
         zones = tuple(z[:, there][:, :, [b]])
-        expected = run(reference, alone, d_alone, **options, zoneout=zones)
+        expected = run_layer(reference, alone, d_alone, **options, zoneout=zones)
         y, dx = np.zeros((steps, H)), np.zeros((steps, I))
         for t in range(steps):
             if mask[b, t]:
@@ -487,7 +458,7 @@ def test_a_row_with_holes_is_the_sequence_without_them(rng, reverse, padding):
             elif padding == "hold" and t > 0:
                 y[t] = y[t - 1]
         expected |= {"y": y[:, None], "dx": dx[:, None]}
-        assert_close(rows(actual, [b]), rows(expected, [0]), 1e-14, f"row {b}")
+        assert_close(select_rows(actual, [b]), select_rows(expected, [0]), 1e-14, where=f"row {b}")
         sums = {name: total + expected[name] for name, total in sums.items()}
     assert_close({name: actual[name] for name in sums}, sums, 1e-14)
 
@@ -497,11 +468,11 @@ def test_a_row_with_holes_is_the_sequence_without_them(rng, reverse, padding):
 def test_what_is_at_a_masked_step_is_not_read(rng, reverse, padding):
     args, settings, d_results = arguments(["mask", "peepholes", "layer norm", "zoneout blends"])
     settings |= {"reverse": reverse, "padding": padding}
-    expected = run(reference, args, d_results, **settings)
+    expected = run_layer(reference, args, d_results, **settings)
     idle = ~settings["mask"].T
     for array in (args["x"], *settings["zoneout"], *(d_results[:1] if padding == "zero" else [])):
         array[idle] = np.nan
-    actual = run(reference, args, d_results, **settings)
+    actual = run_layer(reference, args, d_results, **settings)
     assert_identical(actual, expected)
     assert not actual["dx"][idle].any()
 
@@ -509,33 +480,33 @@ def test_what_is_at_a_masked_step_is_not_read(rng, reverse, padding):
 @pytest.mark.parametrize("names", [(), ("peepholes",), ("clip",), ("Softsign of gates",)])
 def test_coupled_gates_do_without_the_forget_block(names):
     args, settings, d_results = arguments([*names, "coupled"])
-    expected = run(reference, args, d_results, **settings)
+    expected = run_layer(reference, args, d_results, **settings)
     blocks = {name: slice(H, 2 * H) for name in grads_of(args)}
     for name, block in blocks.items():
         assert not expected[f"d{name}"][block].any()
         assert expected[f"d{name}"].any()
         args[name][block] = 1000.0
-    actual = run(reference, args, d_results, **settings)
+    actual = run_layer(reference, args, d_results, **settings)
     assert_close(actual, expected, 1e-15)
 
 
 def test_coupled_gates_and_layer_norm_share_the_statistics_of_all_blocks():
     args, settings, d_results = arguments(["layer norm", "coupled"])
-    expected = run(reference, args, d_results, **settings)
+    expected = run_layer(reference, args, d_results, **settings)
     for name in ("w_ln_ih", "w_ln_hh", "b_ih", "b_hh"):
         assert not expected[f"d{name}"][H : 2 * H].any()
         args[name][H : 2 * H] += 1
-    assert_identical(run(reference, args, d_results, **settings), expected)
+    assert_identical(run_layer(reference, args, d_results, **settings), expected)
     for name in ("w_ih", "w_hh"):
         assert expected[f"d{name}"][H : 2 * H].all()
 
 
 def test_zoneout_of_a_number_is_that_of_an_array_full_of_it(dtype):
-    args, d_results = draw(np.random.default_rng(0), T, B, I, H, dtype=dtype)
+    args, d_results = draw_layer(np.random.default_rng(0), T, B, I, H, dtype=dtype)
     arrays = tuple(whole(z).astype(dtype) for z in (0.3, 0.6))
-    expected = run(reference, args, d_results, zoneout=arrays)
+    expected = run_layer(reference, args, d_results, zoneout=arrays)
     for zoneout in [(0.3, 0.6), [0.3, arrays[1]], (arrays[0], np.float64(0.6))]:
-        assert_identical(run(reference, args, d_results, zoneout=zoneout), expected)
+        assert_identical(run_layer(reference, args, d_results, zoneout=zoneout), expected)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -552,18 +523,19 @@ def test_zoneout_keeps_units_where_it_is_one(reverse):
         h, c = y[t], cache.c[k + 1]
     np.testing.assert_array_equal(cn, c)
     assert (
-        run(reference, args, d_results, zoneout=(1, 1))["y"].tolist() == [args["h0"].tolist()] * T
+        run_layer(reference, args, d_results, zoneout=(1, 1))["y"].tolist()
+        == [args["h0"].tolist()] * T
     )
 
 
 def test_reverse_is_the_sequence_read_backwards():
     names = ["mask", "peepholes", "layer norm", "zoneout blends", "recurrent mask", "Elu of gates"]
     args, settings, (dy, dhn, dcn) = arguments(names)
-    actual = run(reference, args, (dy, dhn, dcn), **settings, reverse=True)
+    actual = run_layer(reference, args, (dy, dhn, dcn), **settings, reverse=True)
     args["x"] = args["x"][::-1]
     settings["mask"] = settings["mask"][:, ::-1]
     settings["zoneout"] = tuple(z[::-1] for z in settings["zoneout"])
-    expected = run(reference, args, (dy[::-1], dhn, dcn), **settings)
+    expected = run_layer(reference, args, (dy[::-1], dhn, dcn), **settings)
     assert_identical(actual, expected | {"y": expected["y"][::-1], "dx": expected["dx"][::-1]})
 
 
@@ -584,21 +556,20 @@ def test_without_steps_the_state_and_its_gradient_pass_through(last, steps):
     expected = {f"d{name}": np.zeros_like(array) for name, array in args.items()}
     expected |= {"y": np.zeros_like(dy), "hn": args["h0"], "cn": args["c0"]}
     expected |= {"dh0": dhn, "dc0": dcn}
-    assert_identical(run(reference, args, (dy, dhn, dcn), **settings), expected)
+    assert_identical(run_layer(reference, args, (dy, dhn, dcn), **settings), expected)
 
 
 @pytest.mark.parametrize("last", ["zoneout blends", "projection"])
 def test_later_writes_do_not_reach_backward(last):
     args, settings, d_results = arguments([*EVERYTHING, last])
-    expected = run(reference, args, d_results, **settings)
+    expected = run_layer(reference, args, d_results, **settings)
     y, (hn, cn), cache = reference.lstm_forward(**args, **settings)
     given = [*args.values(), settings["recurrent_mask"], *settings.get("zoneout", ())]
     for array in (*given, y, hn, cn):
         array.fill(np.nan)
     settings["mask"].fill(True)
     for _ in range(2):  # the cache serves twice, whatever becomes of its first results
-        dx, (dh0, dc0), grads = reference.lstm_backward(*d_results, cache)
-        actual = {"dx": dx, "dh0": dh0, "dc0": dc0} | {f"d{k}": v for k, v in grads.items()}
+        actual = backward_layer(reference, d_results, cache)
         assert_identical(actual, {name: expected[name] for name in actual})
         for array in actual.values():
             array.fill(np.nan)
@@ -611,7 +582,7 @@ def test_arguments_are_unchanged_and_no_two_arrays_share_memory(last):
     given |= {f"d{n}": d for n, d in enumerate(d_results)}
     given |= {f"z{n}": z for n, z in enumerate(settings.get("zoneout", ()))}
     before = {name: array.copy() for name, array in given.items()}
-    results = run(reference, args, d_results, **settings)
+    results = run_layer(reference, args, d_results, **settings)
     assert_identical(given, before)
     arrays = [*given.values(), *results.values()]
     for k, array in enumerate(arrays):

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from lstm_fast import _dispatch
-from lstm_fast._dispatch import elementwise
+from support.internals import elementwise, isas
 
 FUNCTIONS = ["exp", "sigmoid", "tanh"]
 VMATH = Path(__file__).parents[1] / "include/lstm_fast/vmath.h"
@@ -160,7 +158,7 @@ def test_the_header_states_the_same_errors():
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_isas_with_fma_agree_to_the_bit(function, dtype, rng):
-    with_fma = [isa for isa in _dispatch.isas()["detected"] if kind(isa) == "fma"]
+    with_fma = [isa for isa in isas()["detected"] if kind(isa) == "fma"]
     x = sample(dtype, rng)
     results = [elementwise(function, x, isa) for isa in with_fma]
     for other in results[1:]:

@@ -1,9 +1,9 @@
-"""What tests of ragged batches share: lengths of all kinds, and random configurations."""
+"""Lengths of all kinds, and random networks of plain cells."""
 
 import numpy as np
-from networks import draw
 
 from lstm_fast import LSTM
+from support.networks import draw_network
 
 # Lengths of B rows of at most T steps.
 LENGTHS = {
@@ -22,8 +22,8 @@ SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33]  # I and H
 BATCHES = [1, 2, 3, 4, 5, 7, 8, 9, 13, 17]
 
 
-def configuration(seed, dtype, least=0):
-    """Return a random LSTM, lengths, padding, and random arguments as `networks.draw` gives.
+def draw_ragged(seed, dtype, least=0):
+    """Return a random LSTM, lengths, padding, and random arguments as `draw_network` gives.
 
     T and B are at least `least`; the numbers are the same for every dtype.
     """
@@ -43,18 +43,9 @@ def configuration(seed, dtype, least=0):
     lstm = LSTM(I, H, **settings, dtype=dtype)
     numbers = LSTM(I, H, **settings, seed=rng)  # exact in float32
     lstm.load_state_dict({k: v.astype(dtype) for k, v in numbers.state_dict().items()})
-    return lstm, lengths, padding, [a.astype(dtype) for a in draw(rng, numbers, T, B)]
+    return lstm, lengths, padding, [a.astype(dtype) for a in draw_network(rng, numbers, T, B)]
 
 
 def padding_of(lengths, T):
     """Return which elements (t, b) are after the end of their row."""
     return np.arange(T)[:, None] >= lengths
-
-
-def assert_close(actual, expected, tolerance, where=""):
-    """Compare arrays by name, relative to the largest element of an array."""
-    assert actual.keys() == expected.keys()
-    for name, array in expected.items():
-        assert actual[name].shape == array.shape, f"{name} {where}"
-        error = np.abs(actual[name] - array).max(initial=0)
-        assert error <= tolerance * np.abs(array).max(initial=0), f"{name} {where}"

@@ -1,0 +1,55 @@
+"""Every private part of the package that tests reach for: nothing else here names one."""
+
+import copy
+
+import numpy as np
+
+from lstm_fast import LSTM, functional
+from lstm_fast.engine.backward import backward as engine_backward
+from lstm_fast.engine.backward import in_order, segments
+from lstm_fast.engine.cell import Cell
+from lstm_fast.engine.forward import forward as engine_forward
+from lstm_fast.engine.runtime.isa import elementwise, isas
+from lstm_fast.engine.runtime.isa import use as use_isa
+from lstm_fast.engine.runtime.threads import openmp
+from lstm_fast.network import cells
+from lstm_fast.network.network import Network
+
+__all__ = [
+    "ENGINE_CALLS",
+    "Cell",
+    "elementwise",
+    "engine_backward",
+    "engine_forward",
+    "generator_of",
+    "in_order",
+    "isas",
+    "new_cell",
+    "openmp",
+    "segments",
+    "set_generator",
+    "use_isa",
+]
+
+
+# Where arrays that are in the engine's form are handed to it.
+ENGINE_CALLS = {
+    Network: ("infer", "train", "differentiate"),
+    cells: ("Cell",),
+    functional: ("forward", "backward", "Cell"),
+}
+
+
+def new_cell() -> Cell:
+    """Return a cell of one unit and input, packed for the ISA that is active now."""
+    return Cell(np.zeros((4, 1), np.float32), np.zeros((4, 1), np.float32))
+
+
+def generator_of(lstm: LSTM) -> np.random.Generator:
+    """Return a copy of the generator that draws the noise of the next `forward`."""
+    return copy.deepcopy(lstm._network.noise.rng)
+
+
+def set_generator(lstm: LSTM, rng: np.random.Generator) -> None:
+    """Have the next `forward` draw its noise from a copy of this generator."""
+    lstm._network.noise.rng = copy.deepcopy(rng)

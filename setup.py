@@ -21,6 +21,7 @@ from setuptools.modified import newer_group
 SOURCES = Path("src")
 HEADERS = Path("include")
 KERNELS = SOURCES / "lstm_fast/kernels"
+PXD = sorted(map(str, SOURCES.rglob("*.pxd")))
 KERNELS_MODULE = "lstm_fast.engine.runtime.isa"  # which has the kernels
 # (ISA, macro by which the compiler tells its target, flags). What is built depends on the target of
 # the compiler alone, never on the CPU of the machine that builds: a CPU is looked at on import.
@@ -45,13 +46,16 @@ There is no working C compiler: "{}" cannot build a program that does nothing.
 Install one, with the headers of Python (Debian: gcc, python3-dev; Fedora: gcc, python3-devel;
 macOS: xcode-select --install), or name another one:  CC=... pip install .
 """
+NO_HEADERS = """
+The C compiler works, but does not find Python.h: the headers of Python {}.{} are missing.
+Install them (Debian: python3-dev; Fedora: python3-devel), or use a Python that comes with them.
+"""
 OPENMP_PROGRAM = """
 #include <omp.h>
 int main(void) {
-    int threads = 0;
-    #pragma omp parallel reduction(+:threads)
-    threads += 1;
-    return threads < 1 || omp_get_max_threads() < 1;
+    #pragma omp parallel
+    omp_get_thread_num();
+    return omp_get_max_threads() < 1;
 }
 """
 NO_OPENMP = """
@@ -75,6 +79,10 @@ def extension(path: Path) -> Extension:
     )
 
 
+def generated(ext: Extension) -> str:
+    return str(Path(ext.sources[0]).with_suffix(".c"))
+
+
 class BuildExt(build_ext):
     """Looks at the compiler, then at what is out of date; one module has the kernels with it."""
 
@@ -85,10 +93,11 @@ class BuildExt(build_ext):
     def build_extensions(self) -> None:
         if not self.builds(PROGRAM):
             sys.exit(NO_COMPILER.format(self.compiler.compiler[0]))
-        without = os.environ.get("LSTM_FAST_NO_OPENMP", "0") not in ("", "0")
-        if not without and not self.builds(OPENMP_PROGRAM, "-fopenmp"):
+        if not self.builds(f"#include <Python.h>\n{PROGRAM}"):
+            sys.exit(NO_HEADERS.format(*sys.version_info))
+        openmp = ["-fopenmp"] if os.environ.get("LSTM_FAST_NO_OPENMP", "0") in ("", "0") else []
+        if openmp and not self.builds(OPENMP_PROGRAM, *openmp):
             sys.exit(NO_OPENMP)
-        openmp = [] if without else ["-fopenmp"]
         self.werror = ["-Werror"] if os.environ.get("LSTM_FAST_WERROR") else []
         self.isas = {
             isa: flags
@@ -99,24 +108,27 @@ class BuildExt(build_ext):
             sys.exit(NO_KERNELS)
         print(f"lstm_fast: kernels for {', '.join(self.isas)}; OpenMP: {bool(openmp)}")
 
-        modules = cythonize(self.extensions, include_path=["src"], compiler_directives=DIRECTIVES)
-        for ext, module in zip(self.extensions, modules, strict=True):
-            ext.sources = module.sources
-            ext.extra_compile_args += openmp + self.werror
-            ext.extra_link_args += openmp
-
         compiler = self.compiler.compiler_so, self.compiler.linker_so
         settings, known = repr((compiler, openmp, self.werror)), Path(self.build_temp, "settings")
         if not known.exists() or known.read_text() != settings:
             known.unlink(missing_ok=True)  # until all of it is built
             self.force = True
+        # What is up to date stays so beside a new NumPy, such as pip installs for every build.
+        stale = [ext for ext in self.extensions if self.is_stale(ext, generated(ext), *PXD)]
+        cythonize(stale, include_path=["src"], compiler_directives=DIRECTIVES)
+        for ext in self.extensions:
+            ext.sources = [generated(ext)]
+            ext.extra_compile_args += openmp + self.werror
+            ext.extra_link_args += openmp
         super().build_extensions()
         known.write_text(settings)
 
+    def is_stale(self, ext: Extension, *others: str) -> bool:
+        sources, built = [*ext.sources, *ext.depends, *others], self.get_ext_fullpath(ext.name)
+        return self.force or newer_group(sources, built, missing="newer")
+
     def build_extension(self, ext: Extension) -> None:
-        built = self.get_ext_fullpath(ext.name)
-        stale = self.force or newer_group([*ext.sources, *ext.depends], built)
-        if ext.name == KERNELS_MODULE and stale:
+        if ext.name == KERNELS_MODULE and self.is_stale(ext):
             ext.extra_objects += self.kernel_objects()
         super().build_extension(ext)
 
@@ -135,8 +147,7 @@ class BuildExt(build_ext):
     def builds(self, source: str, *flags: str) -> bool:
         """Tell whether a program can be compiled and linked."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "probe.c")
-            path.write_text(source)
+            (path := Path(folder, "probe.c")).write_text(source)
             try:
                 compiled = self.compiler.compile([str(path)], folder, extra_postargs=[*flags])
                 self.compiler.link_executable(compiled, f"{folder}/probe", extra_postargs=[*flags])

@@ -408,7 +408,7 @@ def test_kernels_refuse_the_flags_of_another_isa():
 
 
 def test_source_files_stay_short():
-    limits = dict.fromkeys([*FILES, *KERNELS, *HEADERS], 420) | {REPOSITORY / "setup.py": 150}
+    limits = dict.fromkeys([*FILES, *KERNELS, *HEADERS], 420) | {REPOSITORY / "setup.py": 180}
     lines = {path: len(path.read_text().splitlines()) for path in limits}
     offenders = [f"{relative(p)}: {n} lines" for p, n in lines.items() if n > limits[p]]
     assert not offenders, listed(offenders)

@@ -71,7 +71,8 @@ def has_sanitizers(compiler: list[str], folder: Path) -> bool:
 def test_kernels_of_this_machine(tmp_path, compiler):
     if not shutil.which(compiler[0]):
         pytest.skip(f"no C compiler {compiler[0] or 'clang'}")
-    assert "baseline:" in run([str(build(compiler, X86, tmp_path, "-O3"))])
+    level = "-O3" if compiler == [CLANG] else "-O1"  # the package has what Python's gives with -O3
+    assert "baseline:" in run([str(build(compiler, X86, tmp_path, level))])
 
 
 @only_x86

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -13,59 +12,82 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import lstm_fast
-
+from . import quiet
+from .machine import describe, machine_line, usable_cpus
 from .report import write_report
 
 QUICK = ["--turns", "3", "--most-flop", "3e7"]
+THREADS = [1, 2]
+WHOLE = Path("bench/results/latest")
+PARTIAL = Path("bench/results/partial/latest")  # not under version control
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS)
     parser.add_argument("--only", default="", help="part of a section's name")
     parser.add_argument("--quick", action="store_true", help="small problems, few samples")
-    parser.add_argument("--output", type=Path, default=Path("bench/results/latest"))
+    parser.add_argument("--output", type=Path, help=f"{WHOLE}; of a part of it, {PARTIAL}")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    part = options.quick or options.only or options.threads != THREADS
+    output = options.output or (PARTIAL if part else WHOLE)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    cpu = describe()
+    print(f"{machine_line(cpu)}; {cpu['isa']}", flush=True)
+    before = quiet.before(usable_cpus())
+    warn({"before": before})
     result: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "machine": machine(),
-        "isa": lstm_fast.show_config()["isas"]["active"],
+        "machine": machine_line(cpu),
+        "cpu": cpu,
+        "isa": cpu["isa"],
+        "before": before,
         "import_seconds": import_time(),
-        "runs": [child(n, options.only, options.quick) for n in options.threads],
+        "runs": [
+            child(n, options.only, options.quick, f"run {k} of {len(options.threads)}")
+            for k, n in enumerate(options.threads, 1)
+        ],
         "memory": {} if options.quick or options.only else memory(),
     }
-    path = options.output.with_suffix(".json")
+    path = output.with_suffix(".json")
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(write_report(path))
+    print(f"written: {path} and, beside it, {path.stem}.md and two plots")
 
 
-def child(threads: int, only: str, quick: bool) -> dict[str, Any]:
-    """Return what `bench.measure` finds, in a process whose environment all packages respect."""
+def warn(result: dict[str, Any]) -> None:
+    for line in quiet.warnings(result):
+        print(f"WARNING: {line}", file=sys.stderr, flush=True)
+
+
+def child(threads: int, only: str, quick: bool, name: str) -> dict[str, Any]:
+    """Return what `bench.measure` finds, in a process whose environment all packages respect.
+
+    Its CPUs are watched meanwhile: see `quiet`.
+    """
     one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     variables = {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": one if threads == 1 else ""}
-    cpus = sorted(os.sched_getaffinity(0))[-threads:]
+    cpus = usable_cpus()[-threads:]
+
+    def pin() -> None:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cpus)
+
+    first = quiet.read(cpus)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "result.json")
         command = [sys.executable, "-m", "bench.measure", "--threads", str(threads), "--only", only]
         subprocess.run(
-            [*command, "--output", str(output), *(QUICK if quick else [])],
+            [*command, "--name", name, "--output", str(output), *(QUICK if quick else [])],
             env=os.environ | variables,
             check=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+            preexec_fn=pin,
         )
         found: dict[str, Any] = json.loads(output.read_text())
+    cells = [times for entry in found["entries"] for times in entry["times"].values()]
+    found["quiet"] = {**quiet.between(first, quiet.read(cpus)), "spread": quiet.spread(cells)}
+    warn({"runs": [found]})
     return found
-
-
-def machine() -> str:
-    """Return the name of the CPU and how many of them this process may use."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((x.split(":")[1].strip() for x in lines if "model name" in x), platform.machine())
-    return (
-        f"{name}, {len(os.sched_getaffinity(0))} cores, Linux, Python {platform.python_version()}"
-    )
 
 
 def import_time() -> float:

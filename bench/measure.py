@@ -9,10 +9,11 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from .contenders import CONTENDERS, Bound, version
+from .machine import peaks_line
 from .problems import PROBLEMS, Arguments, Problem
+from .progress import progress
 from .roofline import least_time, probe
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}  # of the largest element
@@ -32,12 +33,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a section's name")
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--most-flop", type=float, default=float("inf"))
+    parser.add_argument("--name", default="run", help="what progress is told of")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     problems = [p for p in PROBLEMS if options.only in p.section and p.flop <= options.most_flop]
     limits = probe(options.threads)
+    print(peaks_line(limits, options.threads), flush=True)
     entries = []
-    for problem in tqdm(problems, desc=f"{options.threads} thread(s)", mininterval=1.0):
+    name = f"{options.name}, {options.threads} thread" + "s" * (options.threads > 1)
+    for problem in progress(problems, name, text, seconds):
         times = measure(problem, options.threads, options.turns)
         least = least_time(problem, limits, options.threads)
         entry = {**problem._asdict(), "flop": problem.flop, "least": least, "times": times}
@@ -53,6 +57,15 @@ def main() -> None:
         "entries": entries,
     }
     options.output.write_text(json.dumps(result))
+
+
+def text(problem: Problem) -> str:
+    return f"{problem.section}: {problem.action} {problem}"
+
+
+def seconds(problem: Problem) -> float:
+    """Return about how long a problem takes: pauses and bursts, and calls that are longer."""
+    return 2.0 + problem.flop / 1e9
 
 
 def measure(problem: Problem, threads: int, turns: int) -> dict[str, list[float]]:

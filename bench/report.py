@@ -7,6 +7,9 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
+from . import quiet
+from .machine import peaks_line
+
 __all__ = ["write_report"]
 
 OURS = "lstm_fast"
@@ -15,6 +18,9 @@ NAMES = {
     **{"tensorflow": "Keras", "lstm_fast, padded": "lstm_fast, padded"},
 }
 README = Path(__file__).parents[1] / "README.md"
+NOISY = 0.25  # of the median: a cell whose quartiles are farther apart is marked
+MARK = "~"
+LEGEND = f"{MARK} The quartiles are more than {NOISY:.0%} of the median apart: not to be relied on."
 MARKS = "<!-- benchmark: begin -->\n", "<!-- benchmark: end -->\n"
 EXPLANATION = """\
 Median microseconds of a call (and half the distance of its quartiles, in percent). The ratio is the
@@ -135,10 +141,24 @@ def microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:.1f}" if seconds < 1e-4 else f"{seconds * 1e6:,.0f}"
 
 
+def cell(times: list[float]) -> str:
+    """Return the median and half the distance of the quartiles, marked if that is large."""
+    median, low, high = times
+    mark = MARK if high - low > NOISY * median else ""
+    return f"{mark}{microseconds(median)} ±{50 * (high - low) / median:.0f}"
+
+
+def head_of(result: dict[str, Any]) -> list[str]:
+    """Return the title, warnings if the machine was busy, and what the machine is."""
+    busy = [f"> **Warning.** {line}\n" for line in quiet.warnings(result)]
+    peaks = [peaks_line(run["limits"], run["threads"]) for run in result["runs"]]
+    return ["# Benchmark\n", *busy, f"{caption(result)}\n", *(f"{p}\n" for p in peaks), EXPLANATION]
+
+
 def write_report(path: Path) -> str:
     """Write the Markdown table and the two plots beside the JSON; return the summary."""
     result = json.loads(path.read_text())
-    lines, summary = [f"# Benchmark\n\n{caption(result)}\n", EXPLANATION], []
+    lines, summary = head_of(result), []
     for section, action, runs in sections(result):
         lines.append(f"## {title(section, action)}\n")
         for run, entries in zip(result["runs"], runs, strict=True):
@@ -151,17 +171,12 @@ def write_report(path: Path) -> str:
                 "|---" + "|--:" * (len(head) - 1) + "|",
             ]
             for e in entries:
-                cells = []
-                for name in names:
-                    if name in e["times"]:
-                        median, low, high = e["times"][name]
-                        spread = f" ±{50 * (high - low) / median:.0f}"
-                        cells.append(microseconds(median) + spread)
-                    else:
-                        cells.append("")
+                cells = [cell(e["times"][name]) if name in e["times"] else "" for name in names]
                 part = share(e)
                 cells += [f"{ratio(e):.2f}", "" if part is None else f"{part:.2f}"]
                 lines.append(f"| {shape(e)} | {' | '.join(cells)} |")
+            if any(cell(t).startswith(MARK) for e in entries for t in e["times"].values()):
+                lines.append(f"\n{LEGEND}")
             text = over(entries)
             if "torch" in names:
                 text += f"; over PyTorch: {over(entries, 'torch')}"
@@ -180,7 +195,9 @@ def write_report(path: Path) -> str:
         lines.append(f"{case}, {NAMES.get(name, name)}: {size / 2**20:.0f} MiB\n")
     path.with_suffix(".md").write_text("\n".join(lines))
     plot(result, path)
-    return "\n".join(summary)
+    machine = [caption(result), *(peaks_line(r["limits"], r["threads"]) for r in result["runs"])]
+    busy = [f"WARNING: {line}" for line in quiet.warnings(result)]
+    return "\n".join([*machine, *summary, *busy])
 
 
 def readme_table(result: dict[str, Any]) -> str:

@@ -2,15 +2,19 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import contenders
+import bench.__main__ as command
+from bench import busy, contenders, quiet
 from bench.contenders import CONTENDERS, fastest
+from bench.machine import identify, machine_line, peaks_line
 from bench.measure import check
 from bench.problems import PROBLEMS, Arguments, Problem
-from bench.report import readme_table, write_report
+from bench.progress import progress, remaining
+from bench.report import LEGEND, cell, readme_table, write_report
 from bench.roofline import least_time
 
 pytestmark = pytest.mark.no_isa
@@ -173,3 +177,169 @@ def test_report(tmp_path):
 
 def test_problems_are_all_different():
     assert len(set(PROBLEMS)) == len(PROBLEMS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_report_marks_cells_and_warns(tmp_path):
+    """Only if there is something to mark or to warn of."""
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "some.json"
+    found = result(2.0)
+    path.write_text(json.dumps(found))
+    assert "WARNING" not in write_report(path)
+    table = path.with_suffix(".md").read_text()
+    assert LEGEND not in table and "Warning" not in table
+    assert "peak with 2 threads: 50 GFLOP/s float32, 25 GFLOP/s float64 a core" in table
+    found["runs"] = json.loads(json.dumps(found["runs"]))  # each its own entries
+    found["runs"][1]["entries"][0]["times"]["torch"] = [3.0, 2.0, 4.0]
+    found["runs"][1]["quiet"] = {"others": 0.2, "steal": 0.0, "load": [1.0, 2.0]}
+    path.write_text(json.dumps(found))
+    line = "The machine was busy, with 2 threads: other processes used 20% of the CPU time."
+    assert write_report(path).splitlines()[-1] == f"WARNING: {line}"
+    table = path.with_suffix(".md").read_text()
+    assert table.index(line) < table.index("abacus")
+    assert table.count(LEGEND) == 1 and table.count("~3,000,000 ±33") == 1
+
+
+def test_cells_are_marked_beyond_a_quarter():
+    assert cell([4.0, 3.5, 4.5]) == "4,000,000 ±12"
+    assert cell([4.0, 3.4, 4.5]) == "~4,000,000 ±14"
+
+
+CPUINFO = """\
+processor\t: 0
+vendor_id\t: Acme
+cpu family\t: 6
+model\t\t: 85
+model name\t: Abacus: 3000
+stepping\t: 7
+
+processor\t: 1
+vendor_id\t: Another
+"""
+
+
+def test_machine():
+    found = identify(CPUINFO)
+    names = {"name": "Abacus: 3000", "vendor": "Acme"}
+    assert found == {**names, "family": "6", "model": "85", "stepping": "7"}
+    rest = {"cpus": 2, "system": "Linux", "python": "3"}
+    line = "Abacus: 3000 (Acme family 6 model 85 stepping 7), 2 cores, Linux, Python 3"
+    assert machine_line({**found, **rest}) == line
+    assert machine_line({"name": "z80", **rest, "cpus": 1}) == "z80, 1 core, Linux, Python 3"
+    arm = identify("CPU implementer : 0x41\nCPU part : 0xd0c\n")
+    assert arm == {"vendor": "0x41", "model": "0xd0c"}
+    assert identify("") == {}
+    line = "peak with 1 thread: 100 GFLOP/s float32, 50 GFLOP/s float64 a core; memory 20 GB/s"
+    assert peaks_line(LIMITS, 1) == line
+
+
+STAT = """\
+cpu  1000 0 0 1000 0 0 0 0 0 0
+cpu0 900 0 0 100 0 0 0 0 0 0
+cpu1 10 20 30 400 50 60 70 80 10 20
+intr 1
+"""
+
+
+def test_clocks_of_the_cpus_that_are_used(monkeypatch):
+    """Idle, waiting and stolen time is not busy; time of guests is the user's already."""
+    monkeypatch.setattr(quiet.os, "sysconf", lambda name: 10)
+    assert quiet.read([1], STAT)[:3] == (72.0, 19.0, 8.0)
+    assert quiet.read([0, 1], STAT)[:3] == (172.0, 109.0, 8.0)
+    assert quiet.read([0, 7], STAT)[:3] == (200.0, 100.0, 0.0)  # the whole
+    assert quiet.read([0], "cpu0 1 2 3 4")[:3] == (1.0, 0.6, 0.0)  # an old kernel
+    monkeypatch.setattr(quiet, "STAT", Path("nowhere"))
+    assert quiet.read([0]) is None and quiet.between(None, None) == {}
+
+
+def test_what_others_took():
+    first = quiet.Reading(100.0, 50.0, 1.0, 20.0, 0.5)
+    last = quiet.Reading(300.0, 200.0, 5.0, 150.0, 1.5)
+    found = quiet.between(first, last)
+    assert found == {"others": 0.1, "steal": 0.02, "load": [0.5, 1.5]}
+    assert quiet.between(first, last._replace(own=200.0))["others"] == 0.0
+    assert quiet.between(first, first) == {}
+
+
+def test_spread_is_of_cells():
+    cells = [[2.0, 2.0, 2.0], [2.0, 1.0, 3.0], [4.0, 3.0, 5.0]]
+    assert quiet.spread(cells) == [0.25, 0.5, 0.75]
+    assert quiet.spread(cells[1:2]) == [1.0] * 3
+    assert quiet.spread([]) == []
+
+
+@pytest.mark.parametrize(
+    ("calm", "disturbed", "text"),
+    [
+        ({"others": 0.05}, {"others": 0.06}, "other processes used 6%"),
+        ({"steal": 0.01}, {"steal": 0.011}, "the hypervisor took 1.1%"),
+        ({"spread": [0.0, 0.1, 9.0]}, {"spread": [0.0, 0.11, 0.2]}, "spread by 11%"),
+        (
+            {"load": [1.0, 9.0], "idle": True, "cpus": 2},
+            {"load": [1.1, 0.0], "idle": True, "cpus": 2},
+            "the load was 1.1 on 2 CPUs",
+        ),
+        ({"load": [9.0, 9.0]}, {"steal": 1.0}, "100.0%"),  # the load of a run is its own
+        ({"load": [None, None], "idle": True, "cpus": 1, "spread": []}, {"others": 1}, "100%"),
+    ],
+)
+def test_limits_of_a_quiet_machine(calm, disturbed, text):
+    assert quiet.complaints(calm) == []
+    (found,) = quiet.complaints(disturbed)
+    assert text in found
+    assert quiet.warnings({"before": calm}) == quiet.warnings({}) == []
+    assert quiet.warnings({"before": disturbed}) == [f"The machine was busy, before: {found}."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        ([], command.WHOLE),
+        (["--quick"], command.PARTIAL),
+        (["--only", "streaming"], command.PARTIAL),
+        (["--threads", "1"], command.PARTIAL),
+        (["--quick", "--output", "mine/some"], Path("mine/some")),
+    ],
+)
+def test_a_part_is_written_elsewhere(arguments, place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    for name, value in {"import_time": 0.0, "memory": {}, "child": {"threads": 1}}.items():
+        monkeypatch.setattr(command, name, lambda *_, value=value: value)
+    monkeypatch.setattr(command, "write_report", lambda path: "")
+    monkeypatch.setattr(quiet, "WATCHED", 0.0)
+    command.main()
+    assert [p.relative_to(tmp_path) for p in tmp_path.rglob("*.json")] == [Path(f"{place}.json")]
+    assert f"written: {place}.json" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_progress_in_lines(capsys, monkeypatch):
+    """One for each group where stderr is no terminal, with the time that remains by cost."""
+    clock = iter([0.0, 0.0, 1.0, 2.0])
+    monkeypatch.setattr("bench.progress.time", type("", (), {"monotonic": lambda: next(clock)}))
+    items = ["a: 1", "a: 2", "b: 3"]
+    assert list(progress(items, "run", str, lambda item: float(item[-1]))) == items
+    assert capsys.readouterr().err.splitlines() == [
+        "run: 1 of 3, a: 1",
+        "run: 3 of 3, b: 3, about 0:02 left",
+    ]
+    assert remaining(10.0, 1.0, 8.0) == ", about 1:10 left"
+
+
+def test_busy(tmp_path, monkeypatch, capsys):
+    """Every neighbour, on a tiny shape; the findings in a file, a warning of what was before."""
+    monkeypatch.setattr(busy, "BLOCK", 1e-3)
+    monkeypatch.setattr(busy, "STARTING", 0.0)
+    monkeypatch.setattr(quiet, "before", lambda cpus: {"steal": 0.5})
+    path = tmp_path / "new" / "busy.json"
+    busy.main(["--shape", "3", "2", "4", "5", "--turns", "1", "--output", str(path)])
+    found = json.loads(path.read_text())
+    cases = [(case["beside"], case["action"]) for case in found["cases"]]
+    assert cases == [(b, a) for b in busy.PROGRAMS for a in ("inference", "training")]
+    assert all(case["one"] > 0 and case["p95"] > 0 for case in found["cases"])
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].startswith(found["machine"]) and "(steal)" in lines[1]
+    assert len(lines) == 2 + len(cases) + 1 and lines[-1] == f"written: {path}"
+    assert "bench.busy: 1 of 8, beside quiet: inference 3, 2, 4, 5, lstm_fast" in captured.err

@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +15,8 @@ import numpy.typing as npt
 import pytest
 
 import lstm_fast
-from lstm_fast.cli import demo, timing
-from lstm_fast.cli.forecaster import Adam, Forecaster, Linear, clip_by_global_norm
+from lstm_fast.cli import baselines, demo, timing
+from lstm_fast.cli.forecaster import Adam, Linear, clip_by_global_norm
 from lstm_fast.cli.main import main
 
 pytestmark = pytest.mark.no_isa
@@ -34,42 +35,100 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     monkeypatch.setattr(demo, "import_module", import_module)
 
 
+def defaults() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    demo.add_arguments(parser)
+    return parser.parse_args([])
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lstm_fast", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-# The series and the naive forecast
+# The series and its errors
 
 
 def test_the_series_is_the_published_one() -> None:
-    series = demo.PASSENGERS
-    assert series.shape == (144,)
-    assert series.sum() == 40363
-    assert (series[0], series[-1]) == (112, 432)
-    assert (series.min(), series.max()) == (104, 622)
-    by_year = series.reshape(12, 12).sum(axis=1).tolist()
-    assert by_year == [1520, 1676, 2042, 2364, 2700, 2867, 3408, 3939, 4421, 4572, 5140, 5714]
-    by_month = series.reshape(12, 12).sum(axis=0).tolist()
-    assert by_month == [2901, 2820, 3242, 3205, 3262, 3740, 4216, 4213, 3629, 3199, 2794, 3142]
-
-
-def test_the_last_two_years_are_held_out() -> None:
-    history, truth = demo.split()
-    assert (len(history), len(truth)) == (120, 24)
-    assert (history[-1], truth[0]) == (337, 360)
-
-
-def test_the_naive_forecast_repeats_the_last_year() -> None:
-    history, _ = demo.split()
-    forecast = demo.seasonal_naive(history, 24)
-    year_1958 = [340, 318, 362, 348, 363, 435, 491, 505, 404, 359, 310, 337]
-    np.testing.assert_array_equal(forecast, year_1958 * 2)
+    series = demo.SUNSPOTS
+    assert series.shape == (2008 - 1700 + 1,)
+    assert (series[0], series[1816 - 1700], series[-1]) == (5, 45.8, 2.9)
+    assert (series.min(), series.max(), series.argmax()) == (0, 190.2, 1957 - 1700)
+    sums = [series[k : k + 50].sum() for k in range(0, 309, 50)]
+    expected = [1870.9, 2698.4, 1999.9, 2255.6, 2398.3, 3656.2, 494.1]
+    np.testing.assert_allclose(sums, expected, rtol=1e-12)
+    assert demo.FIRST_YEAR + demo.HISTORY == 1921
 
 
 def test_errors() -> None:
     errors = demo.errors(np.array([11.0, 17.0]), np.array([10.0, 20.0]))
-    assert errors == pytest.approx((2.0, 5**0.5, 12.5))
+    assert errors == pytest.approx((2.0, 5**0.5, 100 * 2 / 15, -1.0))
+
+
+# The baselines, against numbers worked by hand: a cycle of 11 years that grows by 1, then by half
+
+
+CYCLE = np.array([2.0, 4, 6, 8, 10, 12, 10, 8, 6, 4, 2])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "expected"),
+    [
+        (baselines.naive, [3, 3, 6, 9, 12]),
+        (baselines.seasonal_naive, CYCLE[:5] + 1),
+        (baselines.with_drift, CYCLE[:5] + 2),
+        # Cycles total 72 and 83; for each year on, the sums lose one value and gain a later one.
+        (
+            baselines.with_growth,
+            (CYCLE[:5] + 1) * [83 / 72, 83 / 73, 84 / 74, 86 / 75, 89 / 76],
+        ),
+    ],
+)
+def test_baselines_by_hand(
+    baseline: Callable[[Array, int], Array], expected: npt.ArrayLike
+) -> None:
+    series = np.concatenate((CYCLE, CYCLE + 1, [3, 6, 9, 12, 15]))
+    np.testing.assert_allclose(baseline(series, 22), expected, rtol=1e-12)
+
+
+def test_holt_winters_knows_a_season_and_takes_up_a_trend() -> None:
+    series = np.resize(CYCLE, 77)
+    np.testing.assert_allclose(baselines.holt_winters(series, 44), series[44:], rtol=1e-12)
+    rising = np.resize(CYCLE, 220) + 0.5 * np.arange(220)
+    np.testing.assert_allclose(baselines.holt_winters(rising, 198), rising[198:], rtol=1e-3)
+
+
+def test_holt_winters_takes_the_steps_of_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "meshgrid", lambda *_: [np.array([v]) for v in (0.5, 0.1, 0.25)])
+    mean = CYCLE.mean()
+    forecasts = baselines.holt_winters(np.array([*CYCLE, 6.0, 7.0, 9.0]), 11)
+    # 1: level 72/11, season 2 - 72/11; the first error is 4, of which half moves the level.
+    level, trend = mean + 2, 0.1 * 2
+    second = level + trend + 4 - mean
+    error = 7 - second
+    level, trend = level + trend + 0.5 * error, trend + 0.1 * 0.5 * error
+    third = level + trend + 6 - mean
+    np.testing.assert_allclose(forecasts, [2, second, third], rtol=1e-12)
+
+
+def test_autoregression_finds_the_rule_of_a_series() -> None:
+    root = [3.0, 4.0]
+    for _ in range(60):
+        root.append(0.5 + 1.6 * root[-1] - 0.9 * root[-2] + 1.2)
+    series = np.square(root)
+    assert min(root) > 0
+    np.testing.assert_allclose(baselines.autoregression(series, 40), series[40:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", demo.BASELINES)
+def test_baselines_see_only_the_years_before(name: str) -> None:
+    predict, year = demo.BASELINES[name], demo.HISTORY + 30
+    changed = demo.SUNSPOTS.copy()
+    changed[year:] = 500
+    before, after = (predict(series, demo.HISTORY) for series in (demo.SUNSPOTS, changed))
+    assert before.shape == (88,)
+    np.testing.assert_array_equal(before[:31], after[:31])
+    assert before[-1] != after[-1]
 
 
 # The parts of the optimiser, against formulas worked by hand
@@ -77,8 +136,10 @@ def test_errors() -> None:
 
 def test_linear_is_affine_and_has_the_gradients_of_central_differences() -> None:
     rng = np.random.default_rng(0)
-    head = Linear(3, 2, rng)
+    head = Linear(3, 2)
     parameters = head.parameters
+    assert not any(parameter.any() for parameter in parameters.values())
+    parameters["weight"][:] = rng.standard_normal((2, 3))
     parameters["bias"][:] = [0.5, -1]
     x, dy = (rng.standard_normal((4, 5, n)).astype(np.float32) for n in (3, 2))
     expected = np.einsum("tbi,oi->tbo", x, parameters["weight"]) + parameters["bias"]
@@ -133,38 +194,72 @@ def test_clipping_leaves_small_gradients_alone() -> None:
 # The forecaster
 
 
-def test_every_seed_beats_the_naive_forecast_clearly() -> None:
-    history, truth = demo.split()
-    naive = demo.errors(demo.seasonal_naive(history, len(truth)), truth)
-    for seed in range(5):
-        forecaster = Forecaster(seed)
-        forecaster.fit(history)
-        errors = demo.errors(forecaster.forecast(len(truth)), truth)
-        assert errors.rmse <= 0.5 * naive.rmse, seed
-        assert errors.mae <= 0.5 * naive.mae, seed
-        assert errors.mape <= 0.5 * naive.mape, seed
+@pytest.fixture(scope="module")
+def forecasts() -> Array:
+    """Return the forecasts of the demonstration's default options."""
+    options = defaults()
+    seeds = range(options.seed, options.seed + options.seeds)
+    return demo.forecast(demo.SUNSPOTS, demo.HISTORY, seeds, options.epochs)
+
+
+def test_the_lstm_is_better_than_every_baseline(forecasts: Array) -> None:
+    truth = demo.SUNSPOTS[demo.HISTORY :]
+    errors = np.array([demo.errors(forecast, truth) for forecast in forecasts])
+    assert errors.shape == (5, 4)
+    for name, predict in demo.BASELINES.items():
+        baseline = demo.errors(predict(demo.SUNSPOTS, demo.HISTORY), truth)
+        assert errors[:, 0].mean() <= baseline.mae, name
+        assert errors[:, 1].mean() <= baseline.rmse, name
+        assert errors[:, 0].max() <= baseline.mae, name
+    assert np.abs(errors[:, 3]).max() < 4
+
+
+def test_the_lstm_is_better_than_every_baseline_in_back_tests() -> None:
+    history = demo.SUNSPOTS[: demo.HISTORY]
+    tested = demo.back_tests(history, range(1), 100)[:, 0]
+    truth = np.array([history[n : n + demo.TESTED] for n in demo.ORIGINS])
+    mae = np.abs(tested - truth).mean()
+    for name, predict in demo.BASELINES.items():
+        forecasts = [predict(history[: n + demo.TESTED], n) for n in demo.ORIGINS]
+        assert mae <= np.abs(forecasts - truth).mean(), name
+
+
+def test_a_forecast_sees_only_the_years_before(forecasts: Array) -> None:
+    year = demo.HISTORY + 30
+    changed = demo.SUNSPOTS.copy()
+    changed[year:] = 500
+    again = demo.forecast(changed, demo.HISTORY, [0], 100)[0]
+    np.testing.assert_array_equal(again[:31], forecasts[0, :31])
+    assert np.all(again[31:] != forecasts[0, 31:])
+
+
+def test_a_band_holds_as_many_years_of_the_back_tests_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    history = demo.SUNSPOTS[: demo.HISTORY]
+    truth = np.array([history[n : n + demo.TESTED] for n in demo.ORIGINS])[:, None]
+    shape = (len(demo.ORIGINS), 2, demo.TESTED)
+    tested = np.square(np.sqrt(truth) + rng.uniform(0.1, 2, shape))  # all too high
+    inside = []
+    for forecasts, true in zip(tested, truth, strict=True):
+        for forecast in forecasts:
+            low, high = demo.band(forecast[None], tested, history)
+            assert np.all(high < forecast)
+            inside.append((low <= true[0]) & (true[0] <= high))
+    assert np.mean(inside) == pytest.approx(0.8, abs=0.02)
 
 
 def test_a_seed_fixes_the_forecast() -> None:
-    history, _ = demo.split()
-    forecasts = []
-    for seed in (3, 3, 4):
-        forecaster = Forecaster(seed, epochs=3)
-        forecaster.fit(history)
-        forecasts.append(forecaster.forecast(5))
-    np.testing.assert_array_equal(forecasts[0], forecasts[1])
-    assert np.all(forecasts[0] != forecasts[2])
+    first, second, other = demo.forecast(demo.SUNSPOTS, demo.HISTORY, (3, 3, 4), 3)
+    np.testing.assert_array_equal(first, second)
+    assert np.all(first != other)
 
 
-def test_a_forecast_does_not_depend_on_how_far_it_goes_nor_on_the_unit() -> None:
-    history, _ = demo.split()
-    forecaster = Forecaster(0, epochs=3)
-    forecaster.fit(history)
-    forecast = forecaster.forecast(24)
-    np.testing.assert_array_equal(forecaster.forecast(7), forecast[:7])
-    in_persons = Forecaster(0, epochs=3)
-    in_persons.fit(1000 * history)
-    np.testing.assert_allclose(in_persons.forecast(24), 1000 * forecast, rtol=1e-3)
+def test_a_forecast_does_not_depend_on_the_unit() -> None:
+    forecast, of_hundreds = (
+        demo.forecast(series, demo.HISTORY, [0], 3)
+        for series in (demo.SUNSPOTS, demo.SUNSPOTS / 100)
+    )
+    np.testing.assert_allclose(100 * of_hundreds, forecast, rtol=1e-3, atol=1e-3)
 
 
 # The command
@@ -177,8 +272,28 @@ def test_demo_writes_a_plot_and_its_report(tmp_path: Path) -> None:
     done = run("demo", *options, "--output", str(path))
     assert done.returncode == 0, done.stderr
     assert path.read_bytes().startswith(b"\x89PNG")
-    for text in ("seasonal naive", "seed 7", "seed 8", "mean of seeds", "Dec", str(path)):
+    for text in (*demo.BASELINES, "bias", "seed 7", "seed 8", "mean of the seeds", "band"):
         assert text in done.stdout
+    assert f"Plot: {path}" in done.stdout
+    assert "8 forecasters trained" in done.stdout
+
+
+def test_the_plot_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    drawn = []
+    monkeypatch.setattr(figure, "savefig", lambda self, path: drawn.append(self))
+    options = ("--seeds", "1", "--epochs", "2", "--no-timing")
+    main(["demo", *options, "--output", str(tmp_path / "plot.png")])
+    truth = demo.SUNSPOTS[demo.HISTORY :]
+    ours = demo.errors(demo.forecast(demo.SUNSPOTS, demo.HISTORY, [0], 2)[0], truth).mae
+    best = demo.errors(baselines.autoregression(demo.SUNSPOTS, demo.HISTORY), truth).mae
+    assert f"LSTM {ours:.1f}" in drawn[0].get_suptitle()
+    assert f"linear autoregression: {best:.1f}" in drawn[0].get_suptitle()
+    for axes in drawn[0].axes:
+        assert "sunspot number" in axes.get_ylabel()
+        (line,) = [line for line in axes.get_lines() if "LSTM" in str(line.get_label())]
+        assert (line.get_xdata()[0], line.get_ydata()[0]) == (1920, demo.SUNSPOTS[1920 - 1700])
+        assert any("back-tests" in str(band.get_label()) for band in axes.collections)
 
 
 def test_demo_times_the_layer_beside_the_reference(
@@ -198,7 +313,7 @@ def test_demo_times_the_layer_beside_the_reference(
         assert all(float(n.replace(",", "")) > 0 for n in (ours, plain))
         assert faster.endswith("x")
         assert float(apart) < 1e-5
-    assert "python -m bench" in output
+    assert "no competitor" in output and "python -m bench" in output
 
 
 @pytest.mark.parametrize("action", ["inference", "training", "streaming"])
@@ -284,7 +399,5 @@ def test_config_prints_every_setting(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_options_have_defaults() -> None:
-    parser = argparse.ArgumentParser()
-    demo.add_arguments(parser)
-    options = parser.parse_args([])
+    options = defaults()
     assert (options.seed, options.seeds, options.epochs) == (0, 5, 100)

@@ -2,8 +2,10 @@
 
     main         arguments and commands
     demo         the demonstration: what it trains, compares and draws
+    sunspots     the series
     forecaster   the network that it trains, and the optimiser
-    timing       the layer's time beside the NumPy reference
+    baselines    the simple forecasts that it has to beat
+    timing       the layer's time beside that of its specification
 
 These modules use the library as anyone would: they import public names of `lstm_fast` and nothing
 of its inside. The library does not import them.

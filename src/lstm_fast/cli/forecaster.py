@@ -20,7 +20,7 @@ Array = npt.NDArray[np.floating[Any]]
 
 
 class Linear:
-    """The affine map ``y = x @ weight.T + bias`` over the last axis, in float32.
+    """The affine map ``y = x @ weight.T + bias`` over the last axis, in float32; at first zero.
 
     Attributes
     ----------
@@ -28,10 +28,9 @@ class Linear:
         "weight", shape (out_features, in_features), and "bias", shape (out_features,).
     """
 
-    def __init__(self, in_features: int, out_features: int, rng: np.random.Generator) -> None:
-        bound = 1 / np.sqrt(in_features)
+    def __init__(self, in_features: int, out_features: int) -> None:
         self.parameters: dict[str, Array] = {
-            "weight": rng.uniform(-bound, bound, (out_features, in_features)).astype(np.float32),
+            "weight": np.zeros((out_features, in_features), np.float32),
             "bias": np.zeros(out_features, np.float32),
         }
 
@@ -95,17 +94,17 @@ def clip_by_global_norm(grads: Mapping[str, Array], limit: float) -> float:
 
 
 class Forecaster:
-    """LSTM with a linear head that predicts the growth of the next month.
+    """LSTM with a linear head that predicts the next value of a series from those before it.
 
-    Month t of a series y enters as three features: the growth log(y[t] / y[t-1]), standardised with
-    the mean and deviation over the history, and sine and cosine of the season of month t+1, whose
-    growth is to be predicted. A forecast adds up growths, so that the trend goes on in percent.
+    The network sees one number a year, the square root of the value, whose errors are as large at a
+    maximum as at a minimum, standardised with mean and deviation over the history. It predicts the
+    change to the next. Training windows are scaled at random, so that it learns of cycles higher
+    and lower than those of the history, and noise on the inputs keeps it from learning by heart.
 
-    The defaults were chosen among 72 settings, by forecasts of the airline series of `demo` over 24
-    months from the ends of 1954, 1955 and 1956 with five seeds: of those within a tenth of the
-    least mean error, the one that depends least on the seed. Noise on the inputs makes the network
-    robust to its own errors when it is fed its forecasts; a rate that falls to zero makes seeds
-    agree.
+    The settings are those with the least mean absolute error in the `back_tests` of `demo`, over
+    1861 to 1920 with five seeds, of 54: HIDDEN 8, 16, 32, RATE 0.01, 0.02, NOISE 0.2, 0.3, 0.5,
+    SCALING 0, 0.2, 0.4. The errors were 9.1 to 9.8, without scaling 9.25 at the least; that of
+    linear autoregression was 10.8.
 
     Parameters
     ----------
@@ -115,34 +114,35 @@ class Forecaster:
         Updates, each on all windows of the history.
     """
 
-    HIDDEN = 32
-    WINDOW = 36  # steps per training sequence
-    WARM_UP = 12  # steps of them without loss: from a zero state, the season is not yet known
+    HIDDEN = 8
+    WINDOW, STRIDE = 44, 4  # years of a training window, and from one to the next
+    WARM_UP = 11  # years of them without loss: from a zero state, the cycle is not yet known
     RATE = 0.02  # at first; falls linearly to zero
     MAX_NORM = 1.0
-    NOISE = 0.5  # standard deviation, of a growth whose own is 1
+    NOISE = 0.2  # standard deviation, of a series whose own is 1
+    SCALING = 0.2  # standard deviation of the logarithm
 
     def __init__(self, seed: int, epochs: int = 100) -> None:
         self.epochs = epochs
         self._rng = np.random.default_rng(seed)
-        self._lstm = LSTM(3, self.HIDDEN, seed=self._rng)
-        self._head = Linear(self.HIDDEN, 1, self._rng)
+        self._lstm = LSTM(1, self.HIDDEN, seed=self._rng)
+        self._head = Linear(self.HIDDEN, 1)
 
     def fit(self, history: Array, after_epoch: Callable[[], object] = lambda: None) -> None:
-        """Train on a monthly series of positive numbers."""
-        self._history = history
-        growth = np.diff(np.log(history))
-        self._mean, self._deviation = growth.mean(), growth.std()
-        features = self._features((growth - self._mean) / self._deviation, first_month=1)
-        starts = np.arange(len(features) - self.WINDOW)
-        steps = np.arange(self.WINDOW)[:, None]
-        x, target = features[starts + steps], features[starts + steps + 1, :1]
+        """Train on a series of numbers that are not negative, more than WINDOW."""
+        root = np.sqrt(history)
+        self._mean, self._deviation = root.mean(), root.std()
+        starts = np.arange(len(root) - self.WINDOW - 1, -1, -self.STRIDE)
+        windows = root[starts + np.arange(self.WINDOW + 1)[:, None]]
         adam = Adam()
         for epoch in range(self.epochs):
-            noisy = x.copy()
-            noisy[..., 0] += self.NOISE * self._rng.standard_normal(x.shape[:2], np.float32)
-            h, _, cache = self._lstm.forward(noisy)
-            error = self._head.forward(h) - target
+            scale = np.exp(self.SCALING * self._rng.standard_normal(len(starts)))
+            z = self._standardised(scale * windows)
+            x, change = z[:-1], np.diff(z, axis=0)
+            h, _, cache = self._lstm.forward(
+                x + self.NOISE * self._rng.standard_normal(x.shape, np.float32)
+            )
+            error = self._head.forward(h) - change
             error[: self.WARM_UP] = 0
             count = error[self.WARM_UP :].size
             dh, head_grads = self._head.backward(2 / count * error, h)
@@ -154,22 +154,18 @@ class Forecaster:
                 adam.step({**weights, **self._head.parameters}, grads, rate)
             after_epoch()
 
-    def forecast(self, months: int) -> Array:
-        """Return the values that follow the history, each growth predicted from those before it."""
-        recent = np.diff(np.log(self._history[-self.WINDOW - 1 :]))
-        growth = list((recent - self._mean) / self._deviation)
-        month = len(self._history) - self.WINDOW  # of growth[0]
+    def forecast(self, series: Array, history: int) -> Array:
+        """Return a forecast of each value after the history, from all those before it."""
         stream = self._lstm.stream()
-        for k in range(self.WINDOW + months - 1):
-            h_t = stream.step(self._features(growth[k : k + 1], first_month=month + k))
-            if k >= self.WINDOW - 1:
-                growth.append(self._head.forward(h_t).item())
-        future = np.array(growth[self.WINDOW :]) * self._deviation + self._mean
-        forecast: Array = self._history[-1] * np.exp(np.cumsum(future))
+        forecasts = []
+        for z in self._standardised(np.sqrt(series[:-1])):
+            h_t = stream.step(z[None])
+            forecasts.append(z.item() + self._head.forward(h_t).item())
+        root = self._mean + self._deviation * np.array(forecasts[history - 1 :])
+        forecast: Array = np.maximum(root, 0) ** 2
         return forecast
 
-    def _features(self, growth: npt.ArrayLike, first_month: int) -> Array:
-        """Return features, (n, 3), of n standardised growths in a row."""
-        growth = np.asarray(growth)
-        season = 2 * np.pi / 12 * (np.arange(len(growth)) + first_month + 1)
-        return np.stack((growth, np.sin(season), np.cos(season)), axis=1).astype(np.float32)
+    def _standardised(self, root: Array) -> Array:
+        """Return standardised roots, with one more axis for the only feature."""
+        z: Array = ((root - self._mean) / self._deviation).astype(np.float32)
+        return z[..., None]

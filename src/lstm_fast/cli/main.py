@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     version = f"lstm_fast {lstm_fast.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(title="commands", dest="command")
-    text = "train a forecaster on airline passengers, plot its forecast, time the layer"
+    text = "train a forecaster of sunspots, compare it with simple forecasts, plot, time the layer"
     demo.add_arguments(commands.add_parser("demo", help=text, description=text.capitalize() + "."))
     text = "print what this installation uses: instruction set, BLAS, OpenMP, threads"
     commands.add_parser("config", help=text, description=text.capitalize() + ".")

@@ -5,6 +5,7 @@ A test that asks for `isa` runs once per instruction set that the machine has, a
 with LSTM_FAST_ISA set is ``-m "not every_isa and not no_isa and not exhaustive"``.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 pytest.register_assert_rewrite("support")
+# Tests of several threads get them on a busy machine, too.
+os.environ.setdefault("LSTM_FAST_ADAPTIVE_THREADS", "0")
 
 from support import comparisons  # noqa: E402
 from support.internals import isas, new_cell, use_isa  # noqa: E402

@@ -100,7 +100,8 @@ def test_detected_isas_are_those_of_cpuinfo():
 
 def test_show_config():
     config = lstm_fast.show_config()
-    assert config.keys() == {"version", "isas", "blas", "openmp", "threads"}
+    names = {"version", "isas", "blas", "openmp", "threads", "adaptive_threads"}
+    assert config.keys() == names
     assert config["version"] == lstm_fast.__version__
     assert config["isas"].keys() == {"built", "detected", "active", "reason", "needs"}
     assert config["isas"] == isas()

@@ -1,11 +1,13 @@
 /* Where the threads of one parallel region wait for one another, a few microseconds apart: they spin, and
- * yield when the others are long in coming. */
+ * sleep when the others are long in coming, as where another process has their core: then the system has a core
+ * free on which to go on with them. Long waits are timed. */
 #ifndef LSTM_FAST_BARRIER_H
 #define LSTM_FAST_BARRIER_H
 
 #include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <time.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -14,55 +16,109 @@
 #define LF_PAUSE() __asm__ volatile("yield")
 #endif
 
-#define LF_SPINS 2000 /* about 20 microseconds */
-#define LF_WAIT_UNTIL(condition)                    \
-    for (int spins = 0; !(condition); spins++)      \
-        if (spins < LF_SPINS)                       \
-            LF_PAUSE();                             \
-        else                                        \
-            sched_yield()
+/* How often a thread looks before it takes the time, and before it sleeps: after 1 and 20 microseconds or so. */
+#define LF_SHORT_SPINS 64
+#define LF_SPINS 2000
 
-/* All threads of a group meet. The counters lie on cache lines of their own. */
+/* Nanoseconds of a clock that never goes back. */
+static inline long long lf_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static inline void lf_sleep(void)
+{
+    const struct timespec least = {0, 1000}; /* with the slack of Linux's timers about 55 microseconds */
+    nanosleep(&least, NULL);
+}
+
+/* Wait; a long wait's nanoseconds are added to a sum that all threads share. */
+#define LF_WAIT_UNTIL(condition, sum)                                              \
+    do {                                                                           \
+        long long since = 0;                                                       \
+        for (int spins = 0; !(condition); spins += spins < LF_SPINS) {             \
+            if (spins == LF_SHORT_SPINS)                                           \
+                since = lf_now();                                                  \
+            if (spins < LF_SPINS)                                                  \
+                LF_PAUSE();                                                        \
+            else                                                                   \
+                lf_sleep();                                                        \
+        }                                                                          \
+        if (since)                                                                 \
+            atomic_fetch_add_explicit(sum, lf_now() - since, memory_order_relaxed); \
+    } while (0)
+
+/* A number that threads share, alone on its cache line. */
+typedef struct lf_counter {
+    atomic_llong n;
+    char apart_from_others[56];
+} lf_counter;
+
+static inline void lf_counter_set(lf_counter *c, long long n)
+{
+    atomic_store_explicit(&c->n, n, memory_order_release);
+}
+
+static inline long long lf_counter_get(lf_counter *c)
+{
+    return atomic_load_explicit(&c->n, memory_order_acquire);
+}
+
+/* Returns the number before. */
+static inline long long lf_counter_add(lf_counter *c, long long n)
+{
+    return atomic_fetch_add_explicit(&c->n, n, memory_order_acq_rel);
+}
+
+/* Make the number n if that is less. */
+static inline void lf_counter_least(lf_counter *c, long long n)
+{
+    long long now = lf_counter_get(c);
+    while (n < now && !atomic_compare_exchange_weak(&c->n, &now, n))
+        ;
+}
+
+/* Wait until the number is at least n. */
+static inline void lf_counter_wait(lf_counter *c, long long n, lf_counter *waited)
+{
+    LF_WAIT_UNTIL(lf_counter_get(c) >= n, &waited->n);
+}
+
+/* The same without sleeping; tells whether the number was reached. */
+static inline int lf_counter_spin(lf_counter *c, long long n, lf_counter *waited)
+{
+    int looks = 0;
+    LF_WAIT_UNTIL(lf_counter_get(c) >= n || looks++ >= LF_SPINS, &waited->n);
+    return lf_counter_get(c) >= n;
+}
+
+/* All threads of a group meet. */
 typedef struct lf_barrier {
-    atomic_int arrived;
-    char apart[60];
-    atomic_uint passed;
-    char apart_from_others[60];
+    lf_counter arrived;
+    lf_counter passed;
+    lf_counter *waited; /* nanoseconds */
 } lf_barrier;
 
-static inline void lf_barrier_init(lf_barrier *b)
+static inline void lf_barrier_init(lf_barrier *b, lf_counter *waited)
 {
-    atomic_init(&b->arrived, 0);
-    atomic_init(&b->passed, 0);
+    lf_counter_set(&b->arrived, 0);
+    lf_counter_set(&b->passed, 0);
+    b->waited = waited;
 }
 
 static inline void lf_barrier_wait(lf_barrier *b, int threads)
 {
     if (threads == 1)
         return;
-    const unsigned passed = atomic_load_explicit(&b->passed, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&b->arrived, 1, memory_order_acq_rel) == threads - 1) {
-        atomic_store_explicit(&b->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&b->passed, passed + 1, memory_order_release);
+    const long long passed = atomic_load_explicit(&b->passed.n, memory_order_relaxed);
+    if (lf_counter_add(&b->arrived, 1) == threads - 1) {
+        atomic_store_explicit(&b->arrived.n, 0, memory_order_relaxed);
+        lf_counter_set(&b->passed, passed + 1);
         return;
     }
-    LF_WAIT_UNTIL(atomic_load_explicit(&b->passed, memory_order_acquire) != passed);
-}
-
-/* One group tells the others how many time steps it has done. */
-typedef struct lf_progress {
-    atomic_ptrdiff_t steps;
-    char apart_from_others[56];
-} lf_progress;
-
-static inline void lf_progress_set(lf_progress *p, ptrdiff_t steps)
-{
-    atomic_store_explicit(&p->steps, steps, memory_order_release);
-}
-
-static inline void lf_progress_wait(lf_progress *p, ptrdiff_t steps)
-{
-    LF_WAIT_UNTIL(atomic_load_explicit(&p->steps, memory_order_acquire) >= steps);
+    LF_WAIT_UNTIL(lf_counter_get(&b->passed) != passed, &b->waited->n);
 }
 
 #endif

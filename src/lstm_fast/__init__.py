@@ -5,7 +5,7 @@
     lstm_forward, lstm_backward   one layer and direction, arrays only
     reference                     the same two functions, and networks, in plain NumPy: the
                                   specification
-    set_num_threads, get_num_threads, show_config
+    set_num_threads, get_num_threads, set_adaptive_threads, show_config
 
 What lives where, and what each may import: only what stands to its right::
 
@@ -17,6 +17,7 @@ What lives where, and what each may import: only what stands to its right::
 from . import reference
 from .config import show_config
 from .engine.runtime.threads import get_num_threads, set_num_threads
+from .engine.watch import set_adaptive_threads
 from .functional import lstm_backward, lstm_forward
 from .lstm import LSTM
 from .stream import Stream
@@ -29,6 +30,7 @@ __all__ = [
     "lstm_backward",
     "lstm_forward",
     "reference",
+    "set_adaptive_threads",
     "set_num_threads",
     "show_config",
 ]

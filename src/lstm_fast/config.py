@@ -3,6 +3,7 @@
 from typing import Any
 
 from .engine.runtime import isa, threads
+from .engine.watch import adaptive_threads
 from .version import __version__
 
 
@@ -25,6 +26,9 @@ def show_config() -> dict[str, Any]:
             not be ended before, and so uses one thread.
         ``threads`` : int
             As `get_num_threads`.
+        ``adaptive_threads`` : dict
+            ``enabled``, as `set_adaptive_threads` says; ``limit``: how many threads calls use now
+            because more came late, or None; ``times``: how often there was a new limit.
     """
     from .engine.runtime import blas  # imports SciPy
 
@@ -34,4 +38,5 @@ def show_config() -> dict[str, Any]:
         "blas": {"interface": "scipy.linalg.cython_blas", "libraries": blas.info()},
         "openmp": threads.openmp(),
         "threads": threads.get_num_threads(),
+        "adaptive_threads": adaptive_threads(),
     }

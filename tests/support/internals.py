@@ -12,22 +12,29 @@ from lstm_fast.engine.forward import forward as engine_forward
 from lstm_fast.engine.runtime.isa import elementwise, isas
 from lstm_fast.engine.runtime.isa import use as use_isa
 from lstm_fast.engine.runtime.threads import openmp
+from lstm_fast.engine.schedule import planned
+from lstm_fast.engine.watch import calls, hold, see, usable_now
 from lstm_fast.network import cells
 from lstm_fast.network.network import Network
 
 __all__ = [
     "ENGINE_CALLS",
     "Cell",
+    "calls",
     "elementwise",
     "engine_backward",
     "engine_forward",
     "generator_of",
+    "hold",
     "in_order",
     "isas",
     "new_cell",
     "openmp",
+    "planned",
+    "see",
     "segments",
     "set_generator",
+    "usable_now",
     "use_isa",
 ]
 

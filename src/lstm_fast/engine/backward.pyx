@@ -11,15 +11,15 @@ from libc.string cimport memset
 
 from lstm_fast.engine.runtime.arithmetic import add
 from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of, time_of)
-from lstm_fast.engine.backward_layer cimport run_chunk
+from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
-from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
-                                      data_or_null, new_array, new_buffer, take, times)
+from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copied, copy_rows,
+                                      data_of, data_or_null, new_array, new_buffer, take, times)
 from lstm_fast.engine.runtime.gemm cimport load_gemm
-from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_progress_set,
+from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set,
                                                lf_variant_backward)
-from lstm_fast.engine.schedule cimport Place, Schedule, Split, plan, run_all
+from lstm_fast.engine.schedule cimport Place, Schedule, Split, begin, plan, run_all
 from lstm_fast.engine.tape cimport Tape
 
 cnp.import_array()
@@ -44,6 +44,7 @@ cdef struct Call:
     Py_ssize_t chunk_rows     # the most rows of a chunk
     Py_ssize_t widest         # the most columns of an input or of h
     Scratch *scratch          # one for each group of threads
+    Schedule schedule
 
 
 cdef void plan_call(Call *call, list tapes) except *:
@@ -62,7 +63,8 @@ cdef void plan_call(Call *call, list tapes) except *:
         call.work += total * H * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
     call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, call.rows.B))
     call.split = plan(call.count, call.chained, T, call.rows.B, call.rows.counts != NULL,
-                      1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work)
+                      1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work,
+                      not call.blas)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
 
 
@@ -136,8 +138,9 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         job.k, job.rows, job.reverse = cell.k, &call.rows, tape.reverse
         job.I, job.H, job.P, job.padded = cell.input_size, H, P, call.padded
         job.gemm = load_gemm(size) if call.blas else NULL
-        job.by_rows, job.chained, job.block = call.split.by_rows, call.chained and call.count > 1, T
-        if job.chained and call.split.groups > 1:
+        job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
+        job.pipelined = call.chained and call.count > 1 and call.split.groups > 1
+        if job.pipelined:
             job.block = max(1, T // PIPELINE_BLOCKS)
             job.above = &call.jobs[n + 1].done if n < call.count - 1 else NULL
         job.x, job.h, job.gates, job.c = tape.x, tape.h, tape.gates, tape.c
@@ -160,8 +163,8 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
             set_up_variant(job, tape, grads[n])
         copy_rows(job.dc, call.padded * size, at(data_of(dc), n * B * H, job.k), H * size, B, H * size)
         cut_into_chunks(job, call.chunk_rows)
-        lf_barrier_init(&job.barrier)
-        lf_progress_set(&job.done, 0)
+        lf_barrier_init(&job.barrier, job.waited)
+        lf_counter_set(&job.done, 0)
 
 
 cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:
@@ -190,14 +193,24 @@ cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:
         norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_of(grads["b_ln_c"])
 
 
-cdef void run_chunks(const void *what, Py_ssize_t first_chunk, Py_ssize_t end_chunk, const Place *here) noexcept nogil:
+cdef void run_chunks(void *what, Py_ssize_t first_chunk, Py_ssize_t end_chunk, const Place *here) noexcept nogil:
     """One thread's share of some chunks of all jobs, counted from the last time step."""
-    cdef const Call *call = <const Call *>what
+    cdef Call *call = <Call *>what
     cdef Py_ssize_t j, n
     for n in range(first_chunk, end_chunk):
         for j in range(here.end_job - 1, here.first_job - 1, -1):  # a layer before the one below
             if n < call.jobs[j].chunks:
                 run_chunk(&call.jobs[j], &call.scratch[here.group], n, here.part, here.parts)
+
+
+cdef void run_phases(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
+    """A piece of some phases, counted through those of each job of each chunk."""
+    cdef Call *call = <Call *>what
+    cdef Py_ssize_t u, n, j
+    for u in range(first, end):
+        n, j = u // (PHASES * call.count), call.count - 1 - u // PHASES % call.count
+        if n < call.jobs[j].chunks:
+            run_phase(&call.jobs[j], call.scratch, n, <int>(u % PHASES), here.part, here.parts)
 
 
 cdef void cut_into_chunks(BackwardJob *job, Py_ssize_t chunk_rows) noexcept:
@@ -258,7 +271,7 @@ def in_order(list cells not None, list grads not None):
             if name != "b_ih" and name != "b_hh":
                 found.append(of_cell[name])
             else:
-                found.append(of_cell["b"] if first else of_cell["b"].copy())
+                found.append(of_cell["b"] if first else copied(of_cell["b"]))
                 first = False
     return found
 
@@ -289,14 +302,13 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         For each cell, by the names of its parameters.
     """
     cdef Call call
-    cdef Schedule schedule
     cdef Arena arena
     cdef char[SMALL_SCRATCH + SMALL_MARGIN] small
     cdef Buffer scratch
     cdef Tape tape = tapes[0]
     cdef Cell cell = tape.cell
     cdef cnp.ndarray x = tape.x_owner
-    cdef Py_ssize_t n, B = tape.rows.B, L = len(tapes)
+    cdef Py_ssize_t n, B = tape.rows.B, L = len(tapes), chunks
     cdef bint fresh = grads is None
     call.count, call.chained = <int>L, L == 1 or (<Tape>tapes[1]).x_owner is tape.memory
     call.blas, call.rows, call.size = blas, tape.rows, cell.k.itemsize
@@ -322,11 +334,15 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         arena = arena_of(scratch.data, arena.used)
         carve_scratch(&call, tapes, &arena)
     set_up_jobs(&call, tapes, dy, dh, dc, dxs, grads, not fresh)
-    schedule.split, schedule.jobs, schedule.work, schedule.count = call.split, call.count, call.work, 0
+    chunks = 0
     for n in range(L):
-        schedule.count = max(schedule.count, call.jobs[n].chunks)
-    schedule.call, schedule.run = &call, run_chunks
-    run_all(&schedule, call.blas)
+        chunks = max(chunks, call.jobs[n].chunks)
+    if call.split.pieces:
+        begin(&call.schedule, call.split, call.count, chunks * PHASES * L, call.work, &call, run_phases)
+        call.schedule.meet = True
+    else:
+        begin(&call.schedule, call.split, call.count, chunks, call.work, &call, run_chunks)
+    run_all(&call.schedule, call.blas)
     for n in range(L):
         copy_rows(at(data_of(dc), n * B * call.H, call.jobs[n].k), call.H * call.size, call.jobs[n].dc,
                   call.padded * call.size, B, call.H * call.size)
@@ -337,7 +353,7 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
 
 cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2, int type_number):
     cdef cnp.npy_intp[3] shape = [n0, n1, n2]
-    return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else a.copy()
+    return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else copied(a)
 
 
 cdef cnp.ndarray matrix(Py_ssize_t rows, Py_ssize_t columns, Cell cell):

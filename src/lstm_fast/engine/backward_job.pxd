@@ -4,7 +4,7 @@
 from lstm_fast.engine.batch cimport Rows
 from lstm_fast.engine.memory cimport at
 from lstm_fast.engine.runtime.gemm cimport gemm_function
-from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_kernels, lf_product, lf_progress, lf_variant_backward
+from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_counter, lf_kernels, lf_product, lf_variant_backward
 from lstm_fast.engine.schedule cimport share
 
 cdef extern from *:
@@ -48,7 +48,7 @@ cdef struct BackwardJob:
     gemm_function gemm             # NULL: own products
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units
-    Py_ssize_t block               # steps after which dx is computed, at most
+    Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline
     Py_ssize_t I, H, P             # P: columns of h and y
     Py_ssize_t padded
     const char *x                  # (N, I)
@@ -72,11 +72,12 @@ cdef struct BackwardJob:
     Py_ssize_t *bounds             # chunk n has the steps bounds[n + 1] .. bounds[n] - 1
     Py_ssize_t chunks
     bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise
-    BackwardVariant *variant            # NULL: a plain cell
+    BackwardVariant *variant       # NULL: a plain cell
     lf_barrier barrier
-    lf_progress done               # steps from the last one, whose dx the layer below may read
-    lf_progress *above             # the same of the layer above, for which to wait; or NULL
-    bint chained                   # another layer reads dx
+    bint pipelined                 # dx is computed block by block, while other threads compute other layers
+    lf_counter done                # steps from the last one, whose dx the layer below may read
+    lf_counter *above              # the same of the layer above, for which to wait; or NULL
+    lf_counter *waited             # nanoseconds, of all threads
 
 
 cdef struct Scratch:

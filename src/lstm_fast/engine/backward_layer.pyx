@@ -4,6 +4,9 @@ The steps run one after the other, from the last, and leave the gradients of the
 Then come the products over all steps, which do not depend on one another:
 
     dx = dgates w_ih    dw_ih += dgates' x    dw_hh += dgates' h(t-1)    db += sum of dgates
+
+Threads meet between the phases of a chunk: its steps; dx, the sums and packing x; dw_ih; packing h; dw_hh; and with
+projection packing o tanh(c) and dw_hr.
 """
 
 from libc.string cimport memcpy
@@ -12,8 +15,8 @@ from lstm_fast.engine.backward_job cimport BackwardJob, Scratch, dy_at, panels_o
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
 from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
-from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_product, lf_progress_set,
-                                               lf_progress_wait)
+from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_set, lf_counter_wait,
+                                               lf_product)
 from lstm_fast.engine.schedule cimport share
 
 
@@ -122,22 +125,28 @@ cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t 
         job.k.product(&p)
 
 
-cdef void outer(BackwardJob *job, char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows, const char *d,
+cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssize_t rows, Py_ssize_t columns, int part,
+                     int parts) noexcept nogil:
+    """Pack m (rows, columns) for `outer`: one of `parts` shares of it."""
+    cdef Py_ssize_t first_panel, end_panel
+    if job.gemm == NULL:
+        share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
+        job.k.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel)
+
+
+cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows, const char *d,
                 const char *m, Py_ssize_t rows, Py_ssize_t columns, int part, int parts) noexcept nogil:
-    """dw (dw_rows, columns) = or += d (rows, dw_rows)' m (rows, columns), each thread some rows of dw.
+    """dw (dw_rows, columns) = or += d (rows, dw_rows)' m (rows, columns): one of `parts` shares of dw's rows.
 
     A row of dw is summed over `rows` in order, whoever does it: the bits do not depend on the threads.
     """
-    cdef Py_ssize_t first, end, first_panel, end_panel
+    cdef Py_ssize_t first, end
     cdef lf_product p
     share(dw_rows, part, parts, &first, &end)
     if job.gemm != NULL:
         job.gemm(True, False, <int>(end - first), <int>columns, <int>rows, at(d, first, job.k), <int>dw_rows,
                  m, <int>columns, at(dw, first * columns, job.k), <int>columns, accumulate)
         return
-    share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
-    job.k.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel)
-    lf_barrier_wait(&job.barrier, parts)
     p = product_of(job, end - first, at(d, first, job.k), rows, packed, columns, 0, 1)
     p.a_row, p.a_step = 1, dw_rows
     p.out = at(dw, first * columns, job.k)
@@ -145,12 +154,14 @@ cdef void outer(BackwardJob *job, char *packed, bint accumulate, char *dw, Py_ss
     p.stream = (not accumulate and parts == 1 and rows <= STREAMED_ROWS
                 and dw_rows * columns * <Py_ssize_t>job.k.itemsize >= STREAMED_BYTES)
     job.k.product(&p)
-    lf_barrier_wait(&job.barrier, parts)
 
 
 cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, Py_ssize_t first_t, Py_ssize_t end_t,
                                int part, int parts) noexcept nogil:
-    """h(t-1) of the times first_t .. end_t - 1, (rows, P): all of it only after the next barrier."""
+    """h(t-1) of the times first_t .. end_t - 1, (rows, P): where that has to be gathered, one of `parts` shares of it.
+
+    Without parts it is only told where it is.
+    """
     cdef Py_ssize_t t, first, end, row_size = job.P * job.k.itemsize, running, before
     cdef const char *start = job.h  # of h0, and of y
     cdef const char *y = job.h + job.rows.B * row_size
@@ -162,6 +173,8 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
     if job.reverse:
         start, y = job.h + job.rows.total * row_size, job.h
     cdef char *out = scratch.h_before
+    if parts == 0:
+        return out
     share(end_t - first_t, part, parts, &first, &end)
     for t in range(first_t + first, first_t + end):
         before, running = t + 1 if job.reverse else t - 1, 0
@@ -177,25 +190,22 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
     return scratch.h_before
 
 
-cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil:
-    """One thread's share of chunk n."""
-    cdef Py_ssize_t I = job.I, H = job.H, P = job.P, T = job.rows.T, high = job.bounds[n], low = job.bounds[n + 1]
-    cdef Py_ssize_t first_t = time_of(job, high - 1 if job.reverse else low), s = high, until, t, row, rows
-    cdef Py_ssize_t end_t = time_of(job, low if job.reverse else high - 1) + 1
-    cdef Py_ssize_t origin = rows_before(job.rows, first_t), first_row = 0, end_row = job.rows.B, first, end
-    cdef bint accumulate = job.accumulate or n > 0
+cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t origin, int part,
+                    int parts) noexcept nogil:
+    """The steps of chunk n, from the last; in a pipeline with dx after each block of them."""
+    cdef Py_ssize_t H = job.H, T = job.rows.T, high = job.bounds[n], low = job.bounds[n + 1], s = high, until, row
+    cdef Py_ssize_t first_row = 0, end_row = job.rows.B, first, end
     cdef int step_part = part, step_parts = parts
     cdef const char *later
-    cdef const char *h
     if job.by_rows:
         share_rows(job.rows, part, parts, &first_row, &end_row)
         step_part, step_parts = 0, 1
     while s > low:
         until = max(low, s - job.block)
+        if job.above != NULL:
+            lf_counter_wait(job.above, T - until, job.waited)
         first = time_of(job, s - 1 if job.reverse else until)
         end = time_of(job, until if job.reverse else s - 1) + 1
-        if job.above != NULL:
-            lf_progress_wait(job.above, T - until)
         while s > until:
             s -= 1
             later = job.dgates_after
@@ -203,28 +213,58 @@ cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
                 row = rows_before(job.rows, time_of(job, s + 1)) - origin
                 later = at(scratch.dgates_hh, row * 4 * H, job.k)
             step_back(job, scratch, s, origin, later, first_row, end_row, step_part, step_parts)
-        lf_barrier_wait(&job.barrier, parts)
-        row = rows_before(job.rows, first)
-        input_gradient(job, at(scratch.dgates_ih, (row - origin) * 4 * H, job.k), row,
-                       rows_before(job.rows, end) - row, part, parts)
-        if job.chained:
+        if job.pipelined:
+            lf_barrier_wait(&job.barrier, parts)
+            row = rows_before(job.rows, first)
+            input_gradient(job, at(scratch.dgates_ih, (row - origin) * 4 * H, job.k), row,
+                           rows_before(job.rows, end) - row, part, parts)
             lf_barrier_wait(&job.barrier, parts)
             if part == 0:
-                lf_progress_set(&job.done, T - until)
-    h = hidden_before(job, scratch, first_t, end_t, part, parts)
-    lf_barrier_wait(&job.barrier, parts)
-    rows = rows_before(job.rows, end_t) - origin
-    share(4 * H, part, parts, &first, &end)
-    job.k.add_rows(at(job.db, first, job.k), at(scratch.dgates, first, job.k), 4 * H, rows, end - first)
-    if job.variant != NULL:
-        variant_gradients(job, scratch, rows, part, parts)
-    outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.dgates_ih, at(job.x, origin * I, job.k), rows, I,
-          part, parts)
-    outer(job, scratch.packed, accumulate, job.dw_hh, 4 * H, scratch.dgates_hh, h, rows, P, part, parts)
-    if job.columns_hr != NULL:
-        outer(job, scratch.packed, accumulate, job.dw_hr, P, scratch.dy, scratch.hidden, rows, H, part, parts)
-    if part == 0 and low > 0:
-        t = time_of(job, low)
-        memcpy(job.dgates_after, at(scratch.dgates_hh, (rows_before(job.rows, t) - origin) * 4 * H, job.k),
-               rows_at(job.rows, t) * 4 * H * job.k.itemsize)
-    lf_barrier_wait(&job.barrier, parts)
+                lf_counter_set(&job.done, T - until)
+
+
+cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int phase, int part,
+                    int parts) noexcept nogil:
+    """One of `parts` shares of a phase of chunk n; all of a phase comes before the next."""
+    cdef Py_ssize_t I = job.I, H = job.H, P = job.P, high = job.bounds[n], low = job.bounds[n + 1]
+    cdef Py_ssize_t first_t = time_of(job, high - 1 if job.reverse else low), t = time_of(job, low), first, end
+    cdef Py_ssize_t end_t = time_of(job, low if job.reverse else high - 1) + 1
+    cdef Py_ssize_t origin = rows_before(job.rows, first_t), rows = rows_before(job.rows, end_t) - origin
+    cdef bint accumulate = job.accumulate or n > 0
+    cdef const char *x = at(job.x, origin * I, job.k)
+    cdef const char *h
+    if phase == 0:
+        run_steps(job, scratch, n, origin, part, parts)
+    elif phase == 1:
+        if not job.pipelined:
+            input_gradient(job, scratch.dgates_ih, origin, rows, part, parts)
+        hidden_before(job, scratch, first_t, end_t, part, parts)
+        share(4 * H, part, parts, &first, &end)
+        job.k.add_rows(at(job.db, first, job.k), at(scratch.dgates, first, job.k), 4 * H, rows, end - first)
+        if job.variant != NULL:
+            variant_gradients(job, scratch, rows, part, parts)
+        if part == 0 and low > 0:
+            memcpy(job.dgates_after, at(scratch.dgates_hh, (rows_before(job.rows, t) - origin) * 4 * H, job.k),
+                   rows_at(job.rows, t) * 4 * H * job.k.itemsize)
+        pack_right(job, scratch.packed, x, rows, I, part, parts)
+    elif phase == 2:
+        outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.dgates_ih, x, rows, I, part, parts)
+    elif phase < 5:
+        h = hidden_before(job, scratch, first_t, end_t, 0, 0)
+        if phase == 3:
+            pack_right(job, scratch.packed, h, rows, P, part, parts)
+        else:
+            outer(job, scratch.packed, accumulate, job.dw_hh, 4 * H, scratch.dgates_hh, h, rows, P, part, parts)
+    elif job.columns_hr != NULL:
+        if phase == 5:
+            pack_right(job, scratch.packed, scratch.hidden, rows, H, part, parts)
+        else:
+            outer(job, scratch.packed, accumulate, job.dw_hr, P, scratch.dy, scratch.hidden, rows, H, part, parts)
+
+
+cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil:
+    """One thread's share of chunk n."""
+    cdef int phase
+    for phase in range(PHASES if job.columns_hr != NULL else PHASES - 2):
+        run_phase(job, scratch, n, phase, part, parts)
+        lf_barrier_wait(&job.barrier, parts)

@@ -17,9 +17,9 @@ from lstm_fast.engine.forward_layer cimport run_chunk
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
                                       data_or_null, new_buffer, take, times)
 from lstm_fast.engine.runtime.gemm cimport load_gemm
-from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_progress_set, lf_progress_wait,
+from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set, lf_counter_wait,
                                                lf_variant_forward)
-from lstm_fast.engine.schedule cimport Place, Schedule, Split, plan, run_all
+from lstm_fast.engine.schedule cimport Place, Schedule, Split, begin, plan, run_all
 from lstm_fast.engine.tape cimport Noise, Tape, new_norm
 
 cnp.import_array()
@@ -47,6 +47,7 @@ cdef struct Call:
     char *projected           # their projected input, one for each group of threads
     size_t projected_size     # in bytes
     char *zeros               # an absent h0, (B, P)
+    Schedule schedule
 
 
 cdef void plan_call(Call *call, list cells, bint ragged) except *:
@@ -65,7 +66,7 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     cell = cells[0]
     call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
     call.split = plan(call.count, call.chained, T, 1 if call.blas else B, ragged, 1 if call.layer_norm else cell.panels,
-                      times(times(4, call.padded), P) * call.size, step_work, call.work)
+                      times(times(4, call.padded), P) * call.size, step_work, call.work, not call.blas)
     call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(CHUNK_BYTES // (times(4 * call.padded, call.size))))
     call.chunk_rows = max(B, min(call.rows.total, call.chunk_rows))
     if call.chained and call.split.groups > 1:
@@ -99,14 +100,14 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
 cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint masked, Arena *arena) except *:
     """The same for what only a variant of the cell has."""
     cdef ForwardVariant counted
-    cdef Py_ssize_t B = call.rows.B, H = call.H
+    cdef Py_ssize_t B = call.rows.B, H = call.H, parts = max(call.split.threads, call.split.pieces)
     cdef size_t size = call.size
     job.variant = <ForwardVariant *>take(arena, sizeof(ForwardVariant))
     cdef ForwardVariant *variant = &counted if job.variant == NULL else job.variant
     cdef ForwardNorm *norm = &variant.norm
     memset(variant, 0, sizeof(ForwardVariant))
     if masked:
-        variant.masked_h = take(arena, times(call.split.threads * B, call.P) * size)
+        variant.masked_h = take(arena, times(parts * B, call.P) * size)
     if not cell.layer_norm:
         return
     norm.u = take(arena, times(B, H) * size)
@@ -162,7 +163,7 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp
     return tapes
 
 
-cdef void set_up_weights(ForwardJob *job, const Call *call, Cell cell) except *:
+cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
     """What follows from the weights and from the plan."""
     job.k, job.rows, job.chunk_rows = cell.k, &call.rows, call.chunk_rows
     job.training, job.by_rows = call.training, call.split.by_rows
@@ -178,8 +179,8 @@ cdef void set_up_weights(ForwardJob *job, const Call *call, Cell cell) except *:
     else:
         job.step.projected_row = 4 * cell.k.lanes
         job.step.projected_panel, job.step.projected_gate = job.step.projected_row * call.chunk_rows, cell.k.lanes
-    lf_barrier_init(&job.barrier)
-    lf_progress_set(&job.done, 0)
+    lf_barrier_init(&job.barrier, &call.schedule.waited)
+    lf_counter_set(&job.done, 0)
 
 
 cdef void set_up_variant(ForwardJob *job, Cell cell, Noise noise, Tape tape) except *:
@@ -244,7 +245,7 @@ cdef Py_ssize_t chunk_end(const Call *call, const ForwardJob *job, Py_ssize_t fi
     return s
 
 
-cdef void run_chain(const Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssize_t first_step,
+cdef void run_chain(Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssize_t first_step,
                     Py_ssize_t end_step, const Place *here) noexcept nogil:
     """One thread's share of some layers, which go through time together, a chunk after the other."""
     cdef char *projected = call.projected + here.group * call.projected_size
@@ -254,16 +255,16 @@ cdef void run_chain(const Call *call, Py_ssize_t first_job, Py_ssize_t end_job, 
         end = chunk_end(call, &call.jobs[first_job], s, end_step)
         for j in range(first_job, end_job):
             if pipelined and j > 0:
-                lf_progress_wait(&call.jobs[j - 1].done, end)
+                lf_counter_wait(&call.jobs[j - 1].done, end, &call.schedule.waited)
             run_chunk(&call.jobs[j], s, end, projected, here.part, here.parts)
             if pipelined and here.part == 0:
-                lf_progress_set(&call.jobs[j].done, end)
+                lf_counter_set(&call.jobs[j].done, end)
         s = end
 
 
-cdef void run_chunks(const void *what, Py_ssize_t first_step, Py_ssize_t end_step, const Place *here) noexcept nogil:
+cdef void run_chunks(void *what, Py_ssize_t first_step, Py_ssize_t end_step, const Place *here) noexcept nogil:
     """One thread's share of some time steps of all jobs."""
-    cdef const Call *call = <const Call *>what
+    cdef Call *call = <Call *>what
     cdef Py_ssize_t j
     if call.chained:
         run_chain(call, here.first_job, here.end_job, first_step, end_step, here)
@@ -335,7 +336,6 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
         write to it.
     """
     cdef Call call
-    cdef Schedule schedule
     cdef Arena arena
     cdef char[SMALL_SCRATCH + SMALL_MARGIN] small
     cdef Buffer scratch
@@ -356,8 +356,8 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
         carve_scratch(&call, cells, noise, &arena)
     tapes = set_up_jobs(&call, cells, x, h0, c0, y, reverse, ragged, noise)
     if call.rows.total > 0:
-        schedule.split, schedule.jobs, schedule.count, schedule.work = call.split, call.count, call.rows.T, call.work
-        schedule.call, schedule.run = &call, run_chunks
-        run_all(&schedule, call.blas)
+        begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_chunks)
+        call.schedule.slab = max(1, call.chunk_rows // call.rows.B)
+        run_all(&call.schedule, call.blas)
     write_results(&call, y, hn, cn)
     return tapes

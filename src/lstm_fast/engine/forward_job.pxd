@@ -4,7 +4,7 @@
 from lstm_fast.engine.batch cimport Rows, rows_before
 from lstm_fast.engine.memory cimport at
 from lstm_fast.engine.runtime.gemm cimport gemm_function
-from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_cell_forward, lf_kernels, lf_progress, lf_variant_forward
+from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_cell_forward, lf_counter, lf_kernels, lf_variant_forward
 
 cdef extern from *:
     """
@@ -58,7 +58,7 @@ cdef struct ForwardJob:
     lf_cell_forward step      # what is the same in every step; c and gates of all of them
     ForwardVariant *variant   # NULL: a plain cell
     lf_barrier barrier
-    lf_progress done          # steps, for the layer above
+    lf_counter done           # steps, for the layer above
 
 
 cdef inline char *y_at(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:

@@ -126,6 +126,13 @@ cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int type_number)
     return array
 
 
+cdef cnp.ndarray copied(cnp.ndarray a):
+    """A copy of an array in C order, of float32 or float64, in memory as of `empty`."""
+    cdef cnp.ndarray copy = new_array(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a))
+    memcpy(cnp.PyArray_DATA(copy), cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+    return copy
+
+
 def empty(tuple shape not None, dtype):
     """An uninitialised array of at most three axes, of float32 or float64.
 

@@ -1,14 +1,21 @@
 # Which thread does what in a call of the engine. See schedule.pyx.
 
+from lstm_fast.engine.runtime.kernels cimport lf_counter
+
+cdef enum:
+    MOST_PIECES = 64
+    MOST_KNOWN = 64  # threads of a team that may be brought
+
 
 cdef struct Split:
     # How a call is spread over threads.
     int threads
     int groups    # of threads: each has layers or directions of its own
     bint by_rows  # each thread of a group has batch rows of its own; else units, and a barrier per step
+    int pieces    # not 0: of the batch rows, which threads take as they come, one after the other
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work) noexcept
+                size_t weights, double step_work, double total_work, bint adaptive) noexcept
 
 
 cdef struct Place:
@@ -23,12 +30,30 @@ cdef inline void share(Py_ssize_t count, int part, int parts, Py_ssize_t *first,
 
 
 cdef struct Schedule:
-    # A call: units of time (steps or chunks) that threads go through together.
+    # A call: units of time (steps, chunks, or phases of these) that threads go through together.
     Split split
     int jobs                   # layers or directions
     Py_ssize_t count           # units of time
     double work                # multiply-adds of all of it
-    const void *call           # what `run` knows of the call
-    void (*run)(const void *call, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil
+    void *call                 # what `run` knows of the call
+    void (*run)(void *call, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil
+    # With pieces:
+    Py_ssize_t slab            # units of time of a piece that are taken at once
+    bint meet                  # a slab comes after all pieces of the slab before, else after its own piece of it
+    lf_counter taken           # pieces of slabs
+    lf_counter done
+    lf_counter[MOST_PIECES] slabs  # done, of each piece
+    # What threads tell of their time, in nanoseconds since the call began
+    lf_counter cpu             # of the first thread
+    lf_counter[MOST_KNOWN] name   # of each thread, once it has begun
+    lf_counter[MOST_KNOWN] holds  # the piece of a slab that it computes; NOTHING when it waits, or is done
+    lf_counter waited          # for one another: of all threads
+    lf_counter late            # until they began
+    lf_counter ended           # until they had nothing more to do
+    lf_counter finished        # threads
+    lf_counter at_the_end      # that the first thread waited for the others
+    lf_counter least           # with pieces: of what all of it would take each thread alone
 
-cdef void run_all(const Schedule *schedule, bint blas) except *
+cdef void begin(Schedule *schedule, Split split, int jobs, Py_ssize_t count, double work, void *call,
+                void (*run)(void *, Py_ssize_t, Py_ssize_t, const Place *) noexcept nogil) noexcept
+cdef void run_all(Schedule *schedule, bint blas) except *

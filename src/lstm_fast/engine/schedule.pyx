@@ -4,8 +4,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 
 from lstm_fast.engine.runtime.gemm import held_to_one_thread
-from lstm_fast.engine.runtime.kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
-from lstm_fast.engine.runtime.threads cimport available, startable, team_size
+from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_least,
+                                               lf_counter_set, lf_counter_spin, lf_fpenv, lf_fpenv_enter,
+                                               lf_fpenv_leave, lf_now, lf_sleep)
+from lstm_fast.engine.runtime.threads cimport (available, bring, cpu, keep_off, own_name, startable, team_size,
+                                               time_of_thread)
+from lstm_fast.engine.watch cimport learn, of_pieces, of_teams, usable, watching
 
 
 # Multiply-adds below which another thread does not pay: in a call, since it has to be woken, and in one
@@ -19,10 +23,14 @@ cdef Py_ssize_t TILE_ROWS = 3
 cdef size_t CACHED_WEIGHTS = 1 << 19
 # Time steps from which a pipeline of layers is worth filling.
 cdef Py_ssize_t PIPELINE_STEPS = 8
+# With pieces: rows of one, multiply-adds of a call in which waiting for a core costs little, pieces a thread.
+cdef Py_ssize_t PIECE_ROWS = 6
+cdef double PIECES_WORK = 3e7
+cdef int PIECES_A_THREAD = 4
 
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work) noexcept:
+                size_t weights, double step_work, double total_work, bint adaptive) noexcept:
     """How to split a call over threads.
 
     It has so many jobs: layers that are chained, each the input of the next, or directions of one layer.
@@ -39,6 +47,10 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     Where the steps are too short for that, chained layers form a pipeline (a wavefront): each group of
     threads has layers of its own and runs a chunk of time behind the group below.
 
+    All of this gives threads equal shares, for cores that they have to themselves. Where they have not (see watch.pyx)
+    a batch is cut into small pieces of rows that threads take as they come, or fewer threads are used; not so
+    unless the call is `adaptive`, for bits that depend on the threads.
+
     Measured with AVX-512 on two cores, speed on two threads over one, for (T, B, I, H):
 
         (100, 1, 64, 64)      units 1.65                (100, 8, 128, 256)    rows 1.94, units 1.99
@@ -48,7 +60,17 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
         (100, 1, 16, 32)      units 0.70: one thread
     """
     cdef Split split
-    cdef int most = available() if total_work >= CALL_WORK else 1, each
+    cdef int most = available() if total_work >= CALL_WORK else 1, each, equal
+    split.pieces = 0
+    if most > 1 and adaptive:
+        equal = usable(&of_teams, most)
+        if equal < most and rows >= 2 * PIECE_ROWS and not ragged and total_work >= PIECES_WORK:
+            split.threads = usable(&of_pieces, most)
+            if split.threads > equal:
+                split.groups, split.by_rows = 1, True
+                split.pieces = <int>max(3, min(rows // PIECE_ROWS, split.threads * PIECES_A_THREAD, MOST_PIECES))
+                return split
+        most = equal
     split.groups = min(jobs, most) if not chained else 1
     most //= split.groups
     cdef Py_ssize_t by_rows = min(most, rows // TILE_ROWS)
@@ -83,28 +105,171 @@ cdef Place place(int thread, int threads, int groups, int jobs) noexcept nogil:
 cdef double WORK_PER_SIGNAL_CHECK = 4e9
 
 
-cdef void run_on(const Schedule *schedule, Py_ssize_t first, Py_ssize_t end, int thread, int threads) noexcept nogil:
-    """One thread's share of some units of time, in the floating-point environment of the kernels."""
+cdef void begin(Schedule *schedule, Split split, int jobs, Py_ssize_t count, double work, void *call,
+                void (*run)(void *, Py_ssize_t, Py_ssize_t, const Place *) noexcept nogil) noexcept:
+    """Fill in all but `slab` and `meet`, which are 1 and False."""
+    schedule.split, schedule.jobs, schedule.count, schedule.work = split, jobs, count, work
+    schedule.call, schedule.run, schedule.slab, schedule.meet = call, run, 1, False
+
+
+cdef void spread(Schedule *schedule, int thread) noexcept nogil:
+    """Keep the threads off the core of the first: where all cores are busy, the system may leave two on one."""
+    if thread == 0:
+        lf_counter_set(&schedule.cpu, cpu())
+    else:
+        keep_off(<int>lf_counter_get(&schedule.cpu))
+
+
+# What a thread that computes nothing holds: more than any piece. And one that is at work, but not in pieces.
+cdef long long NOTHING, SOMETHING
+NOTHING, SOMETHING = 1 << 62, 0
+
+
+cdef int furthest_behind(Schedule *schedule) noexcept nogil:
+    """The name of the thread that computes the earliest piece, or 0."""
+    cdef int thread, last = -1
+    cdef long long held, least = NOTHING
+    for thread in range(min(schedule.split.threads, MOST_KNOWN)):
+        held = lf_counter_get(&schedule.holds[thread])
+        if held < least:
+            least, last = held, thread
+    return 0 if last < 0 else <int>lf_counter_get(&schedule.name[last])
+
+
+cdef void wait(Schedule *schedule, lf_counter *counter, long long n, lf_counter *waited) noexcept nogil:
+    """Wait until a counter is at least n, and where that takes long see to the thread that is furthest behind.
+
+    If it has lost its core, it is brought to that of the waiting thread, which sleeps.
+    """
+    cdef int name
+    cdef long long start, since, ran
+    if lf_counter_spin(counter, n, waited):
+        return
+    start = lf_now()
+    while lf_counter_get(counter) < n:
+        name = furthest_behind(schedule)
+        since, ran = lf_now(), time_of_thread(name)
+        lf_sleep()
+        if name and 2 * (time_of_thread(name) - ran) < lf_now() - since:
+            bring(name)
+    lf_counter_add(waited, lf_now() - start)
+
+
+cdef void run_pieces(Schedule *schedule, Py_ssize_t first, Py_ssize_t end, int thread) noexcept nogil:
+    """Take pieces of slabs of time, in order, until there are no more."""
+    cdef Py_ssize_t pieces = schedule.split.pieces, slabs = (end - first + schedule.slab - 1) // schedule.slab
+    cdef Py_ssize_t n, ran = 0, slab, start
+    cdef long long since = lf_now(), alone
+    cdef lf_counter waited
+    cdef Place here
+    lf_counter_set(&waited, 0)
+    here.group, here.parts, here.first_job, here.end_job = 0, <int>pieces, 0, schedule.jobs
+    while True:
+        spread(schedule, thread)
+        n = lf_counter_add(&schedule.taken, 1)
+        if n >= slabs * pieces:
+            break
+        here.part, slab = <int>(n % pieces), n // pieces
+        if schedule.meet:
+            wait(schedule, &schedule.done, slab * pieces, &waited)
+        else:
+            wait(schedule, &schedule.slabs[here.part], slab, &waited)
+        hold(schedule, thread, n)
+        start = first + slab * schedule.slab
+        schedule.run(schedule.call, start, min(end, start + schedule.slab), &here)
+        lf_counter_set(&schedule.slabs[here.part], slab + 1)
+        lf_counter_add(&schedule.done, 1)
+        hold(schedule, thread, NOTHING)
+        ran += 1
+    if ran > 0:
+        alone = (lf_now() - since - lf_counter_get(&waited)) * slabs * pieces // ran
+        lf_counter_least(&schedule.least, alone)
+
+
+cdef void hold(Schedule *schedule, int thread, long long what) noexcept nogil:
+    """Say what a thread computes: a piece, SOMETHING or NOTHING."""
+    if thread < MOST_KNOWN:
+        lf_counter_set(&schedule.holds[thread], what)
+
+
+cdef void run_on(Schedule *schedule, Py_ssize_t first, Py_ssize_t end, int thread, int threads,
+                 long long since) noexcept nogil:
+    """One thread's share of some units of time, in the floating-point environment of the kernels.
+
+    `since`: when the call began, or 0 where that is not watched.
+    """
     cdef lf_fpenv saved = lf_fpenv_enter()
-    cdef Place here = place(thread, threads, schedule.split.groups, schedule.jobs)
-    schedule.run(schedule.call, first, end, &here)
+    cdef Place here
+    if since:
+        spread(schedule, thread)
+        hold(schedule, thread, NOTHING if schedule.split.pieces else SOMETHING)
+        if thread < MOST_KNOWN:
+            lf_counter_set(&schedule.name[thread], own_name())
+        lf_counter_add(&schedule.late, lf_now() - since)
+    if schedule.split.pieces:
+        run_pieces(schedule, first, end, thread)
+    else:
+        here = place(thread, threads, schedule.split.groups, schedule.jobs)
+        schedule.run(schedule.call, first, end, &here)
+    if since:
+        hold(schedule, thread, NOTHING)
+        lf_counter_add(&schedule.ended, lf_now() - since)
     lf_fpenv_leave(saved)
+    if threads > 1:  # rather here than where OpenMP waits, which does not let the others have the core
+        lf_counter_add(&schedule.finished, 1)
+        if thread == 0:
+            wait(schedule, &schedule.finished, threads, &schedule.at_the_end)
 
 
-cdef void run(const Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
+cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
     """Some units of time, without the GIL."""
-    cdef int threads = schedule.split.threads
+    cdef int threads = schedule.split.threads, n
+    cdef long long since = 0, time
     if threads > 1:
         threads = startable(threads)
+    lf_counter_set(&schedule.waited, 0)
+    if schedule.split.pieces:
+        lf_counter_set(&schedule.taken, 0)
+        lf_counter_set(&schedule.done, 0)
+        lf_counter_set(&schedule.least, 1 << 62)
+        for n in range(schedule.split.pieces):
+            lf_counter_set(&schedule.slabs[n], 0)
     if threads == 1:
         with nogil:
-            run_on(schedule, first, end, 0, 1)
-    else:
-        with nogil, parallel(num_threads=threads):
-            run_on(schedule, first, end, threadid(), team_size())
+            run_on(schedule, first, end, 0, 1, 0)
+        return
+    lf_counter_set(&schedule.cpu, -1)
+    lf_counter_set(&schedule.at_the_end, 0)
+    for n in range(min(schedule.split.threads, MOST_KNOWN)):
+        lf_counter_set(&schedule.name[n], 0)
+        lf_counter_set(&schedule.holds[n], NOTHING)
+    lf_counter_set(&schedule.late, 0)
+    lf_counter_set(&schedule.ended, 0)
+    lf_counter_set(&schedule.finished, 0)
+    if watching():
+        since = lf_now()
+    with nogil, parallel(num_threads=threads):
+        run_on(schedule, first, end, threadid(), team_size(), since)
+    if since and lf_counter_get(&schedule.finished) == threads:
+        time = lf_now() - since
+        if schedule.split.pieces:
+            learn(&of_pieces, threads, time, lf_counter_get(&schedule.least))
+        else:
+            learn(&of_teams, threads, time, time_alone(schedule, threads, time))
 
 
-cdef void run_segments(const Schedule *schedule) except *:
+cdef long long time_alone(Schedule *schedule, int threads, long long time) noexcept:
+    """What a call would have taken one thread: the time that threads were at work, without what they lost.
+
+    When one loses its core, the others wait for it, so that it lost what each of these waited.
+    """
+    cdef long long late = lf_counter_get(&schedule.late)
+    cdef long long idle = threads * time - lf_counter_get(&schedule.ended) + lf_counter_get(&schedule.waited)
+    cdef long long lost = max(0, idle // (threads - 1) - late)
+    return max(0, threads * time - late - idle - lost)
+
+
+cdef void run_segments(Schedule *schedule) except *:
     """All units of time, looking at signals after every segment."""
     cdef Py_ssize_t first = 0, count = schedule.count
     cdef double units = WORK_PER_SIGNAL_CHECK * schedule.split.threads * count / (schedule.work + 1)
@@ -115,10 +280,16 @@ cdef void run_segments(const Schedule *schedule) except *:
         PyErr_CheckSignals()
 
 
-cdef void run_all(const Schedule *schedule, bint blas) except *:
+cdef void run_all(Schedule *schedule, bint blas) except *:
     """Run a call. With `blas`, our threads call BLAS, each on its slice."""
     if blas:
         with held_to_one_thread():
             run_segments(schedule)
     else:
         run_segments(schedule)
+
+
+def planned(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work):
+    """What `plan` says of such a call, and the place of each thread, each as a dict. For tests."""
+    cdef Split split = plan(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, True)
+    return split, [place(thread, split.threads, split.groups, jobs) for thread in range(split.threads)]

@@ -117,14 +117,20 @@ cdef extern from "lstm_fast/dispatch.h" nogil:
     int lf_isa_count
 
 cdef extern from "lstm_fast/barrier.h" nogil:
+    long long lf_now()
+    void lf_sleep()
+    ctypedef struct lf_counter:
+        pass
+    void lf_counter_set(lf_counter *, long long)
+    long long lf_counter_get(lf_counter *)
+    long long lf_counter_add(lf_counter *, long long)
+    void lf_counter_least(lf_counter *, long long)
+    void lf_counter_wait(lf_counter *, long long, lf_counter *waited)
+    bint lf_counter_spin(lf_counter *, long long, lf_counter *waited)
     ctypedef struct lf_barrier:
         pass
-    void lf_barrier_init(lf_barrier *)
+    void lf_barrier_init(lf_barrier *, lf_counter *waited)
     void lf_barrier_wait(lf_barrier *, int threads)
-    ctypedef struct lf_progress:
-        pass
-    void lf_progress_set(lf_progress *, Py_ssize_t steps)
-    void lf_progress_wait(lf_progress *, Py_ssize_t steps)
 
 cdef extern from "lstm_fast/fpenv.h" nogil:
     ctypedef struct lf_fpenv:

@@ -3,3 +3,8 @@
 cdef int available() noexcept
 cdef int startable(int threads) noexcept
 cdef int team_size() noexcept nogil
+cdef int cpu() noexcept nogil
+cdef void keep_off(int cpu) noexcept nogil
+cdef int own_name() noexcept nogil
+cdef long long time_of_thread(int thread) noexcept nogil
+cdef void bring(int thread) noexcept nogil

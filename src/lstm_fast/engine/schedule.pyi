@@ -1,0 +1,13 @@
+from typing import Any
+
+def planned(
+    jobs: int,
+    chained: bool,
+    steps: int,
+    rows: int,
+    ragged: bool,
+    panels: int,
+    weights: int,
+    step_work: float,
+    total_work: float,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]: ...

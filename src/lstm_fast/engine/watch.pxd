@@ -1,0 +1,17 @@
+# How many threads are worth using now. See watch.pyx.
+
+
+cdef struct Watch:
+    # Of one way to share the work of a call.
+    int limit           # threads that a call may use; 0: no limit
+    long long until     # when one more is tried, on the clock of lf_now
+    long long hold      # how long before, in nanoseconds
+    long long credit    # nanoseconds saved lately
+    long long calls     # that told of their time
+
+cdef Watch of_teams     # equal shares
+cdef Watch of_pieces    # small ones
+
+cdef bint watching() noexcept
+cdef int usable(const Watch *watch, int threads) noexcept
+cdef void learn(Watch *watch, int threads, long long time, long long alone) noexcept

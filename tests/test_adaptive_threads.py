@@ -1,0 +1,310 @@
+"""Threads beside others: fewer of them, or small pieces, and never another bit of a result."""
+
+import itertools
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from support.comparing import assert_identical
+from support.internals import calls, hold, planned, see, usable_now
+from support.processes import run_python
+from test_schedule import everything
+
+import lstm_fast
+
+MS = 1e-3
+LOST = 200 * MS
+
+
+@pytest.fixture(autouse=True)
+def adaptive(threads: None) -> Iterator[None]:
+    """Adaptive threads, for which nothing has been seen yet."""
+    hold(0, 0)
+    lstm_fast.set_adaptive_threads(True)
+    yield
+    lstm_fast.set_adaptive_threads(False)
+    hold(0, 0)
+
+
+# ---- pieces: T, B, I, H, layers, bidirectional; options, of which some leave out what others have
+
+BATCHES = [
+    ((60, 40, 20, 128, 1, False), {}),
+    ((50, 33, 20, 70, 3, False), {}),
+    ((40, 14, 20, 150, 1, True), {}),
+    ((30, 37, 20, 90, 2, True), {"proj_size": 0, "dropout": 0.3}),
+    ((50, 40, 20, 130, 1, False), {"peephole": True, "zoneout": (0.1, 0.2)}),
+    ((50, 40, 20, 130, 1, False), {"recurrent_dropout": 0.2, "coupled": True}),
+    ((50, 40, 20, 100, 1, False), {"layer_norm": True}),
+]
+
+
+@pytest.mark.parametrize(("stack", "options"), BATCHES, ids=str)
+def test_bits_of_pieces_are_those_of_one_thread(isa, stack, options):
+    lstm_fast.set_num_threads(1)
+    expected = everything(stack, **options) if not options else noisy(stack, options)
+    for threads in (2, 3, 5):
+        lstm_fast.set_num_threads(threads)
+        hold(1, threads)
+        before = calls()
+        actual = everything(stack) if not options else noisy(stack, options)
+        assert_identical(actual, expected)
+        in_shares, in_pieces = (now - then for now, then in zip(calls(), before, strict=True))
+        assert (in_shares, in_pieces >= 3) == (0, True)
+
+
+def noisy(stack, options):
+    """Return the results of training; those of inference have no noise."""
+    T, B, I, H, layers, bidirectional = stack
+    rng, jobs = np.random.default_rng(5), layers * (1 + bidirectional)
+    lstm = lstm_fast.LSTM(I, H, layers, bidirectional=bidirectional, seed=2, **options)
+    x = rng.standard_normal((T, B, I), np.float32)
+    state = tuple(rng.standard_normal((2, jobs, B, H), np.float32))
+    dy = rng.standard_normal((T, B, H * (1 + bidirectional)), np.float32)
+    inference = lstm(x, state)[0]
+    y, states, cache = lstm.forward(x, state)
+    dx, dstates, grads = lstm.backward(dy, tuple(state), cache)
+    return [inference, y, *states, dx, *dstates, *grads.values()]
+
+
+def test_projection_in_pieces(rng, threads):
+    def train():
+        y, _, cache = lstm.forward(x)
+        return [y, *lstm.backward(y, None, cache)[2].values()]
+
+    lstm, x = lstm_fast.LSTM(20, 90, proj_size=37, seed=0), rng.standard_normal((50, 50, 20), "f")
+    lstm_fast.set_num_threads(1)
+    expected = train()
+    lstm_fast.set_num_threads(3)
+    hold(1, 3)
+    before = calls()[1]
+    assert_identical(train(), expected)
+    assert calls()[1] == before + 2
+
+
+def test_ragged_batches_and_blas_are_never_in_pieces(rng):
+    """Where rows end, a piece depends on others; and BLAS's bits on the threads."""
+    x, lengths = rng.standard_normal((60, 40, 20), np.float32), rng.integers(1, 61, 40)
+    lstm_fast.set_num_threads(2)
+    hold(1, 2)
+    before = calls()
+    lstm_fast.LSTM(20, 128, seed=0)(x, lengths=lengths)
+    blas = lstm_fast.LSTM(20, 128, seed=0, matmul="blas")
+    first = blas(x)[0]
+    assert calls()[1] == before[1]
+    hold(0, 0)
+    np.testing.assert_array_equal(blas(x)[0], first)
+
+
+# ---- what is learnt
+
+
+def test_threads_may_cost_once_what_they_saved():
+    assert see(False, 2, 3 * MS, 1 * MS) == 0.0
+    for _ in range(100):
+        assert see(False, 2, 1 * MS, 1.9 * MS) == 0.0
+    assert see(False, 2, 7 * MS, 1 * MS) == 0.0
+    assert usable_now(False, 2) == 2
+
+
+def test_threads_that_cost_more_are_left_out_for_a_while():
+    hold_of = see(False, 2, 30 * MS, 1 * MS)
+    assert hold_of == 0.96  # 32 calls
+    assert usable_now(False, 2) == 1
+    assert usable_now(True, 2) == 2, "pieces are watched apart"
+    config = lstm_fast.show_config()["adaptive_threads"]
+    assert config["enabled"] is True and config["limit"] == 1 and config["times"] > 0
+    lstm_fast.set_adaptive_threads(False)
+    assert usable_now(False, 2) == 2
+    assert lstm_fast.show_config()["adaptive_threads"]["limit"] is None
+
+
+def test_threads_that_save_little_are_left_out_too():
+    """Two threads that take as long as one."""
+    calls = next(n for n in itertools.count() if see(False, 2, 1 * MS, 1 * MS))
+    assert calls == 40  # a quarter of a millisecond of each is not saved
+
+
+def test_a_long_call_that_is_late_is_rare():
+    assert see(False, 2, 1.0, 0.5) == 32.0
+
+
+def test_one_more_thread_is_tried_and_comes_back():
+    hold(1, 0)
+    assert usable_now(False, 4) == 1
+    hold(0, 0)
+    assert usable_now(False, 4) == 4
+    see(False, 4, 100 * MS, 1 * MS)
+    assert usable_now(False, 4) == 3
+    assert usable_now(False, 2) == 2, "fewer than the limit is allowed"
+    see(False, 3, 100 * MS, 1 * MS)
+    assert usable_now(False, 4) == 2
+
+
+def test_a_failed_try_doubles_the_time():
+    """Up to a second, but for long calls."""
+    code = """
+from support.internals import see, usable_now
+import time
+first = see(False, 2, 10.5e-3, 1e-3)
+times = [first]
+for _ in range(2):
+    time.sleep(times[-1] + 0.01)
+    assert usable_now(False, 2) == 2
+    times.append(see(False, 2, 0.3e-3, 0.2e-3))
+time.sleep(times[-1] + 0.01)
+calls = 0
+while calls < 1000:
+    calls += 1
+    assert see(False, 2, 1e-3, 1.9e-3) == 0
+    if calls == 5: assert see(False, 2, 2e-3, 1.9e-3) == 0
+assert usable_now(False, 2) == 2
+print(*(round(1000 * t) for t in times))
+"""
+    first, *later = map(int, run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1").split())
+    assert [first, *later] == [336, 672, 1000]  # at first 32 calls of 10.5 ms
+
+
+def test_it_is_logged(caplog):
+    with caplog.at_level(logging.DEBUG, "lstm_fast"):
+        see(False, 2, LOST, 1 * MS)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("threads came late: at most 1 for the next")
+
+
+def test_a_handler_that_fails_is_not_the_callers_trouble(monkeypatch):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise OSError
+
+    logger, handler = logging.getLogger("lstm_fast"), Broken()
+    logger.addHandler(handler)
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    try:
+        assert see(False, 2, LOST, 1 * MS) > 0
+    finally:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("enabled", [1, None, "yes"])
+def test_set_adaptive_threads_wants_a_bool(enabled):
+    with pytest.raises(TypeError, match=f"enabled: expected a bool, got {type(enabled).__name__}"):
+        lstm_fast.set_adaptive_threads(enabled)
+
+
+@pytest.mark.parametrize(("value", "enabled"), [("0", False), ("", False), ("1", True)])
+def test_the_environment_sets_it(value, enabled):
+    code = "import lstm_fast; print(lstm_fast.show_config()['adaptive_threads']['enabled'])"
+    assert run_python(code, LSTM_FAST_ADAPTIVE_THREADS=value) == f"{enabled}\n"
+
+
+# ---- beside others: bits only, and that calls end
+
+
+@pytest.mark.parametrize("beside", ["process", "NumPy"])
+def test_bits_beside_busy_cores(rng, beside):
+    lstm, x = lstm_fast.LSTM(20, 128, seed=0), rng.standard_normal((60, 40, 20), np.float32)
+    a = np.ones((300, 300), np.float32)
+    lstm_fast.set_num_threads(1)
+    expected = training(lstm, x)
+    lstm_fast.set_num_threads(2)
+    program = "while True: pass" if beside == "process" else "pass"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        try:
+            for n in range(40):
+                if n % 4 == 0:
+                    hold(n // 4 % 2, 2 * (n // 4 % 2))  # equal shares, pieces, and again
+                _ = a @ a
+                assert_identical(training(lstm, x), expected)
+        finally:
+            process.kill()
+
+
+def training(lstm, x):
+    y, _, cache = lstm.forward(x)
+    dx, _, grads = lstm.backward(y, None, cache)
+    return [y, dx, *grads.values()]
+
+
+def test_affinity_masks_are_as_before(rng):
+    """Threads that were moved to another core may still run on all of them."""
+    code = """
+import os, numpy as np, lstm_fast
+from support.internals import hold
+lstm, x = lstm_fast.LSTM(20, 128, seed=0), np.ones((60, 40, 20), np.float32)
+lstm_fast.set_num_threads(3)
+for n in range(60):
+    hold(n % 2, 3 * (n % 2))
+    lstm(x)
+masks = {frozenset(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")}
+print(masks == {frozenset(os.sched_getaffinity(0))}, len(os.listdir("/proc/self/task")) > 1)
+"""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("looks at Linux's /proc")
+    assert run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1") == "True True\n"
+
+
+# ---- the plan for more cores than there are here
+
+
+THREADS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+# T, B, I, H, jobs, chained
+CALLS = [
+    (100, 1, 64, 64, 1, True),
+    (100, 1, 256, 256, 1, True),
+    (50, 1, 1024, 1024, 1, True),
+    (100, 8, 64, 64, 1, True),
+    (100, 8, 128, 256, 1, True),
+    (50, 32, 16, 32, 1, True),
+    (25, 64, 512, 512, 1, True),
+    (25, 128, 256, 512, 1, True),
+    (300, 1, 64, 64, 3, True),
+    (100, 32, 64, 64, 4, True),
+    (100, 1, 256, 256, 2, False),
+    (100, 32, 128, 128, 2, False),
+    (1, 1, 16, 32, 1, True),
+]
+LANES = 16
+BARRIER = 6e3  # multiply-adds in the time of a barrier, at least
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("call", CALLS, ids=str)
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("busy", [False, True])
+def test_plan(threads, call, ragged, busy):
+    """No thread is without work, none has much more than its share, barriers are paid for."""
+    T, B, I, H, jobs, chained = call
+    panels, step = -(-H // LANES), 4.0 * H * H * B
+    total = jobs * T * B * 4.0 * H * (I + H)
+    lstm_fast.set_num_threads(threads)
+    if busy and threads > 1:
+        hold(threads - 1, threads)
+    split, places = planned(jobs, chained, T, B, ragged, panels, 16 * H * H, step, total)
+    assert 1 <= split["threads"] <= threads
+    if threads == 1 or total < 3e5:
+        assert split["threads"] == 1
+    if split["pieces"]:
+        assert busy and not ragged
+        assert 3 <= split["pieces"] <= min(64, B)
+        return
+    assert not (busy and split["threads"] == threads > 1)
+    work, barriers = [], []
+    for place in places:
+        of_jobs = place["end_job"] - place["first_job"]
+        units = B if split["by_rows"] else panels
+        part = (
+            units * (place["part"] + 1) // place["parts"] - units * place["part"] // place["parts"]
+        )
+        work.append(of_jobs * part / units * T * step)
+        barriers.append(0 if split["by_rows"] or place["parts"] == 1 else T * of_jobs)
+    assert min(work) > 0
+    assert sum(work) == pytest.approx(jobs * T * step)
+    if not (chained and jobs % split["groups"]):  # else some groups have a layer more
+        assert max(work) <= 2 * np.mean(work)
+    one = jobs * T * step
+    several = max(w + b * BARRIER for w, b in zip(work, barriers, strict=True))
+    assert several <= one or split["threads"] == 1

@@ -180,9 +180,11 @@ typedef struct lf_kernels {
     size_t itemsize; /* bytes of an element */
     ptrdiff_t lanes;
 
-    /* b[k, column] = w[gate * hidden_size + unit, k], in gates: w is (4 hidden_size, depth). All panels. */
-    void (*pack_gates)(void *b, const void *w, ptrdiff_t hidden_size, ptrdiff_t depth);
-    /* b[k, column] = m[k * m_row + column], in columns; b is where panel 0 begins. */
+    /* b[k, column] = w[gate * hidden_size + unit, k], in gates: w is (4 hidden_size, depth).
+     * b is where panel 0 begins, here and below. */
+    void (*pack_gates)(void *b, const void *w, ptrdiff_t hidden_size, ptrdiff_t depth, ptrdiff_t first_panel,
+                       ptrdiff_t end_panel);
+    /* b[k, column] = m[k * m_row + column], in columns. */
     void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
                          ptrdiff_t first_panel, ptrdiff_t end_panel);
     void (*product)(const lf_product *);

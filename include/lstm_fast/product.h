@@ -84,19 +84,11 @@ LF_INLINE void LF(add_tile)(vec acc[][TILE_VECTORS], const int rows, const int v
                                                         lf_left(columns, v * LANES, LANES)));
 }
 
-LF_INLINE void LF(product_tile)(const int rows, const int vectors, const lf_product *p, const LF(block) *q,
-                                ptrdiff_t row)
+/* Write the sums of a tile, with what is added to them. */
+LF_INLINE void LF(finish_tile)(vec acc[][TILE_VECTORS], const int rows, const int vectors, const lf_product *p,
+                               const LF(block) *q, ptrdiff_t row)
 {
-    const int step = (vectors < PANEL_VECTORS ? vectors : PANEL_VECTORS) * LANES;
-    const real *a = (const real *)p->a + row * p->a_row + q->depth_first * p->a_step;
-    ptrdiff_t a_row = p->a_row, a_step = p->a_step;
-    if (PACK_TRANSPOSED && q->packed)
-        a = q->packed + (row - q->first) * q->depth_count, a_row = 1, a_step = rows;
-    const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * step;
     real *out = q->out + (row - q->first) * q->out_row;
-    vec acc[TILE_ROWS][TILE_VECTORS];
-    LF(multiply)(acc, rows, vectors, a, a_row, a_step, b, b + PANEL * p->depth, q->depth_count,
-                 LF(ahead)(b + q->depth_count * step, (row - q->first) / rows, q->depth_count));
     if (q->depth_first || p->accumulate)
         LF(add_tile)(acc, rows, vectors, out, q->out_row, q->out_panel, q->columns);
     if (p->init && q->depth_first + q->depth_count == p->depth)
@@ -123,6 +115,42 @@ LF_INLINE void LF(product_tile)(const int rows, const int vectors, const lf_prod
                 v_store(LF_VECTOR_AT(out + r * q->out_row, v, q->out_panel, LANES), acc[r][v]);
 }
 
+LF_INLINE void LF(product_tile)(const int rows, const int vectors, const lf_product *p, const LF(block) *q,
+                                ptrdiff_t row)
+{
+    const int step = (vectors < PANEL_VECTORS ? vectors : PANEL_VECTORS) * LANES;
+    const real *a = (const real *)p->a + row * p->a_row + q->depth_first * p->a_step;
+    ptrdiff_t a_row = p->a_row, a_step = p->a_step;
+    if (PACK_TRANSPOSED && q->packed)
+        a = q->packed + (row - q->first) * q->depth_count, a_row = 1, a_step = rows;
+    const real *b = (const real *)p->b + q->panel * PANEL * p->depth + q->depth_first * step;
+    vec acc[TILE_ROWS][TILE_VECTORS];
+    LF(multiply)(acc, rows, vectors, a, a_row, a_step, b, b + PANEL * p->depth, q->depth_count,
+                 LF(ahead)(b + q->depth_count * step, (row - q->first) / rows, q->depth_count));
+    LF(finish_tile)(acc, rows, vectors, p, q, row);
+}
+
+/* The rows q->first .. end - 1 of an outer product, of depth 1: a tile takes longer to begin and to end than to
+ * multiply, and a training step of one row is mostly this. The copies are for compilers, which then know that what is
+ * written changes nothing in them. */
+LF_INLINE void LF(outer_rows)(ptrdiff_t end, const int vectors, const lf_product *product, const LF(block) *block)
+{
+    const lf_product p = *product;
+    const LF(block) q = *block;
+    const real *b = (const real *)p.b + q.panel * PANEL;
+    vec w[PANEL_VECTORS], acc[1][TILE_VECTORS];
+    LF_UNROLL
+    for (int v = 0; v < vectors; v++)
+        w[v] = v_load(b + v * LANES);
+    for (ptrdiff_t row = q.first; row < end; row++) {
+        const vec x = v_set1(((const real *)p.a)[row * p.a_row]);
+        LF_UNROLL
+        for (int v = 0; v < vectors; v++)
+            acc[0][v] = v_fma(x, w[v], v_set1((real)0));
+        LF(finish_tile)(acc, 1, vectors, &p, &q, row);
+    }
+}
+
 /* How many panels a product takes at once: two for a single row, which has too few sums in one panel to hide the
  * latency of an FMA, and reads two streams of b faster than one. */
 static inline int LF(panels_at_once)(const lf_product *p, ptrdiff_t panel, ptrdiff_t rows)
@@ -137,6 +165,8 @@ static void LF(product_piece)(const lf_product *p, const LF(block) *q, int panel
     const int vectors = panels == 2 ? TILE_VECTORS : LF(panel_vectors)(p->columns - q->panel * PANEL);
     if (vectors == TILE_VECTORS)
         LF(product_tile)(1, TILE_VECTORS, p, q, q->first);
+    else if (p->depth == 1)
+        LF_SWITCH_VECTORS(end, vectors, LF(outer_rows), p, q);
     else
         LF_FOR_TILES(q->first, end, row, rows)
             LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LF(product_tile), p, q, row)
@@ -201,7 +231,7 @@ static void LF(product)(const lf_product *p)
     const size_t size = LANES * sizeof(real);
     const int stream = p->stream && (uintptr_t)p->out % size == 0 && p->out_row % LANES == 0
                        && p->out_panel % LANES == 0;
-    if (PACK_TRANSPOSED && p->a_row == 1 && p->a_step != 1 && p->depth > 0
+    if (PACK_TRANSPOSED && p->a_row == 1 && p->a_step != 1 && p->depth > 1
         && p->end_panel - p->first_panel >= PANELS_TO_PACK)
         LF(product_transposed)(p, stream);
     else

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .engine import Array
-from .engine.backward import backward, in_order
+from .engine.backward import backward
 from .engine.cell import Cell
 from .engine.forward import forward
 from .engine.memory import empty
@@ -26,18 +26,17 @@ __all__ = ["lstm_backward", "lstm_forward"]
 class Cache:
     """What `lstm_backward` needs from `lstm_forward`. Opaque."""
 
-    __slots__ = ("_blas", "_cell", "_dtype", "_packing", "_shape", "_tapes")
+    __slots__ = ("_blas", "_dtype", "_packing", "_shape", "_tapes")
 
     def __init__(
         self,
-        cell: Cell,
         tapes: list[Tape],
         blas: bool,
         dtype: np.dtype[Any],
         shape: tuple[int, int, int, int],  # T, B, H, columns of y
         packing: Packing | None,
     ) -> None:
-        self._cell, self._tapes, self._blas = cell, tapes, blas
+        self._tapes, self._blas = tapes, blas
         self._dtype, self._shape, self._packing = dtype, shape, packing
 
 
@@ -208,7 +207,7 @@ def lstm_forward(
         packing.unpack(results[0], y)
         packing.unsort(results[1], hn)
         packing.unsort(results[2], cn)
-    cache = Cache(cell, tapes, blas, dtype, (T, B, H, P), packing) if training else None
+    cache = Cache(tapes, blas, dtype, (T, B, H, P), packing) if training else None
     return y, (hn[0], cn[0]), cache
 
 
@@ -289,9 +288,8 @@ def lstm_backward(
     if packing is not None:
         dy = None if dy is None else packing.pack_gradient(dy)
         dstate = [packing.sort(a) for a in dstate]
-    dx, *states, grads = backward(cache._tapes, dy, *dstate, blas=cache._blas)
+    dx, *states, (grads,) = backward(cache._tapes, dy, *dstate, blas=cache._blas)
     if packing is not None:
         dx = packing.unpack_gradient(dx)
         states = [packing.unsort(a) for a in states]
-    named = zip(cache._cell.parameters, in_order([cache._cell], grads), strict=True)
-    return dx, (states[0][0], states[1][0]), dict(named)
+    return dx, (states[0][0], states[1][0]), grads

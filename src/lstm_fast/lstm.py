@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .engine import Array
+from .engine.tape import Cache
 from .network import checks, options
 from .network.arguments import Arguments, BackwardArguments, Input, State
 from .network.block import Block
-from .network.cache import Cache
 from .network.initial import initial_values
 from .network.network import Network
 from .network.noise import RATES, NoiseSource, Rates
@@ -155,7 +155,7 @@ class LSTM(Block):
 
     matmul: checks.Matmul
 
-    _network: Network
+    _network: Network[Parameters]
 
     def __init__(
         self,
@@ -286,15 +286,12 @@ class LSTM(Block):
             holds 24 H bytes in float32 (H a multiple of 16), and 4 I for the input.
         """
         network = self._network
-        form = network.form
         if checkpoint is not None:
             checkpoint = min(checks.integer("checkpoint", checkpoint, 1), sys.maxsize)
-        if form is not None and lengths is None and mask is None and padding == "zero":
-            arrays = form.arguments(x, state, out)
-            if arrays is not None:
-                T, B, _ = arrays[0].shape
-                cache = network.train(self, arrays, T, B, checkpoint=checkpoint)
-                return arrays[3], (arrays[4], arrays[5]), cache
+        if lengths is None and mask is None and padding == "zero":
+            found = network.train_as_is(self, x, state, out, checkpoint)
+            if found is not None:
+                return found
         given = Arguments(network.settings, x, state, lengths, mask, padding, out)
         cache = network.train(
             self, given.arrays, given.T, given.B, given.batched, given.packing, checkpoint
@@ -338,12 +335,9 @@ class LSTM(Block):
         if cache._owner is not self:
             raise ValueError("cache: comes from another LSTM")
         network = self._network
-        form = network.form
-        if form is not None and cache._packing is None and cache._batched:
-            arrays = form.gradients(dy, dstate, cache._T, cache._B)
-            if arrays is not None:
-                dx, dh0, dc0, grads = network.differentiate(cache, *arrays)
-                return dx, (dh0, dc0), grads
+        found = network.differentiate_as_is(cache, dy, dstate)
+        if found is not None:
+            return found
         given = BackwardArguments(network.settings, dy, dstate, cache)
         dx, dh0, dc0, grads = network.differentiate(cache, *given.arrays)
         return *given.results(dx, dh0, dc0), grads

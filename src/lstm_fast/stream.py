@@ -19,7 +19,7 @@ __all__ = ["Stream"]
 class Layer(Protocol):
     """What can stream: an LSTM."""
 
-    _network: Network
+    _network: Network[Any]
 
 
 L = TypeVar("L", bound=Layer)

@@ -68,7 +68,7 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
     real *y = NAME(random)(rows * H), *gates = NAME(random)(4 * size), *dy = NAME(random)(rows * H);
     real *dc = NAME(random)(size), *dgates = NAME(random)(rows * 4 * H), *again = NAME(random)(rows * H);
     double *exact = allocate(rows * H * sizeof(double)), *dexact = allocate(rows * 4 * H * sizeof(double));
-    k->pack_gates(packed, w, H, depth);
+    k->pack_gates(packed, w, H, depth, 0, (H + k->lanes - 1) / k->lanes);
     const lf_cell_forward f = {
         .rows = rows, .depth = depth, .hidden_size = H, .h = h, .h_row = depth, .w = packed,
         .projected = projected, .projected_row = 4 * lanes, .projected_panel = rows * 4 * lanes,

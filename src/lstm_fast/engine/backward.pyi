@@ -1,3 +1,5 @@
+from typing import Any
+
 from lstm_fast.engine import Array, Gradients
 from lstm_fast.engine.batch import Ragged
 from lstm_fast.engine.cell import Cell
@@ -6,7 +8,6 @@ from lstm_fast.engine.tape import Tape
 def segments(
     cell: Cell, T: int, B: int, ragged: Ragged | None, reverse: bool, steps: int
 ) -> list[tuple[int, int]]: ...
-def in_order(cells: list[Cell], grads: list[Gradients]) -> list[Array]: ...
 def backward(
     tapes: list[Tape],
     dy: Array | None,
@@ -15,4 +16,5 @@ def backward(
     *,
     grads: list[Gradients] | None = None,
     blas: bool = False,
-) -> tuple[Array, Array, Array, list[Gradients]]: ...
+    of_input: bool = True,
+) -> tuple[Any, Array, Array, list[Gradients]]: ...

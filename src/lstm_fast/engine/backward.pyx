@@ -7,7 +7,7 @@
 """
 
 cimport numpy as cnp
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 from lstm_fast.engine.runtime.arithmetic import add
 from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of, time_of)
@@ -154,11 +154,11 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
             job.dy = at(data_of(dy), 0 if call.chained else n * P, job.k)
             job.dy_t, job.dy_b = cnp.PyArray_STRIDE(dy, 0) // size, cnp.PyArray_STRIDE(dy, rows_axis) // size
         if not call.chained or n == 0:
-            job.dx = data_of(dxs[n])
+            job.dx = data_or_null(dxs[n])
         job.dh = at(data_of(dh), n * B * P, job.k)
         job.dw_ih, job.dw_hh = data_of(grads[n]["w_ih"]), data_of(grads[n]["w_hh"])
         job.dw_hr = data_of(grads[n]["w_hr"]) if cell.proj_size else NULL
-        job.db, job.accumulate = data_of(grads[n]["b"]), accumulate
+        job.db, job.accumulate = data_or_null(bias_gradient(grads[n])), accumulate
         if tape.variant:
             set_up_variant(job, tape, grads[n])
         copy_rows(job.dc, call.padded * size, at(data_of(dc), n * B * H, job.k), H * size, B, H * size)
@@ -190,7 +190,7 @@ cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:
         norm.scale_ih, norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
         norm.scale_c = tape.norm.scale_c.data
         norm.dw_ih, norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
-        norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_of(grads["b_ln_c"])
+        norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_or_null(grads.get("b_ln_c"))
 
 
 cdef void run_chunks(void *what, Py_ssize_t first_chunk, Py_ssize_t end_chunk, const Place *here) noexcept nogil:
@@ -261,23 +261,8 @@ def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint
     return found[::-1] or [(0, 0)]
 
 
-def in_order(list cells not None, list grads not None):
-    """The gradients of some cells in the order of their parameters; no two share memory."""
-    cdef list found = []
-    cdef dict of_cell
-    for cell, of_cell in zip(cells, grads):
-        first = True
-        for name in (<Cell>cell).parameters:
-            if name != "b_ih" and name != "b_hh":
-                found.append(of_cell[name])
-            else:
-                found.append(of_cell["b"] if first else copied(of_cell["b"]))
-                first = False
-    return found
-
-
-def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, *, list grads=None,
-             bint blas=False):
+cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, list grads=None, bint blas=False,
+                     bint of_input=True):
     """Gradients of what one call of `forward` computed.
 
     The caller has checked: the gradients have the cells' dtype in native byte order, the shapes fit, `dhn`
@@ -293,13 +278,15 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
         What this function returned for later time steps, to which the gradients of the weights are added.
     blas : bool
         BLAS instead of the own products over whole chunks.
+    of_input : bool
+        Whether dx is wanted.
 
     Returns
     -------
-    dx : ndarray, shape of x
+    dx : ndarray, shape of x, or None
     dh0, dc0 : ndarray, shapes (L, B, P) and (L, B, H)
     grads : list of dict
-        For each cell, by the names of its parameters.
+        For each cell, by the names of its parameters and in their order.
     """
     cdef Call call
     cdef Arena arena
@@ -307,7 +294,7 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     cdef Buffer scratch
     cdef Tape tape = tapes[0]
     cdef Cell cell = tape.cell
-    cdef cnp.ndarray x = tape.x_owner
+    cdef cnp.ndarray x = tape.x_owner, second_bias
     cdef Py_ssize_t n, B = tape.rows.B, L = len(tapes), chunks
     cdef bint fresh = grads is None
     call.count, call.chained = <int>L, L == 1 or (<Tape>tapes[1]).x_owner is tape.memory
@@ -316,14 +303,15 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     dh, dc = copy_or_zeros(dhn, L, B, call.P, cell.type_number), copy_or_zeros(dcn, L, B, call.H, cell.type_number)
     if fresh:
         grads = [new_gradients((<Tape>tape_).cell) for tape_ in tapes]
-    dxs = [new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number)
+    dxs = [new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number) if of_input else None
            for _ in range(1 if call.chained else L)]
     if call.rows.total == 0:
         if fresh:
             for one in grads:
                 for grad in one.values():
                     grad[...] = 0
-        dxs[0][...] = 0
+        if of_input:
+            dxs[0][...] = 0
         return dxs[0], dh, dc, grads
 
     plan_call(&call, tapes)
@@ -346,8 +334,12 @@ def backward(list tapes not None, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray d
     for n in range(L):
         copy_rows(at(data_of(dc), n * B * call.H, call.jobs[n].k), call.H * call.size, call.jobs[n].dc,
                   call.padded * call.size, B, call.H * call.size)
+        second_bias = (<dict>grads[n]).get("b_hh")
+        if second_bias is not None:
+            memmove(data_of(second_bias), call.jobs[n].db, cnp.PyArray_NBYTES(second_bias))
     for dx in dxs[1:]:
-        add(dxs[0], dx)
+        if of_input:
+            add(dxs[0], dx)
     return dxs[0], dh, dc, grads
 
 
@@ -356,26 +348,24 @@ cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_
     return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else copied(a)
 
 
-cdef cnp.ndarray matrix(Py_ssize_t rows, Py_ssize_t columns, Cell cell):
-    cdef cnp.npy_intp[2] shape = [rows, columns]
-    return new_array(2, shape, cell.type_number)
-
-
-cdef cnp.ndarray zeros(Py_ssize_t elements, Cell cell):
-    cdef cnp.npy_intp[1] shape = [elements]
-    return cnp.PyArray_ZEROS(1, shape, cell.type_number, False)
-
-
 cdef dict new_gradients(Cell cell):
-    """Arrays for the gradients of a cell's weights: "b" for both biases."""
-    cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size
-    cdef dict grads = {"w_ih": matrix(4 * H, cell.input_size, cell), "w_hh": matrix(4 * H, P, cell),
-                       "b": zeros(4 * H, cell)}
-    if cell.proj_size:
-        grads["w_hr"] = matrix(P, H, cell)
-    if cell.peephole is not None:
-        grads["w_ch"] = zeros(3 * H, cell)
-    if cell.layer_norm:
-        grads["w_ln_ih"], grads["w_ln_hh"] = zeros(4 * H, cell), zeros(4 * H, cell)
-        grads["w_ln_c"], grads["b_ln_c"] = zeros(H, cell), zeros(H, cell)
+    """Arrays for the gradients of a cell's parameters, by their names and in their order; vectors of zeros."""
+    cdef dict grads = {}
+    cdef tuple shape
+    cdef cnp.npy_intp[2] extents
+    cdef Py_ssize_t n
+    for n in range(len(cell.shapes)):
+        shape = cell.shapes[n]
+        extents[0] = shape[0]
+        if len(shape) == 2:
+            extents[1] = shape[1]
+            grads[cell.parameters[n]] = new_array(2, extents, cell.type_number)
+        else:
+            grads[cell.parameters[n]] = cnp.PyArray_ZEROS(1, extents, cell.type_number, False)
     return grads
+
+
+cdef cnp.ndarray bias_gradient(dict grads):
+    """That of both biases together, where there are any: the array of the first one."""
+    first = grads.get("b_ih")
+    return grads.get("b_hh") if first is None else first

@@ -28,7 +28,7 @@ cdef struct BackwardNorm:
     char *dw_ih
     char *dw_hh
     char *dw_c
-    char *db_c
+    char *db_c                 # NULL without this bias
 
 
 cdef struct BackwardVariant:
@@ -61,14 +61,14 @@ cdef struct BackwardJob:
     const char *columns_hr         # NULL without projection
     const char *dy                 # NULL: zeros
     Py_ssize_t dy_t, dy_b          # its strides; a ragged batch has no dy_t
-    char *dx                       # (N, I)
+    char *dx                       # (N, I); NULL: not wanted
     char *dh                       # (B, P): in, dhn; out, dh0
     char *dc                       # (B, padded): in, dcn; out, dc0
     char *dgates_after             # (B, 4H): dgates_hh of the first step of the chunk after this one
     char *dw_ih
     char *dw_hh
     char *dw_hr
-    char *db
+    char *db                       # NULL without biases
     Py_ssize_t *bounds             # chunk n has the steps bounds[n + 1] .. bounds[n] - 1
     Py_ssize_t chunks
     bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise

@@ -113,6 +113,8 @@ cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t 
     cdef Py_ssize_t I = job.I, H = job.H, row, end_row
     cdef char *dx
     cdef lf_product p
+    if job.dx == NULL:
+        return
     share(rows, part, parts, &row, &end_row)
     dgates = at(dgates, row * 4 * H, job.k)
     dx = at(job.dx, (first + row) * I, job.k)
@@ -239,8 +241,9 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         if not job.pipelined:
             input_gradient(job, scratch.dgates_ih, origin, rows, part, parts)
         hidden_before(job, scratch, first_t, end_t, part, parts)
-        share(4 * H, part, parts, &first, &end)
-        job.k.add_rows(at(job.db, first, job.k), at(scratch.dgates, first, job.k), 4 * H, rows, end - first)
+        if job.db != NULL:
+            share(4 * H, part, parts, &first, &end)
+            job.k.add_rows(at(job.db, first, job.k), at(scratch.dgates, first, job.k), 4 * H, rows, end - first)
         if job.variant != NULL:
             variant_gradients(job, scratch, rows, part, parts)
         if part == 0 and low > 0:

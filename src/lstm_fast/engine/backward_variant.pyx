@@ -127,6 +127,9 @@ cdef void variant_gradients(const BackwardJob *job, const Scratch *scratch, Py_s
 
 cdef void add_terms(const BackwardJob *job, char *sums, const char *terms, Py_ssize_t rows, Py_ssize_t columns,
                     int part, int parts) noexcept nogil:
+    """Add rows of terms to sums, where these are wanted: one of `parts` shares of the columns."""
     cdef Py_ssize_t first, end
+    if sums == NULL:
+        return
     share(columns, part, parts, &first, &end)
     job.k.add_rows(at(sums, first, job.k), at(terms, first, job.k), columns, rows, end - first)

@@ -18,9 +18,11 @@ cdef class Cell:
     cdef Buffer peephole         # (3, padded)
     cdef object w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, norm_bias  # (4H,), (4H,), (H,), (H,), (4H,)
     cdef readonly tuple parameters  # names of what it was made from, in order
+    cdef tuple shapes               # of these
     cdef Buffer gates_ih, gates_hh, bias, project_hr            # forward
     cdef Buffer columns_ih, columns_hh, columns_hr              # backward
     cdef bint prepared
+    cdef object sum_of(self, b_ih, b_hh)
     cdef Buffer pack_forward(self, w)
     cdef Buffer pack_gates(self, w, Py_ssize_t depth)
     cdef Buffer pack_columns(self, m)

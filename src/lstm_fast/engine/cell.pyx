@@ -4,10 +4,11 @@ cimport numpy as cnp
 
 import numpy as np
 
-from lstm_fast.engine.runtime.arithmetic import add
 from lstm_fast.engine.memory cimport Buffer, copy_rows, new_buffer, times
 from lstm_fast.engine.runtime.isa cimport kernels
-from lstm_fast.engine.runtime.kernels cimport LF_SIGMOID, LF_TANH, lf_activation
+from lstm_fast.engine.schedule cimport Place, Schedule, begin, plan_packing, run_all, share
+from lstm_fast.engine.runtime.kernels cimport (LF_SIGMOID, LF_TANH, lf_activation, lf_fpenv, lf_fpenv_enter,
+                                               lf_fpenv_leave)
 
 cnp.import_array()
 
@@ -17,6 +18,39 @@ cdef lf_activation activation(given):
     cdef lf_activation found
     found.function, found.alpha, found.beta = given
     return found
+
+
+cdef struct Source:
+    # A matrix, and where it is packed
+    const lf_kernels *k
+    void *packed
+    const void *matrix
+    bint in_gates                  # else in columns
+    Py_ssize_t units, depth, panels  # units of a gate, or columns
+
+
+cdef void pack_panels(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
+    """One thread's share of the panels."""
+    cdef Source *source = <Source *>what
+    share(source.panels, here.part, here.parts, &first, &end)
+    if source.in_gates:
+        source.k.pack_gates(source.packed, source.matrix, source.units, source.depth, first, end)
+    else:
+        source.k.pack_columns(source.packed, source.matrix, source.units, source.depth, source.units, first, end)
+
+
+cdef Buffer pack(const lf_kernels *k, matrix, bint in_gates, Py_ssize_t units, Py_ssize_t depth, Py_ssize_t panels,
+                 Py_ssize_t panel):
+    """Pack a C-contiguous matrix into so many panels, each of `panel` columns or units of four gates."""
+    cdef Source source
+    cdef Schedule schedule
+    cdef size_t columns = times(panels, 4 * panel if in_gates else panel)
+    cdef Buffer packed = new_buffer(times(columns, depth), k.itemsize)
+    source.k, source.packed, source.matrix = k, packed.data, cnp.PyArray_DATA(matrix)
+    source.in_gates, source.units, source.depth, source.panels = in_gates, units, depth, panels
+    begin(&schedule, plan_packing(panels, packed.size), 1, 1, 0, &source, pack_panels)
+    run_all(&schedule, False)
+    return packed
 
 
 cdef class Cell:
@@ -33,6 +67,7 @@ cdef class Cell:
     w_ln_ih, w_ln_hh, w_ln_c, b_ln_c : ndarray, shapes (4 H,), (4 H,), (H,), (H,), optional
         Gains and bias of layer norm; the bias may be absent.
     options : CellOptions, optional
+        None: those of a plain cell.
 
     C-contiguous, aligned, all of one dtype, float32 or float64, in native byte order. The caller has checked the
     shapes, and does not write to the arrays before the last `prepare`.
@@ -44,6 +79,7 @@ cdef class Cell:
         given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr, "w_ch": w_ch,
                  "w_ln_ih": w_ln_ih, "w_ln_hh": w_ln_hh, "w_ln_c": w_ln_c, "b_ln_c": b_ln_c}
         self.parameters = tuple(name for name, value in given.items() if value is not None)
+        self.shapes = tuple(given[name].shape for name in self.parameters)
         self.type_number = cnp.PyArray_TYPE(self.w_ih)
         self.k = kernels(self.type_number)
         self.hidden_size = self.w_ih.shape[0] // 4
@@ -53,10 +89,7 @@ cdef class Cell:
         self.panels = (self.hidden_size + self.k.lanes - 1) // self.k.lanes
         self.padded = self.panels * self.k.lanes
         self.set_variant(w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options)
-        self.bias_sum = np.zeros(4 * self.hidden_size, self.w_ih.dtype)
-        for b in (b_ih, b_hh):
-            if b is not None:
-                add(self.bias_sum, b)
+        self.bias_sum = self.sum_of(b_ih, b_hh)
         if self.layer_norm:  # it is added after that
             self.norm_bias, self.bias_sum = self.bias_sum, np.zeros_like(self.bias_sum)
         self.bias = self.pack_gates(self.bias_sum, 1)
@@ -64,6 +97,17 @@ cdef class Cell:
         self.gates_hh = self.pack_forward(self.w_hh)
         if w_hr is not None:
             self.project_hr = self.pack_columns(np.ascontiguousarray(self.w_hr.T))
+
+    cdef object sum_of(self, b_ih, b_hh):
+        """Both biases together."""
+        cdef cnp.npy_intp columns = 4 * self.hidden_size
+        cdef cnp.ndarray total = cnp.PyArray_ZEROS(1, &columns, self.type_number, False)
+        cdef lf_fpenv saved = lf_fpenv_enter()
+        for b in (b_ih, b_hh):
+            if b is not None:
+                self.k.add_rows(cnp.PyArray_DATA(total), cnp.PyArray_DATA(b), columns, 1, columns)
+        lf_fpenv_leave(saved)
+        return total
 
     def set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options):
         """How the cell differs from a plain one."""
@@ -102,17 +146,12 @@ cdef class Cell:
         return self.pack_gates(w, w.shape[1])
 
     cdef Buffer pack_gates(self, w, Py_ssize_t depth):
-        cdef Buffer packed = new_buffer(times(times(4, self.padded), depth), self.k.itemsize)
-        self.k.pack_gates(packed.data, cnp.PyArray_DATA(w), self.hidden_size, depth)
-        return packed
+        return pack(self.k, w, True, self.hidden_size, depth, self.panels, self.k.lanes)
 
     cdef Buffer pack_columns(self, m):
         """A C-contiguous matrix (depth, columns), packed in columns."""
         cdef Py_ssize_t depth = m.shape[0], columns = m.shape[1], panel = 4 * self.k.lanes
-        cdef Py_ssize_t panels = (columns + panel - 1) // panel
-        cdef Buffer packed = new_buffer(times(times(panels, panel), depth), self.k.itemsize)
-        self.k.pack_columns(packed.data, cnp.PyArray_DATA(m), columns, depth, columns, 0, panels)
-        return packed
+        return pack(self.k, m, False, columns, depth, (columns + panel - 1) // panel, panel)
 
     cpdef void prepare(self, bint training, bint blas) except *:
         """Keep what backward needs, and what BLAS reads, as the weights are now.

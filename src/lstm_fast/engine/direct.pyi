@@ -3,7 +3,8 @@ from typing import Any
 from lstm_fast.engine import Array
 from lstm_fast.engine.batch import Ragged
 from lstm_fast.engine.cell import Cell
-from lstm_fast.engine.tape import Noise, Tape
+from lstm_fast.engine.packing import Packing
+from lstm_fast.engine.tape import Cache, Noise
 
 class Form:
     def __init__(
@@ -33,11 +34,30 @@ class OneCall:
         self,
         form: Form | None,
         version: Version,
+        names: tuple[str, ...],
         cells: Any,
         directions: int,
         reverse: bool,
     ) -> None: ...
     def infer(self, x: Any, state: Any, out: Any) -> tuple[Array, tuple[Array, Array]] | None: ...
+    def train(
+        self, owner: object, x: Any, state: Any, out: Any
+    ) -> tuple[Array, tuple[Array, Array], Cache] | None: ...
     def step(self, x: Any, now: Any, y: Any, later: Any) -> bool: ...
-    def run(self, arrays: Any, ragged: Ragged | None, training: bool) -> list[Tape]: ...
+    def differentiate(
+        self, cache: Cache, dy: Any, dstate: Any
+    ) -> tuple[Array, tuple[Array, Array], dict[str, Array]] | None: ...
+    def run(
+        self, arrays: Any, ragged: Ragged | None = None, cells: list[Cell] | None = None
+    ) -> None: ...
+    def keep(
+        self,
+        owner: object,
+        arrays: Any,
+        T: int,
+        B: int,
+        batched: bool = True,
+        packing: Packing | None = None,
+        cells: list[Cell] | None = None,
+    ) -> Cache: ...
     def present(self, training: bool) -> list[Cell]: ...

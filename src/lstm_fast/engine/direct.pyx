@@ -2,15 +2,17 @@
 
 A small LSTM takes a microsecond a step, and each call of a Python function a twentieth of that. `Form` looks at what a
 user passes and gives up, with None or False, where it has another form or is wrong: then the long way, through
-`network.arguments`, brings it into form, or says what is wrong. `OneCall` runs both.
+`network.arguments`, brings it into form, or says what is wrong. `OneCall` runs both, forward and backward.
 """
 
 cimport cython
 cimport numpy as cnp
 
+from lstm_fast.engine.backward cimport backward
 from lstm_fast.engine.batch cimport Ragged
 from lstm_fast.engine.forward cimport forward
-from lstm_fast.engine.memory cimport new_array
+from lstm_fast.engine.memory cimport copied, new_array
+from lstm_fast.engine.tape cimport Cache, Stage, Tape
 
 cnp.import_array()
 
@@ -120,6 +122,8 @@ cdef class OneCall:
         What the engine takes as it is; None: users' arrays have another form in any case.
     version : Version
         Of the parameters.
+    names : tuple of str
+        Of the parameters, cell by cell, as each `Cell` has them.
     cells : object
         Has `kept`, (version, cells, for_training, for_blas), and `current(training, blas)`, which renews that.
     directions : int
@@ -135,6 +139,7 @@ cdef class OneCall:
 
     cdef Form form
     cdef Version version
+    cdef tuple names
     cdef object cells
     cdef list kept                       # `cells.kept`: the cells, and whether they have what training and BLAS need
     cdef Py_ssize_t kept_version
@@ -144,8 +149,9 @@ cdef class OneCall:
     cdef public bint blas
     cdef public list noise
 
-    def __init__(self, Form form, Version version not None, cells, int directions, bint reverse):
-        self.form, self.version, self.cells = form, version, cells
+    def __init__(self, Form form, Version version not None, tuple names not None, cells, int directions,
+                 bint reverse):
+        self.form, self.version, self.names, self.cells = form, version, names, cells
         self.kept_version, self.directions, self.reverse = -1, directions, reverse
 
     def infer(self, x, state, out):
@@ -153,8 +159,16 @@ cdef class OneCall:
         cdef tuple arrays = None if self.form is None else self.form.arguments(x, state, out)
         if arrays is None:
             return None
-        self.run(arrays, None, False)
+        self.run(arrays)
         return arrays[3], (arrays[4], arrays[5])
+
+    def train(self, owner, x, state, out):
+        """What `LSTM.forward` returns where nothing is noisy; None if the arguments have another form."""
+        cdef tuple arrays = None if self.form is None else self.form.arguments(x, state, out)
+        if arrays is None:
+            return None
+        cache = self.keep(owner, arrays, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1))
+        return arrays[3], (arrays[4], arrays[5]), cache
 
     def step(self, x, tuple now not None, y, tuple later not None):
         """Run a time step of a stream, whose states are `now` and `later`; False if x or y have another form."""
@@ -162,13 +176,37 @@ cdef class OneCall:
         hn, cn = later
         if self.form is None or not self.form.step(x, y, cnp.PyArray_DIM(h, 1)):
             return False
-        self.run((x, h, c, y, hn, cn), None, False)
+        self.run((x, h, c, y, hn, cn))
         return True
 
-    cpdef list run(self, tuple arrays, Ragged ragged, bint training):
-        """Call `forward`; in training without noise."""
-        return forward(self.present(training), arrays, self.directions, self.reverse, ragged, training, self.blas,
-                       None if training else self.noise)
+    def differentiate(self, Cache cache not None, dy, dstate):
+        """What `LSTM.backward` returns; None if the arguments have another form, or the cache more than one call."""
+        cdef Stage stage = cache._stages[0]
+        cdef list kept = stage.kept
+        if (self.form is None or cache._packing is not None or not cache._batched or len(cache._stages) > 1
+                or stage.mask is not None or type(kept[0]) is not Tape):
+            return None
+        cdef tuple arrays = self.form.gradients(dy, dstate, cache._T, cache._B)
+        if arrays is None:
+            return None
+        dx, dh0, dc0, grads = backward(kept, arrays[0], arrays[1], arrays[2], None, cache._blas)
+        return dx, (dh0, dc0), by_name(self.names, grads)
+
+    cpdef void run(self, tuple arrays, Ragged ragged=None, list cells=None) except *:
+        """Call `forward` in inference, with these cells or the present ones."""
+        cells = self.present(False) if cells is None else cells
+        forward(cells, arrays, self.directions, self.reverse, ragged, False, self.blas, self.noise)
+
+    cpdef Cache keep(self, owner, tuple arrays, Py_ssize_t T, Py_ssize_t B, bint batched=True, packing=None,
+                     list cells=None):
+        """Call `forward` in training without noise: what `Network.train` does then."""
+        cdef bint blas = self.blas
+        x, h0, c0, y, hn, cn = arrays
+        x = copied(x, pooled=False)  # the caller may write to it before backward
+        cells = self.present(True) if cells is None else cells
+        tapes = forward(cells, (x, h0, c0, y, hn, cn), self.directions, self.reverse,
+                        None if packing is None else packing.ragged, True, blas)
+        return Cache(owner, [Stage(slice(0, len(cells)), tapes, x)], T, B, blas, batched, packing)
 
     cpdef list present(self, bint training):
         """The cells of the present parameters."""
@@ -179,6 +217,18 @@ cdef class OneCall:
         version, kept, for_training, for_blas = self.cells.kept
         self.kept_version, self.kept, self.for_training, self.for_blas = version, kept, for_training, for_blas
         return cells
+
+
+cdef dict by_name(tuple names, list grads):
+    """The gradients of all cells by the names that they have in the network."""
+    cdef dict found = {}
+    cdef dict of_cell
+    cdef Py_ssize_t n = 0
+    for of_cell in grads:
+        for value in of_cell.values():
+            found[names[n]] = value
+            n += 1
+    return found
 
 
 cdef bint is_plain(a, int type_number, int ndim) noexcept:

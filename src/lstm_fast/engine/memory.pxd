@@ -17,7 +17,7 @@ cdef class Buffer:
 
 cdef Buffer new_buffer(size_t elements, size_t itemsize)
 cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int type_number)
-cdef cnp.ndarray copied(cnp.ndarray a)
+cdef cnp.ndarray copied(cnp.ndarray a, bint pooled=*)
 cdef size_t times(size_t a, size_t b) except? 0
 
 

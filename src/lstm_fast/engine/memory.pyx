@@ -126,9 +126,14 @@ cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int type_number)
     return array
 
 
-cdef cnp.ndarray copied(cnp.ndarray a):
-    """A copy of an array in C order, of float32 or float64, in memory as of `empty`."""
-    cdef cnp.ndarray copy = new_array(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a))
+cdef cnp.ndarray copied(cnp.ndarray a, bint pooled=True):
+    """A copy of an array in C order, of float32 or float64, in memory as of `empty` or, unless `pooled`, in NumPy's."""
+    cdef int ndim = cnp.PyArray_NDIM(a), type_number = cnp.PyArray_TYPE(a)
+    cdef cnp.ndarray copy
+    if pooled:
+        copy = new_array(ndim, cnp.PyArray_DIMS(a), type_number)
+    else:
+        copy = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), type_number, False)
     memcpy(cnp.PyArray_DATA(copy), cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
     return copy
 
@@ -143,6 +148,15 @@ def empty(tuple shape not None, dtype):
     for n in range(len(shape)):
         extents[n] = shape[n]
     return new_array(<int>len(shape), extents, np.dtype(dtype).num)
+
+
+def array_at(size_t address, shape, cnp.dtype dtype not None):
+    """An array in C order, of at most three axes, over memory that the caller keeps."""
+    cdef cnp.npy_intp[3] extents
+    cdef int n
+    for n in range(len(shape)):
+        extents[n] = shape[n]
+    return cnp.PyArray_SimpleNewFromData(<int>len(shape), extents, dtype.num, <void *>address)
 
 
 cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t row, Py_ssize_t rows,

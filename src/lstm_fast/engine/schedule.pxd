@@ -17,6 +17,9 @@ cdef struct Split:
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
                 size_t weights, double step_work, double total_work, bint adaptive) noexcept
 
+# How the packing of so many panels is spread.
+cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept
+
 
 cdef struct Place:
     # Where a thread works: its group, its share of the work of the group, and the jobs of the group.

@@ -86,6 +86,19 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     return split
 
 
+# Bytes of packed weights from which several threads pay.
+cdef size_t PACKED_BYTES = 1 << 20
+
+
+cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept:
+    """Each thread packs panels of its own."""
+    cdef Split split
+    split.threads, split.groups, split.by_rows, split.pieces = 1, 1, True, 0
+    if size >= PACKED_BYTES:
+        split.threads = <int>min(panels, usable(&of_teams, available()))
+    return split
+
+
 cdef Place place(int thread, int threads, int groups, int jobs) noexcept nogil:
     """Where a thread works: groups share the threads and the jobs. There may be fewer threads than groups."""
     cdef Place found

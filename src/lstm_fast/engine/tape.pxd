@@ -37,3 +37,10 @@ cdef class Tape:
 
 cdef class Stage:
     cdef readonly object cells, kept, x, mask, z
+
+
+cdef class Cache:
+    cdef readonly object _owner, _packing
+    cdef readonly list _stages
+    cdef readonly Py_ssize_t _T, _B
+    cdef readonly bint _blas, _batched

@@ -36,3 +36,24 @@ class Stage:
     ) -> None: ...
     @property
     def nbytes(self) -> int: ...
+
+class Cache:
+    _owner: object
+    _stages: list[Stage]
+    _packing: Any
+    _T: int
+    _B: int
+    _blas: bool
+    _batched: bool
+    def __init__(
+        self,
+        owner: object,
+        stages: list[Stage],
+        T: int,
+        B: int,
+        blas: bool,
+        batched: bool = True,
+        packing: Any = None,
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int: ...

@@ -1,4 +1,11 @@
-"""What forward keeps for backward, and what a call does to the states besides the equations."""
+"""What forward keeps for backward, and what a call does to the states besides the equations.
+
+    Tape    of one layer and direction
+    Stage   of one call of the engine, with what a network did around it
+    Cache   of a network: what users hold
+"""
+
+cimport cython
 
 from lstm_fast.engine.cell cimport Cell
 from lstm_fast.engine.memory cimport new_buffer, times
@@ -79,3 +86,37 @@ cdef class Stage:
         """Bytes of memory that it asked for."""
         arrays = sum(a.nbytes for a in (self.x, self.mask, self.z) if a is not None)
         return arrays + sum(part.nbytes for part in self.kept)
+
+
+@cython.final
+cdef class Cache:
+    """What `LSTM.forward` keeps. Opaque, but for its size; networks fill and read it.
+
+    Parameters
+    ----------
+    owner : object
+        The LSTM that may use it.
+    stages : list of Stage
+    T, B, batched : int, int, bool
+        As users see them: extents, and whether they see B in states.
+    blas : bool
+        As of `backward`.
+    packing : Packing, optional
+        Where the valid rows are, in a ragged batch.
+    """
+
+    def __init__(self, owner, list stages not None, Py_ssize_t T, Py_ssize_t B, bint blas, bint batched=True,
+                 packing=None):
+        self._owner, self._stages, self._blas = owner, stages, blas
+        self._T, self._B, self._batched, self._packing = T, B, batched, packing
+
+    @property
+    def nbytes(self):
+        """Bytes of memory that it asked for.
+
+        Buffers of earlier calls are used again, so that it may hold up to twice as much.
+        """
+        return sum(stage.nbytes for stage in self._stages)
+
+    def __reduce__(self):
+        raise TypeError("a cache can be neither pickled nor copied")

@@ -6,7 +6,7 @@
     arguments, results   from users' arrays to the engine's, and back; checks
     noise                dropout and zoneout of a call
     wiring, network      what one call of the engine computes, and what is between
-    cache, checkpoint    what forward keeps for backward
+    checkpoint           forward keeps little, and backward runs it again
 
 It imports NumPy and the engine, and nothing of the package above it.
 """

@@ -11,8 +11,8 @@ from ..engine import Array
 from ..engine.batch import Ragged
 from ..engine.memory import empty
 from ..engine.packing import Packing, packing_of
+from ..engine.tape import Cache
 from . import checks
-from .cache import Cache
 from .results import Out, Results
 from .settings import Settings, StateShape
 from .wiring import States

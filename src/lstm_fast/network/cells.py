@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ..engine import Array
 from ..engine.cell import Cell
 from .options import CellOptions
-from .parameters import Parameters, lock
+from .parameters import ParameterSource, lock
 
 __all__ = ["PackedCells"]
 
@@ -15,16 +14,22 @@ class PackedCells:
 
     Parameters
     ----------
-    parameters : Parameters
+    parameters : ParameterSource
         Their names end in the suffix of their layer and direction, layer-major.
     options : CellOptions
         Of the cells.
     """
 
-    __slots__ = ("_options", "_parameters", "kept")
+    __slots__ = ("_names", "_options", "_parameters", "kept")
 
-    def __init__(self, parameters: Parameters, options: CellOptions) -> None:
-        self._parameters, self._options = parameters, options
+    def __init__(self, parameters: ParameterSource, options: CellOptions) -> None:
+        self._parameters, self._options = parameters, None if options.plain else options
+        # For each cell, what each of its parameters is called there.
+        self._names: dict[str, dict[str, str]] = {}
+        for name in parameters.names:
+            kind, suffix = name.rsplit("_l", 1)
+            kind = kind.replace("weight", "w").replace("bias", "b")
+            self._names.setdefault(suffix, {})[kind] = name
         # Version of the parameters, their cells, whether these have what training and BLAS need.
         self.kept: tuple[int, list[Cell], bool, bool] = -1, [], False, False
 
@@ -49,9 +54,8 @@ class PackedCells:
             return cells
 
     def _pack(self) -> list[Cell]:
-        groups: dict[str, dict[str, Array]] = {}
-        for name, value in self._parameters.items():
-            kind, suffix = name.rsplit("_l", 1)
-            group = groups.setdefault(suffix, {})
-            group[kind.replace("weight", "w").replace("bias", "b")] = value
-        return [Cell(**group, options=self._options) for group in groups.values()]
+        values = dict(self._parameters.items())
+        return [
+            Cell(**{kind: values[name] for kind, name in names.items()}, options=self._options)
+            for names in self._names.values()
+        ]

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ..engine import Array, Gradients
-from ..engine.backward import backward, in_order
+from ..engine.backward import backward
 from ..engine.batch import Ragged
 from ..engine.cell import Cell
 from ..engine.direct import Form, OneCall
 from ..engine.forward import forward
 from ..engine.packing import Packing
 from ..engine.runtime.arithmetic import DefaultArithmetic
-from ..engine.tape import Noise, Stage
-from .cache import Cache
+from ..engine.tape import Cache, Noise, Stage
+from .arguments import State
 from .cells import PackedCells
 from .checkpoint import Checkpoint
 from .checks import Matmul
 from .noise import NoiseSource
-from .parameters import Parameters
+from .parameters import ParameterSource
 from .settings import Settings
 from .wiring import Arrays, Kept, States, Wiring
 
 __all__ = ["Network"]
 
 
-class Network:
+Source = TypeVar("Source", bound=ParameterSource)
+
+
+class Network(Generic[Source]):
     """Settings, parameters, noise and wiring of an LSTM, and what it computes.
 
     Arrays are those of `Wiring`, x, h0 and so on in the order of `engine.forward`.
@@ -35,7 +38,7 @@ class Network:
     Attributes
     ----------
     settings : Settings
-    parameters : Parameters
+    parameters : ParameterSource
     noise : NoiseSource
     form : Form or None
         What arguments look like that the engine takes as they are, where there are such arguments.
@@ -55,7 +58,7 @@ class Network:
     )
 
     def __init__(
-        self, settings: Settings, parameters: Parameters, noise: NoiseSource, matmul: Matmul
+        self, settings: Settings, parameters: Source, noise: NoiseSource, matmul: Matmul
     ) -> None:
         self.settings, self.parameters, self.noise = settings, parameters, noise
         self._wiring = wiring = Wiring(settings)
@@ -68,7 +71,8 @@ class Network:
             )
         if settings.one_call:
             self.one_call = OneCall(
-                self.form, parameters.version, self._cells, wiring.directions, wiring.reverse
+                *(self.form, parameters.version, parameters.names),
+                *(self._cells, wiring.directions, wiring.reverse),
             )
             self.one_call.noise = noise.mean
         self.matmul = matmul
@@ -100,13 +104,21 @@ class Network:
 
     # ---- forward
 
-    def infer(self, arrays: Any, ragged: Ragged | None = None) -> None:
+    def cells(self, training: bool) -> list[Cell]:
+        """Return the cells of the present parameters. With them a call uses no later ones."""
+        if self.one_call is not None:
+            return self.one_call.present(training)
+        return self._cells.current(training, self.blas)
+
+    def infer(
+        self, arrays: Any, ragged: Ragged | None = None, cells: list[Cell] | None = None
+    ) -> None:
         """Write y, hn and cn."""
         if self.one_call is not None:
-            self.one_call.run(arrays, ragged, False)
+            self.one_call.run(arrays, ragged, cells)
             return
         blas, noise, wiring = self.blas, self.noise.mean, self._wiring
-        cells = self._cells.current(False, blas)
+        cells = self.cells(False) if cells is None else cells
         x, h0, c0, y, hn, cn = arrays
         stages = wiring.stages()
         for stage in stages:
@@ -129,6 +141,19 @@ class Network:
                 wiring.finish(z, above, stage, x)
             x = above
 
+    def train_as_is(
+        self, owner: object, x: Any, state: Any, out: Any, checkpoint: int | None
+    ) -> tuple[Array, State, Cache] | None:
+        """Return what `LSTM.forward` does; None if the arguments have another form."""
+        if self.one_call is not None and self.noise.quiet and checkpoint is None:
+            return self.one_call.train(owner, x, state, out)
+        arrays = None if self.form is None else self.form.arguments(x, state, out)
+        if arrays is None:
+            return None
+        T, B, _ = x.shape
+        cache = self.train(owner, arrays, T, B, checkpoint=checkpoint)
+        return arrays[3], (arrays[4], arrays[5]), cache
+
     def train(
         self,
         owner: object,
@@ -138,6 +163,7 @@ class Network:
         batched: bool = True,
         packing: Packing | None = None,
         checkpoint: int | None = None,
+        cells: list[Cell] | None = None,
     ) -> Cache:
         """Write y, hn and cn, and return what `differentiate` needs.
 
@@ -153,21 +179,17 @@ class Network:
             Of a ragged batch, whose order arrays have.
         checkpoint : int, optional
             As of `LSTM.forward`.
+        cells : list of Cell, optional
+            As of `cells`.
         """
-        x, h0, c0, y, hn, cn = arrays
-        # The cache outlives the call, and the caller may write to x before backward.
-        x = x.copy()
-        arrays = x, h0, c0, y, hn, cn
-        one_call, blas = self.one_call, self.blas
-        if one_call is not None and self.noise.quiet and checkpoint is None:
-            cells = one_call.present(True)
-            ragged = None if packing is None else packing.ragged
-            stages = [Stage(slice(0, len(cells)), one_call.run(arrays, ragged, True), x)]
-        else:
-            cells = self._cells.current(True, blas)
-            with DefaultArithmetic():
-                stages = self._train_stages(cells, arrays, packing, checkpoint)
-        return Cache(owner, cells, stages, T, B, blas, batched, packing)
+        if self.one_call is not None and self.noise.quiet and checkpoint is None:
+            return self.one_call.keep(owner, arrays, T, B, batched, packing, cells)
+        x, *others = arrays
+        arrays = x.copy(), *others  # the caller may write to it before backward
+        cells = self.cells(True) if cells is None else cells
+        with DefaultArithmetic():
+            stages = self._train_stages(cells, arrays, packing, checkpoint)
+        return Cache(owner, stages, T, B, self.blas, batched, packing)
 
     def _train_stages(
         self, cells: list[Cell], arrays: Arrays, packing: Packing | None, checkpoint: int | None
@@ -229,54 +251,83 @@ class Network:
 
     # ---- backward
 
+    def differentiate_as_is(
+        self, cache: Cache, dy: Any, dstate: Any
+    ) -> tuple[Array, State, dict[str, Array]] | None:
+        """Return what `LSTM.backward` does; None if the arguments have another form."""
+        if self.one_call is not None:
+            found = self.one_call.differentiate(cache, dy, dstate)
+            if found is not None:
+                return found
+        if self.form is None or cache._packing is not None or not cache._batched:
+            return None
+        arrays = self.form.gradients(dy, dstate, cache._T, cache._B)
+        if arrays is None:
+            return None
+        dx, dh0, dc0, grads = self.differentiate(cache, *arrays)
+        return dx, (dh0, dc0), grads
+
     def differentiate(
-        self, cache: Cache, dy: Array | None, dhn: States | None, dcn: States | None
-    ) -> tuple[Array, States, States, dict[str, Array]]:
-        """Return the gradients of x, h0, c0, and of the parameters by name."""
-        stages, cells, blas = cache._stages, cache._cells, cache._blas
+        self,
+        cache: Cache,
+        dy: Array | None,
+        dhn: States | None,
+        dcn: States | None,
+        of_input: bool = True,
+    ) -> tuple[Any, States, States, dict[str, Array]]:
+        """Return the gradients of x (None if it is not wanted), h0, c0, and the parameters."""
+        stages, blas = cache._stages, cache._blas
         if len(stages) == 1 and self.one_call is not None and stages[0].mask is None:
-            dx, dh, dc, grads = _differentiate(stages[0].kept, dy, dhn, dcn, blas)
-            values = in_order(cells, grads)
-            return dx, dh, dc, dict(zip(self.parameters.names, values, strict=True))
+            dx, dh, dc, grads = _differentiate(stages[0].kept, dy, dhn, dcn, blas, of_input)
+            return dx, dh, dc, self._named(grads)
         with DefaultArithmetic():
-            return self._differentiate_stages(cache, dy, dhn, dcn)
+            return self._differentiate_stages(cache, dy, dhn, dcn, of_input)
 
     def _differentiate_stages(
-        self, cache: Cache, dy: Array | None, dhn: States | None, dcn: States | None
-    ) -> tuple[Array, States, States, dict[str, Array]]:
+        self,
+        cache: Cache,
+        dy: Array | None,
+        dhn: States | None,
+        dcn: States | None,
+        of_input: bool,
+    ) -> tuple[Any, States, States, dict[str, Array]]:
         wiring = self._wiring
         dhs: list[Array] = []
         dcs: list[Array] = []
-        values: list[Array] = []
+        grads: list[Gradients] = []
         for kept in reversed(cache._stages):
             stage = kept.cells
-            dx, dh, dc, grads = _differentiate(
+            dx, dh, dc, of_stage = _differentiate(
                 kept.kept,
                 wiring.merge_backward(dy, kept.z),
                 wiring.part(dhn, stage),
                 wiring.part(dcn, stage),
                 cache._blas,
+                of_input or stage.start > 0,
             )
             dhs.insert(0, dh)
             dcs.insert(0, dc)
-            values[:0] = in_order(cache._cells[stage], grads)
-            if kept.mask is not None:
+            grads[:0] = of_stage
+            if kept.mask is not None and dx is not None:
                 np.multiply(dx, kept.mask, out=dx)
             wiring.residual_backward(dx, dy, stage)
             dy = dx
-        assert dy is not None
-        named = dict(zip(self.parameters.names, values, strict=True))
         if self.settings.differ:
-            return dy, dhs, dcs, named
-        return dy, np.concatenate(dhs), np.concatenate(dcs), named
+            return dy, dhs, dcs, self._named(grads)
+        return dy, np.concatenate(dhs), np.concatenate(dcs), self._named(grads)
+
+    def _named(self, grads: list[Gradients]) -> dict[str, Array]:
+        """Return the gradients of all cells by the names that they have in the network."""
+        values = (value for of_cell in grads for value in of_cell.values())
+        return dict(zip(self.parameters.names, values, strict=True))
 
 
 def _differentiate(
-    kept: Kept, dy: Array | None, dh: Any, dc: Any, blas: bool
-) -> tuple[Array, Array, Array, list[Gradients]]:
-    """Return the gradients of one call of the engine."""
+    kept: Kept, dy: Array | None, dh: Any, dc: Any, blas: bool, of_input: bool
+) -> tuple[Any, Array, Array, list[Gradients]]:
+    """Return the gradients of one call of the engine; of its input, too, if that is wanted."""
     if not isinstance(kept[0], Checkpoint):
-        return backward(kept, dy, dh, dc, blas=blas)
+        return backward(kept, dy, dh, dc, blas=blas, of_input=of_input)
     parts = [part.backward(dy, dh, dc) for part in kept]
     dx = parts[0][0]
     with DefaultArithmetic():

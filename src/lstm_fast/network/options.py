@@ -49,7 +49,7 @@ class CellOptions(NamedTuple):
     @property
     def plain(self) -> bool:
         """Whether none of it changes anything."""
-        return self == cell_options()
+        return self == PLAIN_CELL
 
 
 def cell_options(
@@ -141,3 +141,6 @@ def function(name: str, given: Any) -> tuple[int, float, float]:
     numbers = [real(name, value) for value in values]
     alpha, beta = (*numbers, *defaults[len(numbers) :], 0.0, 0.0)[:2]
     return list(FUNCTIONS).index(kind), alpha, beta
+
+
+PLAIN_CELL = cell_options()

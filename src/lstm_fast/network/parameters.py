@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from sys import getrefcount
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from ..engine.memory import copy_arrays
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from . import checks
 
-__all__ = ["Parameters", "WritableParameters", "lock"]
+__all__ = ["ParameterSource", "Parameters", "WritableParameters", "lock"]
 
 # Held while parameters are loaded, opened or closed, and while something is computed from them that
 # is to be kept: the one sees nothing half done of the other. A thread that has it may take it again
@@ -111,6 +111,25 @@ class WritableParameters(Mapping[str, Array]):
         self._views = {name: value.view() for name, value in self._values.items()}  # read-only
         self._opened = {}
         return held
+
+
+class ParameterSource(Protocol):
+    """What a network needs of its parameters: `Parameters`, or arrays in somebody else's memory."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In the order of layers and directions."""
+
+    @property
+    def version(self) -> Version:
+        """Its number is another one whenever the values may be."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is computed from the values now holds for this version."""
+
+    def items(self) -> ItemsView[str, Array]:
+        """Return names and arrays."""
 
 
 class Parameters(Mapping[str, Array]):

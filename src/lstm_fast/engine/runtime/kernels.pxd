@@ -90,7 +90,8 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         const char *isa
         size_t itemsize
         Py_ssize_t lanes
-        void (*pack_gates)(void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*pack_gates)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                           Py_ssize_t) noexcept nogil
         void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              Py_ssize_t) noexcept nogil
         void (*product)(const lf_product *) noexcept nogil

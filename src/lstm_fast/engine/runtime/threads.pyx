@@ -141,6 +141,7 @@ cdef extern from *:
     }
 
     static _Thread_local int lf_proven; /* threads of the largest team that this thread is known to get */
+    static _Thread_local int lf_most;   /* threads that another library allows this thread; 0: it did not say */
     """
     const int LF_OPENMP
     int omp_get_max_threads() nogil
@@ -154,6 +155,7 @@ cdef extern from *:
     int lf_initial_threads()
     int lf_startable(int wanted)
     int lf_proven
+    int lf_most
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_atfork(void (*prepare)() noexcept, void (*parent)() noexcept, void (*child)() noexcept)
@@ -212,6 +214,8 @@ cdef int available() noexcept:
     if _pool_lost or not LF_OPENMP:
         return 1
     cdef int n = _requested, here = omp_get_max_threads()
+    if lf_most:
+        here = min(here, lf_most)
     if n == 0:
         n = _initial
         if _ask_system:
@@ -219,6 +223,12 @@ cdef int available() noexcept:
         if _quota:
             n = min(n, _quota)
     return min(n, here) if here < _initial else n
+
+
+cdef void at_most(int n) noexcept:
+    """Limit later calls from this thread, as a limit on OpenMP would: for a library with another OpenMP of its own."""
+    global lf_most
+    lf_most = n
 
 
 cdef int startable(int threads) noexcept:

@@ -82,3 +82,9 @@ def threads_of_pytorch() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(THREADS)
+
+
+@pytest.fixture
+def one_thread_of_pytorch(threads_of_pytorch: None) -> None:
+    """One thread of PyTorch and of the engine in it: two pools in turn disturb each other."""
+    sys.modules["torch"].set_num_threads(1)

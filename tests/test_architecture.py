@@ -44,6 +44,7 @@ OUTSIDE = {
     "": {"numpy"},
     "engine.runtime.blas": {"numpy", "scipy", "threadpoolctl"},
     "cli": {"numpy", "matplotlib", "threadpoolctl", "tqdm"},
+    "torch": {"numpy", "torch"},
 }
 OF_CYTHON = {"libc", "cpython", "cython"}
 

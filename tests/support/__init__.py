@@ -13,5 +13,6 @@ fenv          the floating-point environment
 comparisons   which other packages there are to compare with
 onnx_nodes    nodes LSTM of ONNX, computed by `lstm_forward`
 autograd      the cell with every option in PyTorch, whose autograd gives the gradients
+torch_lstms   `lstm_fast.torch` beside `torch.nn`: twins, results by name, who computed
 source        what a source file imports, Python or Cython; rules and circles
 """

@@ -6,19 +6,21 @@ import numpy as np
 
 from lstm_fast import LSTM, functional
 from lstm_fast.engine.backward import backward as engine_backward
-from lstm_fast.engine.backward import in_order, segments
+from lstm_fast.engine.backward import segments
 from lstm_fast.engine.cell import Cell
 from lstm_fast.engine.forward import forward as engine_forward
 from lstm_fast.engine.runtime.isa import elementwise, isas
 from lstm_fast.engine.runtime.isa import use as use_isa
 from lstm_fast.engine.runtime.threads import openmp
 from lstm_fast.engine.schedule import planned
+from lstm_fast.engine.tape import Cache
 from lstm_fast.engine.watch import calls, hold, see, usable_now
 from lstm_fast.network import cells
 from lstm_fast.network.network import Network
 
 __all__ = [
     "ENGINE_CALLS",
+    "Cache",
     "Cell",
     "calls",
     "elementwise",
@@ -26,7 +28,6 @@ __all__ = [
     "engine_forward",
     "generator_of",
     "hold",
-    "in_order",
     "isas",
     "new_cell",
     "openmp",
@@ -34,6 +35,7 @@ __all__ = [
     "see",
     "segments",
     "set_generator",
+    "torch_engine_class",
     "usable_now",
     "use_isa",
 ]
@@ -60,3 +62,10 @@ def generator_of(lstm: LSTM) -> np.random.Generator:
 def set_generator(lstm: LSTM, rng: np.random.Generator) -> None:
     """Have the next `forward` draw its noise from a copy of this generator."""
     lstm._network.noise.rng = copy.deepcopy(rng)
+
+
+def torch_engine_class() -> type:
+    """Return the class whose calls serve PyTorch, which has to be installed."""
+    from lstm_fast.torch.engine import Engine
+
+    return Engine

@@ -1,0 +1,305 @@
+"""The engine in autograd, and as operators that `torch.compile` and `torch.export` keep."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.tape import Cache
+from .engine import Engine, Form, Steps, engine_of, steps_of
+
+__all__ = ["Three", "lstm", "pytorchs_kernel", "run"]
+
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+class _Token(np.ndarray):
+    """A byte that keeps a cache: autograd saves it, as a tensor, and drops it with the others."""
+
+    cache: Cache
+
+
+_tokens: WeakValueDictionary[int, _Token] = WeakValueDictionary()  # by address
+
+
+def _token_of(cache: Cache) -> Tensor:
+    token = np.zeros(1, np.uint8).view(_Token)
+    token.cache = cache
+    tensor = torch.from_numpy(token)
+    _tokens[tensor.data_ptr()] = token
+    return tensor
+
+
+def _cache_of(token: Tensor) -> Cache | None:
+    found = _tokens.get(token.data_ptr())
+    return None if found is None else found.cache
+
+
+class _LSTM(torch.autograd.Function):
+    """The engine, and the engine again for the gradients.
+
+    The cache belongs to what autograd saves, so that it goes when that does. Where hooks on saved
+    tensors, as those of checkpointing, bring something else back, it is computed anew.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        engine: Engine,
+        form: Form | None,
+        steps: Any,
+        count: int,
+        x: Tensor,
+        *states_and_weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        states, weights = states_and_weights[:count], states_and_weights[count:]
+        results, cache = engine.train(x, states, weights, steps)
+        ctx.engine, ctx.form, ctx.steps, ctx.count = engine, form, steps, count
+        ctx.set_materialize_grads(
+            engine.settings.differ
+        )  # then there are lists of gradients, all of them or none
+        # Where something was drawn, it cannot be computed once more.
+        ctx.cache = None if engine.noise.quiet else cache
+        ctx.save_for_backward(_token_of(cache), x, *states_and_weights)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        token, x, *rest = ctx.saved_tensors
+        states, weights = rest[: ctx.count], rest[ctx.count :]
+        needed = ctx.needs_input_grad[4:]
+        if all(grad is None for grad in grads):
+            return (None,) * (4 + len(needed))
+        if torch.is_grad_enabled() or any(map(_are_many, grads)):
+            found = _differentiable(ctx.form, ctx.steps, needed, grads, x, states, weights)
+            return None, None, None, None, *found
+        cache = ctx.cache or _cache_of(token)
+        if cache is None:
+            _, cache = ctx.engine.train(x, states, weights, ctx.steps)
+        dx, *more = ctx.engine.differentiate(cache, grads, needed[0])
+        if not states:  # zeros, which nobody passed
+            more = more[len(more) - len(weights) :]
+        found = [grad if need else None for grad, need in zip((dx, *more), needed, strict=True)]
+        return None, None, None, None, *found
+
+
+def _are_many(grad: Tensor | None) -> bool:
+    """Whether these are several gradients at once, which have no memory: `is_grads_batched`."""
+    of = torch._C._functorch
+    return grad is not None and (
+        of.is_legacy_batchedtensor(grad) or of.is_functorch_wrapped_tensor(grad)
+    )
+
+
+def _differentiable(
+    form: Form | None,
+    steps: Steps | None,
+    needed: Sequence[bool],
+    grads: Sequence[Tensor | None],
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated, or are many at once: by PyTorch's own operators."""
+    if form is None:
+        raise RuntimeError(
+            "lstm_fast: gradients of gradients are PyTorch's own, which has neither options nor "
+            "lengths: do without them, or without create_graph=True"
+        )
+    wanted = [one for one, need in zip((x, *states, *weights), needed, strict=True) if need]
+    again = torch.is_grad_enabled()
+    with torch.enable_grad(), _without_mkldnn():
+        results = _pytorchs_own(form, None if steps is None else steps.sizes, x, states, weights)
+        pairs = [(y, dy) for y, dy in zip(results, grads, strict=True) if dy is not None]
+        of_results, given = zip(*pairs, strict=True)
+        found = iter(
+            torch.autograd.grad(of_results, wanted, given, create_graph=again, allow_unused=True)
+        )
+    return [next(found) if need else None for need in needed]
+
+
+_mkldnn = threading.RLock()  # the setting is the process's: of two threads, the later would keep it
+
+
+@contextmanager
+def _without_mkldnn() -> Iterator[None]:
+    """Its LSTM cannot be differentiated twice. PyTorch's own context sets more, and warns of it."""
+    with _mkldnn:
+        before = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            yield
+        finally:
+            torch._C._set_mkldnn_enabled(before)
+
+
+def _pytorchs_own(
+    form: Form, sizes: Tensor | None, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Three:
+    """Compute the same with PyTorch's operators."""
+    B = x.shape[1] if sizes is None else int(sizes[0])
+    jobs = form.num_layers * form.directions
+    if not states:
+        states = x.new_zeros(jobs, B, form.columns), x.new_zeros(jobs, B, form.hidden_size)
+    same = form.bias, form.num_layers, 0.0, False, form.bidirectional
+    if sizes is None:
+        return pytorchs_kernel(torch.ops.aten.lstm.input, x, states, weights, *same, False)
+    return pytorchs_kernel(torch.ops.aten.lstm.data, x, sizes, states, weights, *same)
+
+
+def pytorchs_kernel(operator: Any, *arguments: Any) -> Any:
+    """Compute an operator by PyTorch's own kernel, whatever is registered for it.
+
+    Not by `decompose`, which takes what compilers know of it: that differs, as where B = 0.
+    """
+    return operator._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *arguments)
+
+
+def run(
+    engine: Engine,
+    form: Form | None,
+    steps: Any,
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Return y, hn, cn of an engine, in autograd if a gradient is wanted."""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
+        return _LSTM.apply(engine, form, steps, len(states), x, *states, *weights)
+    return engine.infer(x, states, weights, steps)
+
+
+def lstm(
+    form: Form,
+    x: Tensor,
+    sizes: Tensor | None,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    dropout: float = 0.0,
+) -> Three:
+    """Run a plain LSTM whose arguments the engine serves: see `served`.
+
+    Parameters
+    ----------
+    form : Form
+        Of the weights.
+    x : Tensor, shape (T, B, I), or (N, I) with `sizes`
+        The input.
+    sizes : Tensor, optional
+        `batch_sizes` of a `PackedSequence`.
+    states : sequence of Tensor
+        h0 and c0, (L D, B, columns), or none of them for zeros.
+    weights : sequence of Tensor
+        In the order of PyTorch's.
+    dropout : float
+        Between layers, with PyTorch's random numbers; 0 in inference.
+
+    Returns
+    -------
+    y, hn, cn : Tensor
+    """
+    if dropout and form.num_layers > 1:
+        return _layer_by_layer(form, x, sizes, states, weights, dropout)
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return torch.ops.lstm_fast.lstm(x, sizes, states, weights, *form[2:6])
+    return run(engine_of(form, weights), form, steps_of(sizes), x, states, weights)
+
+
+def _layer_by_layer(
+    form: Form,
+    x: Tensor,
+    sizes: Tensor | None,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    dropout: float,
+) -> Three:
+    D, each = form.directions, form.weights_of_layer
+    found = []
+    for layer in range(form.num_layers):
+        if layer > 0:
+            x = torch.dropout(x, dropout, True)
+        one = form._replace(num_layers=1, input_size=x.shape[-1])
+        of_layer = [state[layer * D : (layer + 1) * D] for state in states]
+        x, *end = lstm(one, x, sizes, of_layer, weights[layer * each : (layer + 1) * each])
+        found.append(end)
+    h, c = zip(*found, strict=True)
+    return x, torch.cat(h), torch.cat(c)
+
+
+# ---- operators, which `torch.compile` and `torch.export` keep
+
+
+ARGUMENTS = (
+    "Tensor x, Tensor? sizes, Tensor[] states, Tensor[] weights, "
+    "int num_layers, bool bias, bool bidirectional, int proj_size"
+)
+torch.library.define("lstm_fast::lstm", f"({ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
+torch.library.define("lstm_fast::lstm_backward", f"(Tensor?[] grads, {ARGUMENTS}) -> Tensor[]")
+
+
+def _form_of(
+    x: Tensor, weights: Sequence[Tensor], layers: int, bias: bool, both: bool, P: int
+) -> Form:
+    return Form(x.shape[-1], weights[0].shape[0] // 4, layers, bias, both, P, x.dtype)
+
+
+@torch.library.impl("lstm_fast::lstm", "CPU")
+def _lstm(x, sizes, states, weights, *given):  # type: ignore[no-untyped-def]
+    engine = engine_of(_form_of(x, weights, *given), weights)
+    return engine.infer(x, states, weights, steps_of(sizes))
+
+
+@torch.library.impl("lstm_fast::lstm_backward", "CPU")
+def _lstm_backward(grads, x, sizes, states, weights, *given):  # type: ignore[no-untyped-def]
+    engine = engine_of(_form_of(x, weights, *given), weights)
+    _, cache = engine.train(x, states, weights, steps_of(sizes))
+    return list(engine.differentiate(cache, grads))
+
+
+@torch.library.register_fake("lstm_fast::lstm")
+def _lstm_shapes(x, sizes, states, weights, *given):  # type: ignore[no-untyped-def]
+    form = _form_of(x, weights, *given)
+    if states:
+        B = states[0].shape[1]
+    else:
+        B = x.shape[1] if sizes is None else torch.library.get_ctx().new_dynamic_size()
+    jobs = form.num_layers * form.directions
+    return (
+        x.new_empty((*x.shape[:-1], form.directions * form.columns)),
+        x.new_empty((jobs, B, form.columns)),
+        x.new_empty((jobs, B, form.hidden_size)),
+    )
+
+
+@torch.library.register_fake("lstm_fast::lstm_backward")
+def _lstm_backward_shapes(grads, x, sizes, states, weights, *given):  # type: ignore[no-untyped-def]
+    _, hn, cn = _lstm_shapes(x, sizes, states, weights, *given)
+    return [x.new_empty(x.shape), hn, cn, *(w.new_empty(w.shape) for w in weights)]
+
+
+def _setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    x, sizes, states, weights, *given = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, sizes, *states, *weights)
+    ctx.count, ctx.given = len(states), given
+
+
+def _operator_backward(ctx, *grads):  # type: ignore[no-untyped-def]
+    x, sizes, *rest = ctx.saved_tensors
+    states, weights = rest[: ctx.count], rest[ctx.count :]
+    nothing = [None] * len(ctx.given)
+    if all(grad is None for grad in grads):
+        return None, None, [None] * ctx.count, [None] * len(weights), *nothing
+    found = torch.ops.lstm_fast.lstm_backward(list(grads), x, sizes, states, weights, *ctx.given)
+    dx, dh, dc, *dweights = found
+    return dx, None, [dh, dc][: ctx.count], dweights, *nothing
+
+
+torch.library.register_autograd("lstm_fast::lstm", _operator_backward, setup_context=_setup_context)

@@ -11,12 +11,12 @@ static void LF(pack_gates)(void *b, const void *w, ptrdiff_t hidden_size, ptrdif
     for (ptrdiff_t first = first_panel * LANES; first < end_panel * LANES; first += LANES)
         for (ptrdiff_t k = 0; k < depth; k += LF(PACK_DEPTH)) {
             const ptrdiff_t end = depth - k < LF(PACK_DEPTH) ? depth : k + LF(PACK_DEPTH);
+            const ptrdiff_t ahead = depth - end < LF(PACK_DEPTH) ? depth : end + LF(PACK_DEPTH);
             real *panel = (real *)b + first * 4 * depth;
             for (int gate = 0; gate < 4; gate++)
                 for (ptrdiff_t j = 0; j < LANES; j++) {
                     const real *row = (const real *)w + (gate * hidden_size + first + j) * depth;
-                    const ptrdiff_t ahead = depth - end < LF(PACK_DEPTH) ? depth : end + LF(PACK_DEPTH);
-                    for (ptrdiff_t n = end; n < ahead; n += 64 / (ptrdiff_t)sizeof(real))
+                    for (ptrdiff_t n = end; n < ahead; n += CACHE_LINE)
                         __builtin_prefetch(row + n);
                     for (ptrdiff_t n = k; n < end; n++)
                         panel[n * PANEL + gate * LANES + j] = first + j < hidden_size ? row[n] : (real)0;

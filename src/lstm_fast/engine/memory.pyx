@@ -150,15 +150,6 @@ def empty(tuple shape not None, dtype):
     return new_array(<int>len(shape), extents, np.dtype(dtype).num)
 
 
-def array_at(size_t address, shape, cnp.dtype dtype not None):
-    """An array in C order, of at most three axes, over memory that the caller keeps."""
-    cdef cnp.npy_intp[3] extents
-    cdef int n
-    for n in range(len(shape)):
-        extents[n] = shape[n]
-    return cnp.PyArray_SimpleNewFromData(<int>len(shape), extents, dtype.num, <void *>address)
-
-
 cdef void copy_rows(char *to, Py_ssize_t to_row, const char *source, Py_ssize_t row, Py_ssize_t rows,
                     Py_ssize_t columns) noexcept nogil:
     """Rows of bytes from one row stride to another; what a wider row of `to` has more becomes 0."""

@@ -65,8 +65,7 @@ class _LSTM(torch.autograd.Function):
         ctx.set_materialize_grads(
             engine.settings.differ
         )  # then there are lists of gradients, all of them or none
-        # Where something was drawn, it cannot be computed once more.
-        ctx.cache = None if engine.noise.quiet else cache
+        ctx.cache = cache if engine.draws else None
         ctx.save_for_backward(_token_of(cache), x, *states_and_weights)
         return results
 

@@ -168,7 +168,8 @@ cdef class Direct:
     """
 
     cdef Weights weights
-    cdef object engine, form, one_call, dtype, in_autograd
+    cdef readonly object engine
+    cdef object form, one_call, dtype, in_autograd
     cdef list names
     cdef int type_number
     cdef Py_ssize_t jobs, input_size, H, P

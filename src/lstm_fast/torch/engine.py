@@ -109,6 +109,11 @@ class Engine:
         self.noise = NoiseSource(settings, NO_RATES, UNUSED) if noise is None else noise
         self.network = Network(settings, self.weights, self.noise, "auto")
 
+    @property
+    def draws(self) -> bool:
+        """Whether a call draws something, so that it cannot be computed once more."""
+        return False
+
     def infer(
         self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
     ) -> tuple[Tensor, ...]:

@@ -32,7 +32,10 @@ class _Module(nn.Module):
         """After a call, let the next ones go the short way."""
         if not torch.compiler.is_compiling():
             engine = engine_of(form, weights)
-            if engine.network.one_call is not None:
+            known = self.__dict__.get("_direct")
+            if engine.network.one_call is not None and (
+                known is None or known.engine is not engine
+            ):
                 self.__dict__["_direct"] = Direct(engine, form, names, run)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,8 +122,8 @@ class LSTM(_Module, nn.RNNBase):
         each = len(names) // (settings.num_layers * settings.directions)
         self._flat_weights_names = names
         self._all_weights = [names[n : n + each] for n in range(0, len(names), each)]
+        dtype = torch.get_default_dtype() if dtype is None else dtype
         for name, value in values.items():
-            dtype = torch.get_default_dtype() if dtype is None else dtype
             self.register_parameter(name, nn.Parameter(value.to(device=device, dtype=dtype)))
         self._init_flat_weights()
 

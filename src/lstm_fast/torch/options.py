@@ -52,11 +52,16 @@ class OptionsEngine(Engine):
     Where layers have different sizes, states are more than two: h of each layer, then c of each.
     """
 
+    @property
+    def draws(self) -> bool:
+        """Whether a call draws something, so that it cannot be computed once more."""
+        return not (self.noise.quiet or isinstance(self.noise, StillNoise))
+
     def infer(
         self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
     ) -> tuple[Tensor, ...]:
         """Return y, hn, cn."""
-        if not (isinstance(self.noise, StillNoise) or self.noise.quiet):
+        if self.draws:
             return self.train(x, states, weights, steps)[0]
         if not isinstance(steps, Padded):
             return super().infer(x, states, weights, steps)
@@ -71,7 +76,7 @@ class OptionsEngine(Engine):
         self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
     ) -> tuple[tuple[Tensor, ...], Cache]:
         """Return y, hn, cn, and what `differentiate` needs; draw with a seed of PyTorch's."""
-        if not (isinstance(self.noise, StillNoise) or self.noise.quiet):
+        if self.draws:
             self.noise.rng = np.random.default_rng(int(torch.randint(2**62, ())))
         if not isinstance(steps, Padded):
             return super().train(x, states, weights, steps)

@@ -9,6 +9,7 @@ import inspect
 import io
 import pickle
 from importlib.util import find_spec
+from unittest import mock
 
 import pytest
 from support import comparisons
@@ -216,7 +217,9 @@ def entries():
     """Return PyTorch's entries of both modules, which make their tests' arguments."""
     if find_spec("expecttest") is None:
         return [pytest.param(None, marks=pytest.mark.skip("pip install expecttest"))]
-    from torch.testing._internal.common_modules import module_db
+    # Its import would keep the whole process from choosing between oneDNN and PyTorch's own code.
+    with mock.patch.object(torch.backends, "disable_global_flags"):
+        from torch.testing._internal.common_modules import module_db
 
     ours = {nn.LSTM: LSTM, nn.LSTMCell: LSTMCell}
     found = [entry for entry in module_db if entry.module_cls in ours]

@@ -87,10 +87,10 @@ _limit = None
 
 
 def _after_fork_in_child():
-    # The threads that held the lock, and the limit, are not there.
+    # The threads that held the lock, and the limit, are not there; one may have been about to set or to lift it.
     global _lock
     _lock = threading.RLock()
-    if _limit is not None and _limit.users:
+    if _limit is not None and _limit.before:
         _limit.restore()
 
 

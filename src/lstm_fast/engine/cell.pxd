@@ -1,5 +1,7 @@
 # The packed weights of one layer and direction. See cell.pyx.
 
+cimport numpy as cnp
+
 from lstm_fast.engine.memory cimport Buffer
 from lstm_fast.engine.runtime.kernels cimport lf_kernels, lf_variant
 
@@ -22,10 +24,11 @@ cdef class Cell:
     cdef Buffer gates_ih, gates_hh, bias, project_hr            # forward
     cdef Buffer columns_ih, columns_hh, columns_hr              # backward
     cdef bint prepared
+    cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options) except *
     cdef object sum_of(self, b_ih, b_hh)
-    cdef Buffer pack_forward(self, w)
-    cdef Buffer pack_gates(self, w, Py_ssize_t depth)
-    cdef Buffer pack_columns(self, m)
+    cdef Buffer pack_forward(self, cnp.ndarray w)
+    cdef Buffer pack_gates(self, cnp.ndarray w, Py_ssize_t depth)
+    cdef Buffer pack_columns(self, cnp.ndarray m)
     cpdef void prepare(self, bint training, bint blas) except *
 
 

@@ -39,8 +39,8 @@ cdef void pack_panels(void *what, Py_ssize_t first, Py_ssize_t end, const Place 
         source.k.pack_columns(source.packed, source.matrix, source.units, source.depth, source.units, first, end)
 
 
-cdef Buffer pack(const lf_kernels *k, matrix, bint in_gates, Py_ssize_t units, Py_ssize_t depth, Py_ssize_t panels,
-                 Py_ssize_t panel):
+cdef Buffer pack(const lf_kernels *k, cnp.ndarray matrix, bint in_gates, Py_ssize_t units, Py_ssize_t depth,
+                 Py_ssize_t panels, Py_ssize_t panel):
     """Pack a C-contiguous matrix into so many panels, each of `panel` columns or units of four gates."""
     cdef Source source
     cdef Schedule schedule
@@ -51,6 +51,9 @@ cdef Buffer pack(const lf_kernels *k, matrix, bint in_gates, Py_ssize_t units, P
     begin(&schedule, plan_packing(panels, packed.size), 1, 1, 0, &source, pack_panels)
     run_all(&schedule, False)
     return packed
+
+
+cdef tuple PARAMETERS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c")
 
 
 cdef class Cell:
@@ -73,18 +76,21 @@ cdef class Cell:
     shapes, and does not write to the arrays before the last `prepare`.
     """
 
-    def __init__(self, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None, w_ch=None, w_ln_ih=None, w_ln_hh=None,
-                 w_ln_c=None, b_ln_c=None, options=None):
+    def __init__(self, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih=None, b_hh=None, w_hr=None, w_ch=None,
+                 w_ln_ih=None, w_ln_hh=None, w_ln_c=None, b_ln_c=None, options=None):
+        cdef list parameters = [], shapes = []
+        cdef Py_ssize_t n = 0
+        for value in (w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c):
+            if value is not None:
+                parameters.append(PARAMETERS[n])
+                shapes.append(value.shape)
+            n += 1
+        self.parameters, self.shapes = tuple(parameters), tuple(shapes)
         self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr
-        given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr, "w_ch": w_ch,
-                 "w_ln_ih": w_ln_ih, "w_ln_hh": w_ln_hh, "w_ln_c": w_ln_c, "b_ln_c": b_ln_c}
-        self.parameters = tuple(name for name, value in given.items() if value is not None)
-        self.shapes = tuple(given[name].shape for name in self.parameters)
-        self.type_number = cnp.PyArray_TYPE(self.w_ih)
+        self.type_number = cnp.PyArray_TYPE(w_ih)
         self.k = kernels(self.type_number)
-        self.hidden_size = self.w_ih.shape[0] // 4
-        self.input_size = self.w_ih.shape[1]
-        self.output_size = self.w_hh.shape[1]
+        self.hidden_size = cnp.PyArray_DIM(w_ih, 0) // 4
+        self.input_size, self.output_size = cnp.PyArray_DIM(w_ih, 1), cnp.PyArray_DIM(w_hh, 1)
         self.proj_size = 0 if w_hr is None else self.output_size
         self.panels = (self.hidden_size + self.k.lanes - 1) // self.k.lanes
         self.padded = self.panels * self.k.lanes
@@ -93,10 +99,10 @@ cdef class Cell:
         if self.layer_norm:  # it is added after that
             self.norm_bias, self.bias_sum = self.bias_sum, np.zeros_like(self.bias_sum)
         self.bias = self.pack_gates(self.bias_sum, 1)
-        self.gates_ih = self.pack_forward(self.w_ih)
-        self.gates_hh = self.pack_forward(self.w_hh)
+        self.gates_ih = self.pack_forward(w_ih)
+        self.gates_hh = self.pack_forward(w_hh)
         if w_hr is not None:
-            self.project_hr = self.pack_columns(np.ascontiguousarray(self.w_hr.T))
+            self.project_hr = self.pack_columns(np.ascontiguousarray(w_hr.T))
 
     cdef object sum_of(self, b_ih, b_hh):
         """Both biases together."""
@@ -109,7 +115,7 @@ cdef class Cell:
         lf_fpenv_leave(saved)
         return total
 
-    def set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options):
+    cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options) except *:
         """How the cell differs from a plain one."""
         cdef Py_ssize_t H = self.hidden_size
         cdef char *data
@@ -139,18 +145,18 @@ cdef class Cell:
         """Name of the ISA whose kernels run this cell."""
         return self.k.isa.decode()
 
-    cdef Buffer pack_forward(self, w):
+    cdef Buffer pack_forward(self, cnp.ndarray w):
         """Weights (4 H, depth) for forward: in gates or, with layer norm of whole rows, in columns."""
         if self.layer_norm:
             return self.pack_columns(np.ascontiguousarray(w.T))
-        return self.pack_gates(w, w.shape[1])
+        return self.pack_gates(w, cnp.PyArray_DIM(w, 1))
 
-    cdef Buffer pack_gates(self, w, Py_ssize_t depth):
+    cdef Buffer pack_gates(self, cnp.ndarray w, Py_ssize_t depth):
         return pack(self.k, w, True, self.hidden_size, depth, self.panels, self.k.lanes)
 
-    cdef Buffer pack_columns(self, m):
+    cdef Buffer pack_columns(self, cnp.ndarray m):
         """A C-contiguous matrix (depth, columns), packed in columns."""
-        cdef Py_ssize_t depth = m.shape[0], columns = m.shape[1], panel = 4 * self.k.lanes
+        cdef Py_ssize_t depth = cnp.PyArray_DIM(m, 0), columns = cnp.PyArray_DIM(m, 1), panel = 4 * self.k.lanes
         return pack(self.k, m, False, columns, depth, (columns + panel - 1) // panel, panel)
 
     cpdef void prepare(self, bint training, bint blas) except *:

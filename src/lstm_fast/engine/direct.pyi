@@ -59,5 +59,6 @@ class OneCall:
         batched: bool = True,
         packing: Packing | None = None,
         cells: list[Cell] | None = None,
+        copy: bool = True,
     ) -> Cache: ...
     def present(self, training: bool) -> list[Cell]: ...

@@ -198,11 +198,12 @@ cdef class OneCall:
         forward(cells, arrays, self.directions, self.reverse, ragged, False, self.blas, self.noise)
 
     cpdef Cache keep(self, owner, tuple arrays, Py_ssize_t T, Py_ssize_t B, bint batched=True, packing=None,
-                     list cells=None):
+                     list cells=None, bint copy=True):
         """Call `forward` in training without noise: what `Network.train` does then."""
         cdef bint blas = self.blas
         x, h0, c0, y, hn, cn = arrays
-        x = copied(x, pooled=False)  # the caller may write to it before backward
+        if copy:
+            x = copied(x, pooled=False)
         cells = self.present(True) if cells is None else cells
         tapes = forward(cells, (x, h0, c0, y, hn, cn), self.directions, self.reverse,
                         None if packing is None else packing.ragged, True, blas)

@@ -164,6 +164,7 @@ class Network(Generic[Source]):
         packing: Packing | None = None,
         checkpoint: int | None = None,
         cells: list[Cell] | None = None,
+        copy: bool = True,
     ) -> Cache:
         """Write y, hn and cn, and return what `differentiate` needs.
 
@@ -181,11 +182,13 @@ class Network(Generic[Source]):
             As of `LSTM.forward`.
         cells : list of Cell, optional
             As of `cells`.
+        copy : bool
+            Keep a copy of x, as the caller may write to it before backward.
         """
         if self.one_call is not None and self.noise.quiet and checkpoint is None:
-            return self.one_call.keep(owner, arrays, T, B, batched, packing, cells)
-        x, *others = arrays
-        arrays = x.copy(), *others  # the caller may write to it before backward
+            return self.one_call.keep(owner, arrays, T, B, batched, packing, cells, copy)
+        if copy:
+            arrays = arrays[0].copy(), *arrays[1:]
         cells = self.cells(True) if cells is None else cells
         with DefaultArithmetic():
             stages = self._train_stages(cells, arrays, packing, checkpoint)

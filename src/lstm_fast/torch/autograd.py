@@ -6,13 +6,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..engine.tape import Cache
+from .calls import cache_of, token_of
 from .engine import Engine, Form, Steps, engine_of, steps_of
 
 __all__ = ["Three", "lstm", "pytorchs_kernel", "run"]
@@ -20,30 +19,22 @@ __all__ = ["Three", "lstm", "pytorchs_kernel", "run"]
 Three = tuple[Tensor, Tensor, Tensor]
 
 
-class _Token(np.ndarray):
-    """A byte that keeps a cache: autograd saves it, as a tensor, and drops it with the others."""
+class _Call:
+    """A call in training, from forward to backward."""
 
-    cache: Cache
+    __slots__ = ("cache", "count", "engine", "form", "results", "steps")
+    results: Any  # until autograd has them
+    cache: Any  # longer than until then only where it cannot be computed once more
 
-
-_tokens: WeakValueDictionary[int, _Token] = WeakValueDictionary()  # by address
-
-
-def _token_of(cache: Cache) -> Tensor:
-    token = np.zeros(1, np.uint8).view(_Token)
-    token.cache = cache
-    tensor = torch.from_numpy(token)
-    _tokens[tensor.data_ptr()] = token
-    return tensor
-
-
-def _cache_of(token: Tensor) -> Cache | None:
-    found = _tokens.get(token.data_ptr())
-    return None if found is None else found.cache
+    def __init__(
+        self, engine: Engine, form: Form | None, steps: Any, count: int, results: Any, cache: Cache
+    ) -> None:
+        self.engine, self.form, self.steps, self.count = engine, form, steps, count
+        self.results, self.cache = results, cache
 
 
 class _LSTM(torch.autograd.Function):
-    """The engine, and the engine again for the gradients.
+    """What the engine has computed, and the engine again for the gradients.
 
     The cache belongs to what autograd saves, so that it goes when that does. Where hooks on saved
     tensors, as those of checkpointing, bring something else back, it is computed anew.
@@ -51,42 +42,35 @@ class _LSTM(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        engine: Engine,
-        form: Form | None,
-        steps: Any,
-        count: int,
-        x: Tensor,
-        *states_and_weights: Tensor,
+        ctx: Any, call: _Call, x: Tensor, *states_and_weights: Tensor
     ) -> tuple[Tensor, ...]:
-        states, weights = states_and_weights[:count], states_and_weights[count:]
-        results, cache = engine.train(x, states, weights, steps)
-        ctx.engine, ctx.form, ctx.steps, ctx.count = engine, form, steps, count
-        ctx.set_materialize_grads(
-            engine.settings.differ
-        )  # then there are lists of gradients, all of them or none
-        ctx.cache = cache if engine.draws else None
-        ctx.save_for_backward(_token_of(cache), x, *states_and_weights)
+        results, cache, engine = call.results, call.cache, call.engine
+        ctx.save_for_backward(token_of(cache), x, *states_and_weights)
+        # In materialised gradients lists are whole: of states of layers that differ.
+        ctx.set_materialize_grads(engine.settings.differ)
+        ctx.call, call.results = call, None
+        if not engine.draws:
+            call.cache = None
         return results
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        token, x, *rest = ctx.saved_tensors
-        states, weights = rest[: ctx.count], rest[ctx.count :]
-        needed = ctx.needs_input_grad[4:]
+        call, (token, x, *rest) = ctx.call, ctx.saved_tensors
+        engine, count = call.engine, call.count
+        states, weights = rest[:count], rest[count:]
         if all(grad is None for grad in grads):
-            return (None,) * (4 + len(needed))
+            return (None,) * (2 + len(rest))
+        needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled() or any(map(_are_many, grads)):
-            found = _differentiable(ctx.form, ctx.steps, needed, grads, x, states, weights)
-            return None, None, None, None, *found
-        cache = ctx.cache or _cache_of(token)
+            found = _differentiable(call.form, call.steps, needed, grads, x, states, weights)
+            return None, *found
+        cache = call.cache or cache_of(token)
         if cache is None:
-            _, cache = ctx.engine.train(x, states, weights, ctx.steps)
-        dx, *more = ctx.engine.differentiate(cache, grads, needed[0])
+            _, cache = engine.train(x, states, weights, call.steps)
+        dx, *more = engine.differentiate(cache, grads, needed[0])
         if not states:  # zeros, which nobody passed
             more = more[len(more) - len(weights) :]
-        found = [grad if need else None for grad, need in zip((dx, *more), needed, strict=True)]
-        return None, None, None, None, *found
+        return None, dx, *more
 
 
 def _are_many(grad: Tensor | None) -> bool:
@@ -171,7 +155,8 @@ def run(
 ) -> tuple[Tensor, ...]:
     """Return y, hn, cn of an engine, in autograd if a gradient is wanted."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
-        return _LSTM.apply(engine, form, steps, len(states), x, *states, *weights)
+        call = _Call(engine, form, steps, len(states), *engine.train(x, states, weights, steps))
+        return _LSTM.apply(call, x, *states, *weights)
     return engine.infer(x, states, weights, steps)
 
 

@@ -1,22 +1,7 @@
-from collections.abc import ItemsView, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from lstm_fast.engine import Array
-from lstm_fast.engine.direct import Version
-
-def refresh(*_: Any) -> None: ...
 def unusual_state() -> str | None: ...
-def array_of(tensor: Tensor, type_number: int) -> Array: ...
-
-class Weights:
-    names: tuple[str, ...]
-    version: Version
-    settled: bool
-    def __init__(self, shapes: dict[str, tuple[int, ...]], type_number: int) -> None: ...
-    def items(self) -> ItemsView[str, Array]: ...
-    def hold(self, tensors: Sequence[Tensor], anew: bool) -> Sequence[Tensor]: ...
 
 class Direct:
     engine: Any

@@ -6,13 +6,12 @@ to be. `Direct` gives up, with None, where anything is unusual: then the long wa
 
 cimport cython
 cimport numpy as cnp
-from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
 
 import torch
 from torch.autograd import forward_ad
 
-from lstm_fast.engine.direct import Version
 from lstm_fast.engine.runtime.threads cimport at_most
+from lstm_fast.torch.calls cimport Weights, array_of, array_over
 
 cnp.import_array()
 
@@ -27,15 +26,6 @@ cdef object dispatch_modes = torch._C._len_torch_dispatch_stack
 cdef object is_autocast_enabled = torch.is_autocast_enabled
 cdef object get_num_threads = torch.get_num_threads
 
-cdef Py_ssize_t _writes = 0  # that no tensor's version tells of
-
-
-def refresh(*_):
-    """Let every LSTM read its weights anew: see `lstm_fast.torch.refresh`."""
-    global _writes
-    _writes += 1
-
-
 cpdef unusual_state():
     """What of PyTorch's state keeps the engine from serving, if anything does."""
     if is_autocast_enabled("cpu"):
@@ -47,109 +37,6 @@ cpdef unusual_state():
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation"
     return None
-
-
-cdef cnp.ndarray array_over(tensor, int ndim, cnp.npy_intp *shape, int type_number):
-    cdef size_t address = tensor.data_ptr()
-    return cnp.PyArray_SimpleNewFromData(ndim, shape, type_number, <void *>address)
-
-
-def array_of(tensor, int type_number):
-    """An array of at most three axes over the memory of a contiguous tensor, which has to live longer."""
-    cdef cnp.npy_intp[3] extents
-    cdef int n = 0
-    for extent in tensor.shape:
-        extents[n] = extent
-        n += 1
-    return array_over(tensor, n, extents, type_number)
-
-
-@cython.final
-cdef class Weights:
-    """The parameters of one network: arrays over the memory of tensors, which callers keep alive.
-
-    Parameters
-    ----------
-    shapes : dict of str to tuple of int
-        Of each parameter by name, in the order of the tensors.
-    type_number : int
-        NumPy's, of the dtype.
-
-    Attributes
-    ----------
-    names : tuple of str
-    version : Version
-        Its number is another one whenever the values may be.
-    settled : bool
-        What is packed in a call holds until `hold` says otherwise.
-    """
-
-    cdef readonly tuple names
-    cdef readonly object version
-    cdef readonly bint settled
-    cdef tuple shapes
-    cdef int type_number
-    cdef dict arrays
-    cdef list tensors       # weak references: another tensor may come to the address of one that is gone
-    cdef list memory        # of these tensors: while it is kept, nothing new comes to its address
-    cdef list addresses, versions
-    cdef Py_ssize_t writes  # of the process, or -1 where nothing is known
-
-    def __init__(self, dict shapes not None, int type_number):
-        self.names, self.shapes = tuple(shapes), tuple(shapes.values())
-        self.type_number, self.version, self.settled, self.writes = type_number, Version(), True, -1
-
-    def items(self):
-        """Names and arrays."""
-        return self.arrays.items()
-
-    def hold(self, tensors, bint anew):
-        """Take these tensors as the parameters, and return what has to live as long as the call.
-
-        Parameters
-        ----------
-        tensors : sequence of Tensor
-            On the CPU, of the dtype.
-        anew : bool
-            Whether the values may have changed in a way that nothing tells.
-        """
-        at_most(get_num_threads())
-        if not anew and self.same(tensors):
-            return tensors
-        cdef list kept = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
-        cdef dict arrays = {}
-        for name, shape, tensor in zip(self.names, self.shapes, kept, strict=True):
-            if tensor.shape != shape:
-                raise RuntimeError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
-            arrays[name] = array_of(tensor, self.type_number)
-        self.arrays = arrays
-        self.writes = -1
-        if not anew:
-            self.remember(tensors)
-        self.version.number += 1
-        return kept
-
-    cdef void remember(self, tensors) except *:
-        for tensor in tensors:
-            if tensor.is_inference():  # it has no version: nothing tells
-                return
-        self.tensors = [PyWeakref_NewRef(tensor, None) for tensor in tensors]
-        self.memory = [tensor.detach() for tensor in tensors]
-        self.addresses = [tensor.data_ptr() for tensor in tensors]
-        self.versions = [tensor._version for tensor in tensors]
-        self.writes = _writes
-
-    cdef bint same(self, tensors) except -1:
-        """Whether these have what was packed."""
-        cdef Py_ssize_t n = 0
-        if self.writes != _writes:
-            return False
-        for tensor in tensors:
-            if (<object>PyWeakref_GetObject(self.tensors[n]) is not tensor or tensor.data_ptr() != self.addresses[n]
-                    or tensor._version != self.versions[n]):
-                return False
-            n += 1
-        return n == len(self.tensors)
 
 
 @cython.final

@@ -11,20 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine import Array
-from ..engine.cell import Cell
-from ..engine.memory import empty
 from ..engine.packing import Packing
-from ..engine.tape import Cache
 from ..lstm import DEFAULTS, SETTINGS
 from ..network.initial import parameter_shapes
 from ..network.network import Network
 from ..network.noise import NoiseSource, Rates
-from ..network.parameters import lock
 from ..network.settings import Settings
-from .direct import Weights, array_of
+from .calls import Calls, Weights
 
-__all__ = ["DTYPES", "Engine", "Form", "Steps", "engine_of", "sizes_fit", "steps_of", "tensors_of"]
+__all__ = ["DTYPES", "Engine", "Form", "Steps", "engine_of", "sizes_fit", "steps_of"]
 
 DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 NO_RATES = Rates()
@@ -91,11 +86,8 @@ def steps_of(sizes: Tensor | None) -> Steps | None:
     return Steps(sizes, Packing(lengths.astype(np.intp), T, False))
 
 
-class Engine:
+class Engine(Calls):
     """A network that computes with the weights of some module.
-
-    Tensors are on the CPU and have its dtype; the states are h0 and c0, (L D, B, columns), or none
-    for zeros. x is (T, B, I), or (N, I) of a `PackedSequence`, whose `Steps` are given.
 
     Parameters
     ----------
@@ -104,98 +96,15 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, noise: NoiseSource | None = None) -> None:
-        self.settings, self._type = settings, settings.dtype.num
-        self.weights = Weights(parameter_shapes(settings), self._type)
-        self.noise = NoiseSource(settings, NO_RATES, UNUSED) if noise is None else noise
-        self.network = Network(settings, self.weights, self.noise, "auto")
+        weights = Weights(parameter_shapes(settings), settings.dtype.num)
+        if noise is None:
+            noise = NoiseSource(settings, NO_RATES, UNUSED)
+        super().__init__(settings, weights, Network(settings, weights, noise, "auto"))
 
     @property
     def draws(self) -> bool:
         """Whether a call draws something, so that it cannot be computed once more."""
         return False
-
-    def infer(
-        self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
-    ) -> tuple[Tensor, ...]:
-        """Return y, hn, cn."""
-        held, cells = self._packed(weights, False)
-        inputs = [*map(_in_order, (x, *states))]
-        packing = None if steps is None else steps.packing
-        arrays = self._arrays(inputs, packing)
-        self.network.infer(arrays, None if packing is None else packing.ragged, cells)
-        del held, inputs  # not before
-        return tensors_of(*arrays[3:])
-
-    def train(
-        self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
-    ) -> tuple[tuple[Tensor, ...], Cache]:
-        """Return y, hn, cn, and what `differentiate` needs."""
-        held, cells = self._packed(weights, True)
-        inputs = [*map(_in_order, (x, *states))]
-        packing = None if steps is None else steps.packing
-        arrays = self._arrays(inputs, packing)
-        T, B = (-1, -1) if packing is not None else x.shape[:2]  # rows have no T and B to be seen
-        cache = self.network.train(self, arrays, T, B, packing=packing, cells=cells)
-        del held, inputs  # not before
-        return tensors_of(*arrays[3:]), cache
-
-    def _packed(
-        self, weights: Sequence[Tensor], training: bool
-    ) -> tuple[Sequence[Tensor], list[Cell]]:
-        """Return what has to live as long as a call, and the weights packed for it.
-
-        Both at once: another thread may call with other weights, whose first is the same.
-        """
-        with lock():
-            return self.weights.hold(weights, anew=training), self.network.cells(training)
-
-    def differentiate(
-        self, cache: Cache, grads: Sequence[Tensor | None], of_input: bool = True
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, the states and every weight from those of the results."""
-        inputs = [None if grad is None else _in_order(grad.resolve_neg()) for grad in grads]
-        dy, *states = [None if one is None else array_of(one, self._type) for one in inputs]
-        dx, dh0, dc0, named = self.network.differentiate(cache, dy, *self._states(states), of_input)
-        del inputs  # not before
-        found = tensors_of(dh0, dc0, *named.values())
-        return torch.from_numpy(dx) if of_input else None, *found
-
-    def _arrays(self, inputs: Sequence[Tensor], packing: Packing | None) -> Any:
-        """Return the arrays of a call, the last three new."""
-        x, *states = (array_of(one, self._type) for one in inputs)
-        settings = self.settings
-        B = x.shape[1] if packing is None else len(packing.ragged.lengths)
-        new = ((*x.shape[:-1], settings.columns), *settings.state_shapes(B))
-        return x, *self._states(states), *(_empty(shape, settings.dtype) for shape in new)
-
-    def _states(self, states: Sequence[Array | None]) -> tuple[Any, Any]:
-        """Return h and c as the network takes them: arrays, or lists with those of each layer."""
-        if not self.settings.differ:
-            return tuple(states) if states else (None, None)  # type: ignore[return-value]
-        layers = self.settings.num_layers
-        return list(states[:layers]) or None, list(states[layers:]) or None
-
-
-def _empty(shape: Any, dtype: np.dtype[Any]) -> Any:
-    if isinstance(shape, list):
-        return [empty(one, dtype) for one in shape]
-    return empty(shape, dtype)
-
-
-def _in_order(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_contiguous() else tensor.contiguous()
-
-
-def tensors_of(*arrays: Any) -> tuple[Tensor, ...]:
-    """Return tensors in the memory of arrays, and of lists of them."""
-    found: list[Tensor] = []
-    for array in arrays:
-        found += (
-            map(torch.from_numpy, array)
-            if isinstance(array, (list, tuple))
-            else [torch.from_numpy(array)]
-        )
-    return tuple(found)
 
 
 @lru_cache(maxsize=512)

@@ -22,7 +22,8 @@ from ..network.initial import initial_values
 from ..network.noise import RATES, NoiseSource, Rates
 from ..network.settings import Settings
 from .autograd import run
-from .engine import DTYPES, Engine, steps_of, tensors_of
+from .calls import tensors_of
+from .engine import DTYPES, Engine, steps_of
 from .served import obstacle, served_tensors
 
 __all__ = ["OPTIONS", "differing", "first_values", "run_with_options", "settings_of"]
@@ -55,7 +56,7 @@ class OptionsEngine(Engine):
     @property
     def draws(self) -> bool:
         """Whether a call draws something, so that it cannot be computed once more."""
-        return not (self.noise.quiet or isinstance(self.noise, StillNoise))
+        return not (self.network.noise.quiet or isinstance(self.network.noise, StillNoise))
 
     def infer(
         self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
@@ -65,29 +66,27 @@ class OptionsEngine(Engine):
             return self.train(x, states, weights, steps)[0]
         if not isinstance(steps, Padded):
             return super().infer(x, states, weights, steps)
-        held, cells = self._packed(weights, False)
+        cells = self.packed(weights, False)
         given = self._given(x, states, steps)
         self.network.infer(given.arrays, given.ragged, cells)
-        del held  # not before
         y, (hn, cn) = given.results()
-        return tensors_of(y, hn, cn)
+        return tensors_of((y, hn, cn))
 
     def train(
         self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
     ) -> tuple[tuple[Tensor, ...], Cache]:
         """Return y, hn, cn, and what `differentiate` needs; draw with a seed of PyTorch's."""
         if self.draws:
-            self.noise.rng = np.random.default_rng(int(torch.randint(2**62, ())))
+            self.network.noise.rng = np.random.default_rng(int(torch.randint(2**62, ())))
         if not isinstance(steps, Padded):
             return super().train(x, states, weights, steps)
-        held, cells = self._packed(weights, True)
+        cells = self.packed(weights, True)
         given = self._given(x, states, steps)
         cache = self.network.train(
             self, given.arrays, given.T, given.B, given.batched, given.packing, cells=cells
         )
-        del held  # not before
         y, (hn, cn) = given.results()
-        return tensors_of(y, hn, cn), cache
+        return tensors_of((y, hn, cn)), cache
 
     def differentiate(
         self, cache: Cache, grads: Sequence[Tensor | None], of_input: bool = True
@@ -99,7 +98,7 @@ class OptionsEngine(Engine):
         given = BackwardArguments(self.settings, dy, self._state(states), cache)
         dx, dh0, dc0, named = self.network.differentiate(cache, *given.arrays)
         dx, (dh0, dc0) = given.results(dx, dh0, dc0)
-        return tensors_of(dx, dh0, dc0, *named.values())
+        return tensors_of((dx, dh0, dc0, *named.values()))
 
     def _given(self, x: Tensor, states: Sequence[Tensor], steps: Padded) -> Arguments:
         x, *arrays = (tensor.detach().numpy() for tensor in (x, *states))
@@ -161,7 +160,7 @@ def _engine_of(module: nn.Module, dtype: torch.dtype) -> OptionsEngine:
         engine = OptionsEngine(settings, kind(settings, rates, np.random.default_rng(0)))
         engines[dtype, module.training] = engine
     for name, rate in rates._asdict().items():
-        if getattr(engine.noise.rates, name) != rate:
+        if getattr(engine.network.noise.rates, name) != rate:
             engine.network.set_rate(name, rate)
     return engine
 

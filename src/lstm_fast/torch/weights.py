@@ -2,7 +2,7 @@
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from . import direct
+from . import calls
 
 __all__ = ["refresh"]
 
@@ -14,8 +14,8 @@ def refresh() -> None:
     by NumPy or DLPack, through ``.data``, or from another process. With gradients enabled weights
     are read at every call, and after a step of an optimiser of `torch.optim` at the next.
     """
-    direct.refresh()
+    calls.refresh()
 
 
 # Fused and foreach optimisers do not raise the version of what they write.
-register_optimizer_step_post_hook(direct.refresh)
+register_optimizer_step_post_hook(calls.refresh)

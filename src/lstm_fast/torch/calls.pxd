@@ -1,0 +1,29 @@
+# Calls of the engine on tensors. See calls.pyx.
+
+cimport numpy as cnp
+
+cdef cnp.ndarray array_over(tensor, int ndim, cnp.npy_intp *shape, int type_number)
+cdef cnp.ndarray array_of(tensor, int type_number)
+
+
+cdef class Weights:
+    cdef readonly tuple names
+    cdef readonly object version
+    cdef readonly bint settled
+    cdef tuple shapes
+    cdef int type_number
+    cdef dict arrays
+    cdef list tensors       # weak references: another tensor may come to the address of one that is gone
+    cdef list memory        # of these tensors: while it is kept, nothing new comes to its address
+    cdef list addresses, versions
+    cdef Py_ssize_t writes  # of the process, or -1 where nothing is known
+    cdef void remember(self, tensors) except *
+    cdef bint same(self, tensors) except -1
+
+
+cdef class Calls:
+    cdef readonly object settings, network
+    cdef readonly Weights weights
+    cdef int type_number
+    cdef tuple arrays(self, x, states, steps)
+    cdef tuple two(self, list states)

@@ -16,12 +16,18 @@ from lstm_fast.engine.schedule import planned
 from lstm_fast.engine.tape import Cache
 from lstm_fast.engine.watch import calls, hold, see, usable_now
 from lstm_fast.network import cells
+from lstm_fast.network.block import Block
+from lstm_fast.network.layout import Gradients, Layout
 from lstm_fast.network.network import Network
+from lstm_fast.network.parameters import Parameters
 
 __all__ = [
     "ENGINE_CALLS",
     "Cache",
     "Cell",
+    "Gradients",
+    "Layout",
+    "Parameters",
     "calls",
     "elementwise",
     "engine_backward",
@@ -31,6 +37,7 @@ __all__ = [
     "isas",
     "new_cell",
     "openmp",
+    "parameters_of",
     "planned",
     "see",
     "segments",
@@ -62,6 +69,11 @@ def generator_of(lstm: LSTM) -> np.random.Generator:
 def set_generator(lstm: LSTM, rng: np.random.Generator) -> None:
     """Have the next `forward` draw its noise from a copy of this generator."""
     lstm._network.noise.rng = copy.deepcopy(rng)
+
+
+def parameters_of(block: Block) -> Parameters:
+    """Return the parameters of a block, which are in one flat buffer."""
+    return block._parameters
 
 
 def torch_engine_class() -> type:

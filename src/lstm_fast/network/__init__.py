@@ -2,6 +2,7 @@
 
     settings, options    what an LSTM is made with, checked; options of its cells
     parameters, block    arrays by name, with a version; any block that has such
+    layout               where they are in one flat buffer; gradients alike
     initial, cells       those of an LSTM: first values; packed for the engine, as they are now
     arguments, results   from users' arrays to the engine's, and back; checks
     noise                dropout and zoneout of a call

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from sys import getrefcount
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from ..engine import Array
 from ..engine.direct import Version
 from ..engine.memory import copy_arrays
 from ..engine.runtime.arithmetic import DefaultArithmetic
-from . import checks
+from .layout import Layout, checked
 
 __all__ = ["ParameterSource", "Parameters", "WritableParameters", "lock"]
 
@@ -46,17 +46,7 @@ def copy_checked(
     name: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
     """Return a copy of floating-point values of one shape, cast to `dtype`."""
-    checks.unmasked(name, value)
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{name}: expected shape {shape}, got rows of different lengths"
-        ) from error
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name}: expected real floating-point numbers, got {array.dtype}")
-    if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    array = checked(name, value, shape)
     with DefaultArithmetic():
         return array.astype(dtype, order="C")
 
@@ -132,40 +122,55 @@ class ParameterSource(Protocol):
         """Return names and arrays."""
 
 
+class _Storage(NamedTuple):
+    """A flat buffer, and the arrays in it."""
+
+    flat: Array
+    arrays: dict[str, Array]
+
+
 class Parameters(Mapping[str, Array]):
-    """Arrays by name, which a block computes with.
+    """Arrays by name, which a block computes with: views of one flat buffer.
 
     As a mapping, they are read-only views.
 
     Parameters
     ----------
     values : dict of str to ndarray
-        Arrays of floating-point numbers that own their memory, in C order; they now belong to this.
+        Arrays of floating-point numbers, all of one dtype. They are copied.
 
     Attributes
     ----------
     names : tuple of str
+    layout : Layout
+        Where the arrays are in the flat buffer.
     version : Version
         Its number is another one after each time that the parameters were, or could be, written.
     """
 
     def __init__(self, values: Mapping[str, Array]) -> None:
-        self._values = dict(values)
-        for value in self._values.values():
-            value.flags.writeable = False
-        self.names = tuple(self._values)
+        dtypes = {value.dtype for value in values.values()} or {np.dtype(np.float32)}
+        if len(dtypes) > 1:
+            raise TypeError(f"values: expected one dtype, got {sorted(map(str, dtypes))}")
+        self.layout = Layout({k: value.shape for k, value in values.items()}, dtypes.pop())
+        self.names = self.layout.names
         self.version = Version()
         self._writers: dict[int, WritableParameters] = {}  # by identity
         self._held: list[weakref.ref[Array]] = []  # see WritableParameters.close
+        flat = self.layout.zeros()
+        for name, view in self.layout.views(flat).items():
+            view[...] = values[name]
+        _close(flat)
+        self._storage = _Storage(flat, self.layout.views(flat))
 
     def __getitem__(self, name: str) -> Array:
-        return self._values[name].view()
+        return self._storage.arrays[name].view()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.names)
 
     @property
     def settled(self) -> bool:
@@ -176,43 +181,75 @@ class Parameters(Mapping[str, Array]):
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters by name."""
         with _lock:
-            return {name: value.copy() for name, value in self._values.items()}
+            return {name: value.copy() for name, value in self._storage.arrays.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Set all parameters; nothing changes if this raises. See `LSTM.load_state_dict`."""
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
-        missing = [name for name in self._values if name not in state_dict]
-        unknown = [name for name in state_dict if name not in self._values]
-        if missing or unknown:
-            wrong = [f"missing keys {missing}"] * bool(missing)
-            wrong += [f"unknown keys {unknown}"] * bool(unknown)
-            raise ValueError(f"state_dict: {', '.join(wrong)}")
+        self.layout.check_names("state_dict", state_dict)
         values = {
-            name: copy_checked(f"state_dict[{name!r}]", state_dict[name], old.shape, old.dtype)
-            for name, old in self._values.items()
+            name: copy_checked(f"state_dict[{name!r}]", state_dict[name], shape, self.layout.dtype)
+            for name, shape in zip(self.names, self.layout.shapes, strict=True)
         }
         with _lock, self.writable() as parameters:
             copy_arrays([*parameters.values()], [*values.values()])
 
-    @contextmanager
-    def writable(self) -> Iterator[WritableParameters]:
+    def writable(self) -> AbstractContextManager[WritableParameters]:
         """Open the parameters for writing. See `LSTM.writable`."""
-        parameters = WritableParameters(self._values)
+        return self._open(lambda storage: storage.arrays)
+
+    @contextmanager
+    def update(self) -> Iterator[Array]:
+        """Open the flat buffer for writing, as `writable` does the arrays; its gaps stay zeros."""
+        with self._open(lambda storage: {"flat": storage.flat}) as opened:
+            yield opened["flat"]
+
+    @contextmanager
+    def _open(
+        self, part: Callable[[_Storage], Mapping[str, Array]]
+    ) -> Iterator[WritableParameters]:
+        parameters = None
         try:
-            with _lock:
+            with _lock:  # nobody moves them meanwhile
+                parameters = WritableParameters(part(self._storage))
                 self.version.number += 1
                 self._writers[id(parameters)] = parameters
             yield parameters
         finally:
             with _lock:
-                self._held += parameters.close()
-                self.version.number += 1
-                self._writers.pop(id(parameters), None)
+                if parameters is not None:
+                    self._held += parameters.close()
+                    self.version.number += 1
+                    self._writers.pop(id(parameters), None)
+
+    def move(self, flat: Array, start: int) -> None:
+        """Keep the parameters in another flat buffer from now on, from element `start`.
+
+        The values stay, what is in the buffer there is overwritten, and the version changes. The
+        caller makes the buffer read-only once everything is in it.
+
+        Raises
+        ------
+        ValueError
+            If somebody can write to the parameters, who would write to the old buffer.
+        """
+        with _lock:
+            if not self.settled:
+                raise ValueError("parameters are open for writing, or a slice of them is kept")
+            part = flat[start : start + self.layout.size]
+            part[...] = self._storage.flat
+            part.flags.writeable = False
+            self._storage = _Storage(part, self.layout.views(part))
+            self.version.number += 1
 
     def __getstate__(self) -> dict[str, Array]:
         return self.state_dict()
 
     def __setstate__(self, state: dict[str, Array]) -> None:
-        # Copies: unpickled arrays may lie in a buffer of somebody else's.
-        self.__init__({name: value.copy() for name, value in state.items()})  # type: ignore[misc]
+        self.__init__(state)  # type: ignore[misc]
+
+
+def _close(flat: Array) -> None:
+    """Make a flat buffer read-only, and the memory that it is in."""
+    flat.flags.writeable = False
+    if flat.base is not None:
+        flat.base.flags.writeable = False

@@ -80,7 +80,8 @@ all t, and with both it is their product (`draw_noise`). Only y[L-1] is padded w
     z = z_1 beside z_2, z_1 + z_2, z_1 * z_2, or (z_1 + z_2) / 2      merge: concat, sum, mul, ave
     y[l] = z, or with residual, if l > 0, z + x[l]
 
-Initial values are those of `initial_parameters`.
+Initial values are those of `initial_parameters`. `blocks` are what stands around an LSTM in a
+model, `losses` what training makes small.
 
 References
 ----------
@@ -112,6 +113,7 @@ Y. Wu et al. (2016), "Google's Neural Machine Translation System", arXiv:1609.08
 ONNX, operator LSTM (the activations).
 """
 
+from . import blocks, losses
 from .initial import initial_parameters
 from .layer import Cache, lstm_backward, lstm_forward
 from .network import Noise, draw_noise, network_backward, network_forward
@@ -119,8 +121,10 @@ from .network import Noise, draw_noise, network_backward, network_forward
 __all__ = [
     "Cache",
     "Noise",
+    "blocks",
     "draw_noise",
     "initial_parameters",
+    "losses",
     "lstm_backward",
     "lstm_forward",
     "network_backward",

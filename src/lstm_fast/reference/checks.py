@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .functions import CONSTANTS, FUNCTIONS, Array, Bools, Function
+from .functions import CONSTANTS, FUNCTIONS, Array, Bools, Function, Integers
+
+
+def real(name: str, value: Array) -> np.dtype[Any]:
+    """Return the dtype of ``value``, or raise if it is neither float32 nor float64."""
+    if value.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
+    return value.dtype
 
 
 def runs(lengths: npt.ArrayLike | None, mask: npt.ArrayLike | None, T: int, B: int) -> Bools:
@@ -26,6 +33,25 @@ def runs(lengths: npt.ArrayLike | None, mask: npt.ArrayLike | None, T: int, B: i
         raise ValueError(f"mask must have shape (B, T) = {(B, T)}, got {may.shape}")
     both: Bools = (np.arange(T)[:, None] < rows) & may.T.astype(bool)
     return both
+
+
+def counted(lengths: npt.ArrayLike | None, shape: tuple[int, ...]) -> Bools:
+    """Return what counts of (T, B, ...): without ``lengths`` all, of any shape; or raise."""
+    if lengths is None:
+        return np.ones(shape, bool)
+    if len(shape) < 2:
+        raise ValueError(f"lengths must come with axes T and B, got shape {shape}")
+    rows = runs(lengths, None, *shape[:2])
+    return np.broadcast_to(rows.reshape(shape[:2] + (1,) * len(shape[2:])), shape)
+
+
+def indices(name: str, value: Integers, count: int) -> npt.NDArray[np.intp]:
+    """Return a copy of ``value``, or raise if it does not hold integers from 0 to count - 1."""
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got {value.dtype}")
+    if not ((value >= 0) & (value < count)).all():
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {value}")
+    return value.astype(np.intp)
 
 
 def number(name: str, value: Any) -> float:
@@ -53,20 +79,22 @@ def functions(activations: Any) -> tuple[Function, Function, Function]:
         raise TypeError(f"activations must be a tuple of three, got {activations!r}")
     if len(activations) != 3:
         raise ValueError(f"activations must be three, got {len(activations)}")
-    found = []
-    for n, given in enumerate(activations):
-        where = f"activations[{n}]"
-        name, *constants = given if isinstance(given, (tuple, list)) and given else (given,)
-        if not isinstance(name, str):
-            raise TypeError(f"{where} must be a name or (name, alpha, beta), got {given!r}")
-        if name not in FUNCTIONS:
-            raise ValueError(f"{where} must be one of {', '.join(FUNCTIONS)}, got {name!r}")
-        defaults = CONSTANTS[name]
-        if len(constants) > len(defaults):
-            raise ValueError(f"{where} must have {len(defaults)} constants or less, got {given!r}")
-        numbers = [number(where, constant) for constant in constants]
-        found.append(Function(name, (*numbers, *defaults[len(numbers) :])))
+    found = [function(f"activations[{n}]", given) for n, given in enumerate(activations)]
     return found[0], found[1], found[2]
+
+
+def function(where: str, given: Any) -> Function:
+    """Return a function with alpha and beta, or raise if it is none of ONNX's."""
+    name, *constants = given if isinstance(given, (tuple, list)) and given else (given,)
+    if not isinstance(name, str):
+        raise TypeError(f"{where} must be a name or (name, alpha, beta), got {given!r}")
+    if name not in FUNCTIONS:
+        raise ValueError(f"{where} must be one of {', '.join(FUNCTIONS)}, got {name!r}")
+    defaults = CONSTANTS[name]
+    if len(constants) > len(defaults):
+        raise ValueError(f"{where} must have {len(defaults)} constants or less, got {given!r}")
+    numbers = [number(where, constant) for constant in constants]
+    return Function(name, (*numbers, *defaults[len(numbers) :]))
 
 
 def zones(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array]:
@@ -87,11 +115,16 @@ def zones(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Arr
     return found[0], found[1]
 
 
-def copy(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return a C-ordered copy of ``value``, or raise if its dtype or shape is another."""
+def copy(
+    name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[Any], like: str = "x"
+) -> Array:
+    """Return a C-ordered copy of ``value``, or raise if its dtype or shape is another.
+
+    ``like`` names the argument that has the dtype.
+    """
     own = np.array(value, order="C")
     if own.dtype != dtype:
-        raise TypeError(f"{name} must be {dtype} like x, got {own.dtype}")
+        raise TypeError(f"{name} must be {dtype} like {like}, got {own.dtype}")
     if own.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {own.shape}")
     return own

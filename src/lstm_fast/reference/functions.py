@@ -1,4 +1,4 @@
-"""Functions of the equations: activations, clamp, norm, padding; and types."""
+"""Functions of the equations: activations, clamp, norm, softmax, padding; and types."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.integer[Any]]
+Lengths = npt.ArrayLike | None
+Grads = dict[str, Array]
 Activation = str | tuple[str] | tuple[str, float] | tuple[str, float, float]
 
 
@@ -30,7 +33,7 @@ class Norm(NamedTuple):
     """What `normalize` returns for N rows of n elements."""
 
     value: Array  # (N, n)
-    scale: Array  # (N, 1), 1 / sqrt(var + 1e-5)
+    scale: Array  # (N, 1), 1 / sqrt(var + eps)
 
 
 def sigmoid(x: Array) -> Array:
@@ -84,10 +87,10 @@ def unless_beyond(limit: Any, value: Array, gradient: Array) -> Array:
     return np.where(np.abs(value) > limit, 0, gradient)
 
 
-def normalize(v: Array) -> Norm:
+def normalize(v: Array, eps: float = 1e-5) -> Norm:
     """Return LN(v), of each row, and the factor in it."""
     centred = v - v.mean(axis=1, keepdims=True)
-    scale = 1 / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+    scale = 1 / np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps)
     return Norm(centred * scale, scale)
 
 
@@ -97,6 +100,19 @@ def normalize_backward(dw: Array, norm: Norm) -> Array:
     mean_dw = dw.mean(axis=1, keepdims=True)
     mean_dw_w = (dw * w).mean(axis=1, keepdims=True)
     dv: Array = (dw - mean_dw - w * mean_dw_w) * scale
+    return dv
+
+
+def softmax(v: Array) -> Array:
+    """Return exp(v) / sum(exp(v)), of each row; exp only sees v - max(v), so it cannot overflow."""
+    e = np.exp(v - v.max(axis=1, keepdims=True))
+    y: Array = e / e.sum(axis=1, keepdims=True)
+    return y
+
+
+def softmax_gradient(dy: Array, y: Array) -> Array:
+    """Return the gradient of v from that of y = softmax(v)."""
+    dv: Array = y * (dy - (dy * y).sum(axis=1, keepdims=True))
     return dv
 
 

@@ -152,9 +152,7 @@ def lstm_forward(
         function is unknown or gets an alpha or beta that it does not have, zoneout is not from 0 to
         1 or comes with ``w_hr``.
     """
-    dtype = x.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"x must be float32 or float64, got {dtype}")
+    dtype = checks.real("x", x)
     if x.ndim != 3:
         raise ValueError(f"x must have shape (T, B, I), got {x.shape}")
     T, B, I = x.shape

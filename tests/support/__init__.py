@@ -7,6 +7,7 @@ layers        one layer and direction, as `lstm_forward` takes it: random argume
 options       the same with random options of the cell
 networks      an `LSTM`: random arguments, results, the same network in the reference
 ragged        lengths of all kinds, and random networks to go with them
+blocks        blocks around an LSTM: random arguments, results of the reference by name
 layouts       arrays with unusual strides, alignment, byte order, and of other kinds
 processes     code in a new interpreter
 fenv          the floating-point environment

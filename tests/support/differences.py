@@ -51,6 +51,20 @@ def parts_like(arrays, vector):
     return [part.reshape(a.shape) for part, a in zip(parts, arrays, strict=True)]
 
 
+def slopes(loss, array, step=1e-5):
+    """Return central differences of loss() along each element of an array, in its shape."""
+    found = np.empty(array.shape)
+    for at in np.ndindex(array.shape):
+        before = array[at]
+        sides = []
+        for move in (step, -step):
+            array[at] = before + move
+            sides.append(loss())
+        array[at] = before
+        found[at] = (sides[0] - sides[1]) / (2 * step)
+    return found
+
+
 def weighted_sum(results, weights):
     """Return a loss whose gradients with respect to the results are the weights."""
     return float(sum((a * w).sum() for a, w in zip(results, weights, strict=True)))

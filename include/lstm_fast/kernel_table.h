@@ -27,6 +27,7 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .lanes = LANES,
     .pack_gates = LF(pack_gates),
     .pack_columns = LF(pack_columns),
+    .pack_transposed = LF(pack_transposed),
     .product = LF(product),
     .cell_forward = LF(cell_forward),
     .cell_backward = LF(cell_backward),

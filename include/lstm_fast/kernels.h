@@ -187,6 +187,9 @@ typedef struct lf_kernels {
     /* b[k, column] = m[k * m_row + column], in columns. */
     void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
                          ptrdiff_t first_panel, ptrdiff_t end_panel);
+    /* The same from the transpose of a matrix: b[k, column] = m[column * m_row + k]. */
+    void (*pack_transposed)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
+                            ptrdiff_t first_panel, ptrdiff_t end_panel);
     void (*product)(const lf_product *);
     void (*cell_forward)(const lf_cell_forward *);
     void (*cell_backward)(const lf_cell_backward *);

@@ -33,6 +33,18 @@ static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t d
             exact[r * columns + j] = sum;
         }
     k->pack_columns(packed, b, columns, depth, columns, 0, panels);
+
+    /* The same panels from the transpose of b. */
+    real *b_transposed = NAME(random)(depth * columns), *again = NAME(random)(panels * panel * depth);
+    for (ptrdiff_t n = 0; n < depth; n++)
+        for (ptrdiff_t j = 0; j < columns; j++)
+            b_transposed[j * depth + n] = b[n * columns + j];
+    memcpy(again, packed, panels * panel * depth * sizeof(real)); /* what is behind a narrow panel */
+    memset(again, 1, ((panels - 1) * panel + k->lanes) * depth * sizeof(real));
+    k->pack_transposed(again, b_transposed, depth, depth, columns, 0, panels);
+    report(k, "pack_transposed", rows, depth, columns, memcmp(again, packed, panels * panel * depth * sizeof(real)), 0);
+    free(b_transposed), free(again);
+
     const lf_product p = {
         .rows = rows, .depth = depth, .columns = columns, .a = a, .a_row = depth, .a_step = 1, .b = packed,
         .accumulate = 1, .out = out, .out_row = columns, .out_panel = panel,

@@ -9,6 +9,7 @@ from lstm_fast.engine.backward import backward as engine_backward
 from lstm_fast.engine.backward import segments
 from lstm_fast.engine.cell import Cell
 from lstm_fast.engine.forward import forward as engine_forward
+from lstm_fast.engine.matrix import Packed, multiply, pack, sum_rows
 from lstm_fast.engine.runtime.isa import elementwise, isas
 from lstm_fast.engine.runtime.isa import use as use_isa
 from lstm_fast.engine.runtime.threads import openmp
@@ -27,6 +28,7 @@ __all__ = [
     "Cell",
     "Gradients",
     "Layout",
+    "Packed",
     "Parameters",
     "calls",
     "elementwise",
@@ -35,13 +37,16 @@ __all__ = [
     "generator_of",
     "hold",
     "isas",
+    "multiply",
     "new_cell",
     "openmp",
+    "pack",
     "parameters_of",
     "planned",
     "see",
     "segments",
     "set_generator",
+    "sum_rows",
     "torch_engine_class",
     "usable_now",
     "use_isa",

@@ -5,6 +5,7 @@
     forward_*, backward_*    one layer and direction of it: job, chunk of time, variant of the cell
     schedule                 which thread does what
     cell, tape               packed weights; what forward keeps for backward
+    matrix, rows             for blocks: products with packed matrices; what they compute row by row
     batch, packing           the rows of a batch; ragged batches without their padding
     memory                   buffers and arrays
     runtime/                 below all of it: instruction set, threads, BLAS

@@ -29,6 +29,7 @@ cdef class Cell:
     cdef Buffer pack_forward(self, cnp.ndarray w)
     cdef Buffer pack_gates(self, cnp.ndarray w, Py_ssize_t depth)
     cdef Buffer pack_columns(self, cnp.ndarray m)
+    cdef Buffer pack_transposed(self, cnp.ndarray m)
     cpdef void prepare(self, bint training, bint blas) except *
 
 

@@ -4,9 +4,9 @@ cimport numpy as cnp
 
 import numpy as np
 
-from lstm_fast.engine.memory cimport Buffer, copy_rows, new_buffer, times
+from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels
+from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, new_buffer, times
 from lstm_fast.engine.runtime.isa cimport kernels
-from lstm_fast.engine.schedule cimport Place, Schedule, begin, plan_packing, run_all, share
 from lstm_fast.engine.runtime.kernels cimport (LF_SIGMOID, LF_TANH, lf_activation, lf_fpenv, lf_fpenv_enter,
                                                lf_fpenv_leave)
 
@@ -18,39 +18,6 @@ cdef lf_activation activation(given):
     cdef lf_activation found
     found.function, found.alpha, found.beta = given
     return found
-
-
-cdef struct Source:
-    # A matrix, and where it is packed
-    const lf_kernels *k
-    void *packed
-    const void *matrix
-    bint in_gates                  # else in columns
-    Py_ssize_t units, depth, panels  # units of a gate, or columns
-
-
-cdef void pack_panels(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
-    """One thread's share of the panels."""
-    cdef Source *source = <Source *>what
-    share(source.panels, here.part, here.parts, &first, &end)
-    if source.in_gates:
-        source.k.pack_gates(source.packed, source.matrix, source.units, source.depth, first, end)
-    else:
-        source.k.pack_columns(source.packed, source.matrix, source.units, source.depth, source.units, first, end)
-
-
-cdef Buffer pack(const lf_kernels *k, cnp.ndarray matrix, bint in_gates, Py_ssize_t units, Py_ssize_t depth,
-                 Py_ssize_t panels, Py_ssize_t panel):
-    """Pack a C-contiguous matrix into so many panels, each of `panel` columns or units of four gates."""
-    cdef Source source
-    cdef Schedule schedule
-    cdef size_t columns = times(panels, 4 * panel if in_gates else panel)
-    cdef Buffer packed = new_buffer(times(columns, depth), k.itemsize)
-    source.k, source.packed, source.matrix = k, packed.data, cnp.PyArray_DATA(matrix)
-    source.in_gates, source.units, source.depth, source.panels = in_gates, units, depth, panels
-    begin(&schedule, plan_packing(panels, packed.size), 1, 1, 0, &source, pack_panels)
-    run_all(&schedule, False)
-    return packed
 
 
 cdef tuple PARAMETERS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c")
@@ -102,7 +69,7 @@ cdef class Cell:
         self.gates_ih = self.pack_forward(w_ih)
         self.gates_hh = self.pack_forward(w_hh)
         if w_hr is not None:
-            self.project_hr = self.pack_columns(np.ascontiguousarray(w_hr.T))
+            self.project_hr = self.pack_transposed(w_hr)
 
     cdef object sum_of(self, b_ih, b_hh):
         """Both biases together."""
@@ -148,16 +115,21 @@ cdef class Cell:
     cdef Buffer pack_forward(self, cnp.ndarray w):
         """Weights (4 H, depth) for forward: in gates or, with layer norm of whole rows, in columns."""
         if self.layer_norm:
-            return self.pack_columns(np.ascontiguousarray(w.T))
+            return self.pack_transposed(w)
         return self.pack_gates(w, cnp.PyArray_DIM(w, 1))
 
     cdef Buffer pack_gates(self, cnp.ndarray w, Py_ssize_t depth):
-        return pack(self.k, w, True, self.hidden_size, depth, self.panels, self.k.lanes)
+        return pack_panels(self.k, data_of(w), GATES, depth, depth, self.hidden_size)
 
     cdef Buffer pack_columns(self, cnp.ndarray m):
         """A C-contiguous matrix (depth, columns), packed in columns."""
-        cdef Py_ssize_t depth = cnp.PyArray_DIM(m, 0), columns = cnp.PyArray_DIM(m, 1), panel = 4 * self.k.lanes
-        return pack(self.k, m, False, columns, depth, (columns + panel - 1) // panel, panel)
+        cdef Py_ssize_t columns = cnp.PyArray_DIM(m, 1)
+        return pack_panels(self.k, data_of(m), COLUMNS, columns, cnp.PyArray_DIM(m, 0), columns)
+
+    cdef Buffer pack_transposed(self, cnp.ndarray m):
+        """The transpose of a C-contiguous matrix (columns, depth), packed in columns."""
+        cdef Py_ssize_t depth = cnp.PyArray_DIM(m, 1)
+        return pack_panels(self.k, data_of(m), TRANSPOSED, depth, depth, cnp.PyArray_DIM(m, 0))
 
     cpdef void prepare(self, bint training, bint blas) except *:
         """Keep what backward needs, and what BLAS reads, as the weights are now.

@@ -1,4 +1,4 @@
-"""Memory: pooled buffers, arrays in them, copies of rows."""
+"""Memory: pooled buffers, arrays in them, what arrays have to look like, copies of rows."""
 
 cimport numpy as cnp
 from libc.stdlib cimport free
@@ -136,6 +136,44 @@ cdef cnp.ndarray copied(cnp.ndarray a, bint pooled=True):
         copy = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), type_number, False)
     memcpy(cnp.PyArray_DATA(copy), cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
     return copy
+
+
+cdef cnp.ndarray new_vector(Py_ssize_t n, int type_number):
+    cdef cnp.npy_intp shape = n
+    return new_array(1, &shape, type_number)
+
+
+cdef cnp.ndarray new_matrix(Py_ssize_t rows, Py_ssize_t columns, int type_number):
+    cdef cnp.npy_intp[2] shape = [rows, columns]
+    return new_array(2, shape, type_number)
+
+
+cdef int real_type(cnp.ndarray a, str name) except -1:
+    """NPY_FLOAT or NPY_DOUBLE, which the array has to be of."""
+    cdef int type_number = cnp.PyArray_TYPE(a)
+    if type_number != cnp.NPY_FLOAT and type_number != cnp.NPY_DOUBLE:
+        raise ValueError(f"{name}: expected float32 or float64, got {a.dtype}")
+    return type_number
+
+
+cdef void check_vector(cnp.ndarray a, str name, int type_number, Py_ssize_t n) except *:
+    """Raise ValueError unless this is an array of n elements of this type, as the kernels read it."""
+    if (cnp.PyArray_NDIM(a) != 1 or cnp.PyArray_DIM(a, 0) != n or cnp.PyArray_TYPE(a) != type_number
+            or not cnp.PyArray_ISCARRAY_RO(a)):
+        raise unexpected(a, name, f"({n},)", type_number)
+
+
+cdef void check_matrix(cnp.ndarray a, str name, int type_number, Py_ssize_t rows, Py_ssize_t columns) except *:
+    """The same for a matrix, in C order."""
+    if (cnp.PyArray_NDIM(a) != 2 or cnp.PyArray_DIM(a, 0) != rows or cnp.PyArray_DIM(a, 1) != columns
+            or cnp.PyArray_TYPE(a) != type_number or not cnp.PyArray_ISCARRAY_RO(a)):
+        raise unexpected(a, name, f"({rows}, {columns})", type_number)
+
+
+cdef object unexpected(cnp.ndarray a, str name, str shape, int type_number):
+    dtype = cnp.PyArray_DescrFromType(type_number)
+    return ValueError(f"{name}: expected {shape} of {dtype}, aligned and in C order, "
+                      f"got {(<object>a).shape} of {a.dtype}")
 
 
 def empty(tuple shape not None, dtype):

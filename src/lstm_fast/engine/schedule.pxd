@@ -19,6 +19,8 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
 
 # How the packing of so many panels is spread.
 cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept
+# The same of any work of so many multiply-adds, in shares that do not depend on one another.
+cdef Split plan_shares(Py_ssize_t shares, double work) noexcept
 
 
 cdef struct Place:

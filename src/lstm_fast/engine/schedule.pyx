@@ -92,10 +92,15 @@ cdef size_t PACKED_BYTES = 1 << 20
 
 cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept:
     """Each thread packs panels of its own."""
+    return plan_shares(panels, CALL_WORK if size >= PACKED_BYTES else 0)
+
+
+cdef Split plan_shares(Py_ssize_t shares, double work) noexcept:
+    """Each thread has an equal part of so many shares of the work, in multiply-adds."""
     cdef Split split
     split.threads, split.groups, split.by_rows, split.pieces = 1, 1, True, 0
-    if size >= PACKED_BYTES:
-        split.threads = <int>min(panels, usable(&of_teams, available()))
+    if work >= CALL_WORK:
+        split.threads = <int>max(1, min(shares, usable(&of_teams, available())))
     return split
 
 

@@ -94,6 +94,8 @@ cdef extern from "lstm_fast/kernels.h" nogil:
                            Py_ssize_t) noexcept nogil
         void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              Py_ssize_t) noexcept nogil
+        void (*pack_transposed)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                Py_ssize_t) noexcept nogil
         void (*product)(const lf_product *) noexcept nogil
         void (*cell_forward)(const lf_cell_forward *) noexcept nogil
         void (*cell_backward)(const lf_cell_backward *) noexcept nogil

@@ -1,0 +1,238 @@
+"""Packed matrices, products with them, and sums of rows.
+
+The bits of an element depend on nothing but its row, its column and what is added to them: each sum runs in ascending
+order, on whatever thread. Arguments of a wrong type or shape raise ValueError; the result is a new array, or `out`,
+which overlaps no argument.
+"""
+
+cimport numpy as cnp
+
+from lstm_fast.engine.memory cimport at, check_vector, data_of, new_buffer, new_matrix, real_type, times
+from lstm_fast.engine.runtime.isa cimport kernels
+from lstm_fast.engine.runtime.kernels cimport lf_product
+from lstm_fast.engine.schedule cimport Place, Schedule, begin, plan_packing, plan_shares, run_all, share
+
+cnp.import_array()
+
+
+# ---- packing
+
+cdef struct Source:
+    # A matrix, and where it is packed
+    const lf_kernels *k
+    void *packed
+    const void *matrix
+    int how
+    Py_ssize_t row, depth, units, panels  # units of a gate, or columns
+
+
+cdef void pack_share(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
+    """One thread's share of the panels."""
+    cdef Source *source = <Source *>what
+    share(source.panels, here.part, here.parts, &first, &end)
+    if source.how == GATES:
+        source.k.pack_gates(source.packed, source.matrix, source.units, source.depth, first, end)
+    elif source.how == COLUMNS:
+        source.k.pack_columns(source.packed, source.matrix, source.row, source.depth, source.units, first, end)
+    else:
+        source.k.pack_transposed(source.packed, source.matrix, source.row, source.depth, source.units, first, end)
+
+
+cdef Buffer pack_panels(const lf_kernels *k, const char *matrix, int how, Py_ssize_t row, Py_ssize_t depth,
+                        Py_ssize_t units):
+    """Pack a matrix whose rows are contiguous and `row` elements apart.
+
+    It has so many units of four gates, of `depth` columns; or so many columns and rows; or as its transpose.
+    """
+    cdef Source source
+    cdef Schedule schedule
+    cdef Py_ssize_t width = k.lanes if how == GATES else 4 * k.lanes, panels = (units + width - 1) // width
+    cdef Buffer packed = new_buffer(times(times(panels, 4 * k.lanes), depth), k.itemsize)
+    source.k, source.packed, source.matrix, source.how = k, packed.data, matrix, how
+    source.row, source.depth, source.units, source.panels = row, depth, units, panels
+    begin(&schedule, plan_packing(panels, packed.size), 1, 1, 0, &source, pack_share)
+    run_all(&schedule, False)
+    return packed
+
+
+cdef class Packed:
+    def __init__(self):
+        raise TypeError("a matrix is packed by `pack`")
+
+    def __reduce__(self):
+        raise TypeError("a packed matrix can be neither pickled nor copied")
+
+    @property
+    def dtype(self):
+        """Of the matrix: float32 or float64."""
+        return cnp.PyArray_DescrFromType(self.type_number)
+
+    @property
+    def nbytes(self):
+        """Bytes of memory that it holds."""
+        return self.buffer.size
+
+
+cdef struct Steps:
+    # In elements, from row to row and from column to column
+    Py_ssize_t row, column
+
+
+cdef Steps steps_of(cnp.ndarray a, str name) except *:
+    """The strides of a matrix; one that leads to no second element plays no part, and is that of C order."""
+    cdef Steps steps
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a), row, column
+    if cnp.PyArray_NDIM(a) != 2 or not cnp.PyArray_ISBEHAVED_RO(a):
+        raise ValueError(f"{name}: expected a matrix, aligned and in native byte order")
+    column, row = size, cnp.PyArray_DIM(a, 1) * size
+    if cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_DIM(a, 1) > 1:
+        column = cnp.PyArray_STRIDE(a, 1)
+    if cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_DIM(a, 0) > 1:
+        row = cnp.PyArray_STRIDE(a, 0)
+    if row % size != 0 or column % size != 0:
+        raise ValueError(f"{name}: expected steps of whole elements")
+    steps.row, steps.column = row // size, column // size
+    return steps
+
+
+def pack(cnp.ndarray matrix not None):
+    """Pack a matrix in columns for `multiply`, as it is now.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (depth, columns)
+        float32 or float64, with contiguous rows, or with contiguous columns, as the transpose of such a matrix.
+
+    Returns
+    -------
+    Packed
+    """
+    cdef Packed packed = Packed.__new__(Packed)
+    cdef Steps steps
+    packed.type_number = real_type(matrix, "matrix")
+    packed.k = kernels(packed.type_number)
+    steps = steps_of(matrix, "matrix")
+    packed.depth, packed.columns = cnp.PyArray_DIM(matrix, 0), cnp.PyArray_DIM(matrix, 1)
+    if steps.column == 1:
+        packed.buffer = pack_panels(packed.k, data_of(matrix), COLUMNS, steps.row, packed.depth, packed.columns)
+    elif steps.row == 1 or packed.depth <= 1:
+        packed.buffer = pack_panels(packed.k, data_of(matrix), TRANSPOSED, steps.column, packed.depth, packed.columns)
+    else:
+        raise ValueError("matrix: expected contiguous rows or columns")
+    return packed
+
+
+# ---- products
+
+cdef struct Product:
+    const lf_kernels *k
+    lf_product p
+    bint by_rows  # threads share rows, else panels
+    Py_ssize_t panels
+
+
+# Rows that fill a register tile well enough.
+cdef Py_ssize_t TILE_ROWS = 3
+
+
+cdef void multiply_share(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
+    """One thread's share of the rows, or of the panels."""
+    cdef const Product *product = <const Product *>what
+    cdef lf_product p = product.p
+    if product.by_rows:
+        share(p.rows, here.part, here.parts, &first, &end)
+        p.rows = end - first
+        p.a = at(<const char *>p.a, first * p.a_row, product.k)
+        p.out = at(<const char *>p.out, first * p.out_row, product.k)
+    else:
+        share(product.panels, here.part, here.parts, &p.first_panel, &p.end_panel)
+    product.k.product(&p)
+
+
+def multiply(cnp.ndarray a not None, Packed b not None, cnp.ndarray init=None, cnp.ndarray out=None,
+             bint accumulate=False):
+    """The product a b, plus `init` in each row, and with `accumulate` plus what is in `out`.
+
+    Parameters
+    ----------
+    a : ndarray, shape (M, K)
+        Of any strides: that of a transpose is as good as another.
+    b : Packed
+        Of depth K and N columns.
+    init : ndarray, shape (N,), optional
+    out : ndarray, shape (M, N), optional
+        With contiguous rows; needed with `accumulate`.
+    accumulate : bool
+
+    Returns
+    -------
+    ndarray, shape (M, N)
+        `out`, or a new array.
+    """
+    cdef Product product
+    cdef lf_product *p = &product.p
+    cdef Schedule schedule
+    cdef Py_ssize_t rows, tiles
+    cdef Steps steps = steps_of(a, "a"), of_out
+    rows = cnp.PyArray_DIM(a, 0)
+    if cnp.PyArray_TYPE(a) != b.type_number or cnp.PyArray_DIM(a, 1) != b.depth:
+        raise ValueError(f"a: expected (M, {b.depth}) of {b.dtype}, got {(<object>a).shape} of {a.dtype}")
+    if init is not None:
+        check_vector(init, "init", b.type_number, b.columns)
+    if out is None:
+        if accumulate:
+            raise ValueError("out: expected what is accumulated")
+        out = new_matrix(rows, b.columns, b.type_number)
+    of_out = steps_of(out, "out")
+    if (cnp.PyArray_TYPE(out) != b.type_number or cnp.PyArray_DIM(out, 0) != rows
+            or cnp.PyArray_DIM(out, 1) != b.columns or of_out.column != 1 or not cnp.PyArray_ISWRITEABLE(out)):
+        raise ValueError(f"out: expected writable ({rows}, {b.columns}) of {b.dtype} with contiguous rows, "
+                         f"got {(<object>out).shape} of {out.dtype}")
+    product.k = b.k
+    product.panels = (b.columns + 4 * b.k.lanes - 1) // (4 * b.k.lanes)
+    p.rows, p.depth, p.columns = rows, b.depth, b.columns
+    p.a, p.a_row, p.a_step = data_of(a), steps.row, steps.column
+    p.b = b.buffer.data
+    p.init, p.init_row, p.init_panel = NULL if init is None else data_of(init), 0, 4 * b.k.lanes
+    p.accumulate, p.stream = accumulate, False
+    p.out, p.out_row, p.out_panel = data_of(out), of_out.row, 4 * b.k.lanes
+    p.first_panel, p.end_panel = 0, product.panels
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    product.by_rows = tiles >= product.panels
+    begin(&schedule, plan_shares(max(tiles, product.panels), <double>rows * b.depth * b.columns), 1, 1, 0, &product,
+          multiply_share)
+    run_all(&schedule, False)
+    return out
+
+
+# ---- sums
+
+cdef struct Sum:
+    const lf_kernels *k
+    const char *a
+    char *sums
+    Py_ssize_t rows, columns, row
+
+
+cdef void sum_share(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
+    """One thread's share of the columns."""
+    cdef const Sum *total = <const Sum *>what
+    share(total.columns, here.part, here.parts, &first, &end)
+    total.k.add_rows(at(total.sums, first, total.k), at(total.a, first, total.k), total.row, total.rows, end - first)
+
+
+def sum_rows(cnp.ndarray a not None):
+    """The sum of the rows of a matrix (M, N), float32 or float64, with contiguous rows: (N,)."""
+    cdef Sum total
+    cdef Schedule schedule
+    cdef int type_number = real_type(a, "a")
+    cdef Steps steps = steps_of(a, "a")
+    cdef cnp.npy_intp columns = cnp.PyArray_DIM(a, 1)
+    cdef cnp.ndarray sums = cnp.PyArray_ZEROS(1, &columns, type_number, False)
+    if steps.column != 1:
+        raise ValueError("a: expected contiguous rows")
+    total.k, total.a, total.sums = kernels(type_number), data_of(a), data_of(sums)
+    total.rows, total.columns, total.row = cnp.PyArray_DIM(a, 0), columns, steps.row
+    begin(&schedule, plan_shares(columns, <double>total.rows * columns), 1, 1, 0, &total, sum_share)
+    run_all(&schedule, False)
+    return sums

@@ -31,7 +31,7 @@ from support.torch_lstms import (  # noqa: E402
 )
 from torch import nn  # noqa: E402
 
-from lstm_fast.torch import LSTM, LSTMCell  # noqa: E402
+from lstm_fast.torch import LSTM, LSTMCell, enabled  # noqa: E402
 
 pytestmark = [pytest.mark.no_isa, pytest.mark.usefixtures("one_thread_of_pytorch")]
 BOTH = pytest.mark.parametrize("ours", [LSTM, LSTMCell], ids=lambda ours: ours.__name__)
@@ -122,6 +122,51 @@ COPIES = {
     "pickle": lambda module: pickle.loads(pickle.dumps(module)),
     "save": lambda module: saved_and_loaded(module),
 }
+
+
+@pytest.fixture
+def swapping():
+    """PyTorch gives parameters other memory by `torch.utils.swap_tensors`."""
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@pytest.mark.usefixtures("swapping")
+@pytest.mark.parametrize("options", [{}, {"peephole": True}], ids=str)
+@BOTH
+def test_tensors_are_swapped(ours, options):
+    """In conversions and loading, between calls of every kind."""
+    if ours is LSTMCell and options:
+        return
+    module = ours(3, 4, **options)
+    for dtype in (torch.float64, torch.float32):
+        for training in (False, True):
+            with torch.set_grad_enabled(training):
+                results = module(example(module))
+            if training:
+                loss(results).backward()
+            del results
+        weights = [*module.parameters()]
+        module.to(dtype)
+        assert all(a is b for a, b in zip(weights, module.parameters(), strict=True))
+        other = ours(3, 4, **options, dtype=dtype)
+        with torch.no_grad():
+            module(example(module))
+            module.load_state_dict(other.state_dict())
+            x = example(module)
+            assert_results(module(x), other(x), 0)
+
+
+@pytest.mark.usefixtures("swapping")
+def test_tensors_of_pytorchs_modules_are_swapped():
+    module, x = nn.LSTMCell(3, 4), torch.randn(2, 3)
+    with enabled(), torch.no_grad():
+        module(x)
+        module.double()
+        with counted() as calls:
+            h, _ = module(x.double())
+    assert h.dtype is torch.float64 and calls["infer"] == 1
 
 
 def saved_and_loaded(module):

@@ -4,11 +4,14 @@ Losses are those of `nn.LSTM`, and what is computed after a write is computed wi
 """
 
 import copy
+import gc
+import weakref
 from functools import partial
 
 import numpy as np
 import pytest
 from support import comparisons
+from support.internals import torch_engine_class
 
 comparisons.require("PyTorch", "torch")
 
@@ -233,9 +236,31 @@ def by_wrapping(module):
         setattr(module, name, nn.Parameter(parameter.data.mul_(0.5)))
 
 
+def by_wrapping_at_its_place(module):
+    """A new tensor at the place of one that is gone, with its memory and version."""
+    memory, version = module.weight_hh_l0.data, module.weight_hh_l0._version
+    place = id(module.weight_hh_l0)
+    module.weight_hh_l0 = None
+    others = [nn.Parameter(memory.data)]
+    while id(others[-1]) != place and len(others) < 100:
+        others.append(nn.Parameter(memory.data))
+    module.weight_hh_l0 = others[-1]
+    memory.mul_(0.5)
+    torch._C._autograd._unsafe_set_version_counter((others[-1],), (version,))
+
+
 def by_loading(module, assign=False):
     state = {name: scaled(value) for name, value in module.state_dict().items()}
     module.load_state_dict(state, assign=assign)
+
+
+def by_swapping(module):
+    """The same objects, with the memory of others, as PyTorch can be told to load."""
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        by_loading(module)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
 
 
 def one_weight(module):
@@ -246,7 +271,7 @@ def one_weight(module):
 WRITES = [
     *(by_data, by_new_data, by_new_data_where_the_old_was, by_average, by_numpy, in_place),
     *(in_inference_mode, foreach, by_vector, by_set, by_replacement, by_wrapping, by_loading),
-    *(partial(by_loading, assign=True), one_weight),
+    *(by_swapping, by_wrapping_at_its_place, partial(by_loading, assign=True), one_weight),
 ]
 
 
@@ -304,3 +329,44 @@ def test_modules_that_come_and_go():
             module = LSTM(3, 4)
             assert_results(module(x), renewed(module)(x))
             del module
+
+
+def living_engines():
+    return sum(issubclass(type(thing), torch_engine_class()) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("options", [{}, {"peephole": True}], ids=str)
+def test_engines_go_with_their_weights(options):
+    """Also where a weight has itself as an attribute, and where all of it is in training."""
+    x = torch.randn(5, 2, 3)
+    gc.collect()
+    before = living_engines()
+    for itself in (False, True):
+        for mode in (torch.no_grad, torch.enable_grad):
+            module = LSTM(3, 4, **options)
+            if itself:
+                module.bias_hh_l0.itself = module.bias_hh_l0
+            memory = weakref.ref(module.weight_hh_l0)
+            with mode():
+                for _ in range(3):
+                    module(x)
+            assert living_engines() == before + 1
+            del module
+            if itself:
+                gc.collect()
+            assert living_engines() == before and memory() is None
+
+
+def test_attributes_of_weights():
+    """Plain values do not keep them from being packed once; of others nothing tells."""
+    module, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    module.weight_hh_l0.is_initialized, module.bias_hh_l0.kind = True, "bias"
+    for stale in (True, False):
+        with torch.no_grad():
+            before = flat(module(x))
+            module.weight_hh_l0.numpy()[:] *= 0.5
+            assert torch.equal(flat(module(x))[0], before[0]) is stale
+            refresh()
+            module(x)
+        module.weight_hh_l0.others = [1]
+        refresh()

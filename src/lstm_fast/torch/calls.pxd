@@ -13,8 +13,8 @@ cdef class Weights:
     cdef tuple shapes
     cdef int type_number
     cdef dict arrays
-    cdef list tensors       # weak references: another tensor may come to the address of one that is gone
-    cdef list memory        # of these tensors: while it is kept, nothing new comes to its address
+    cdef list attributes    # of the tensors, by which each is known: PyTorch swaps no tensor that has weak references
+    cdef list storages      # weak references: while one lives, nothing new comes to its address
     cdef list addresses, versions
     cdef Py_ssize_t writes  # of the process, or -1 where nothing is known
     cdef void remember(self, tensors) except *

@@ -3,6 +3,8 @@
 What is asked of a tensor costs a tenth of a microsecond, a small LSTM takes one. So it is asked here, in Cython.
 """
 
+from gc import is_tracked
+
 cimport cython
 cimport numpy as cnp
 from cpython.object cimport PyObject
@@ -15,6 +17,9 @@ from lstm_fast.engine.memory cimport new_array
 from lstm_fast.engine.runtime.threads cimport at_most
 from lstm_fast.engine.tape cimport Cache
 from lstm_fast.network.parameters import lock
+
+cdef extern from "Python.h":
+    object PyObject_GenericGetDict(object, void *)
 
 cnp.import_array()
 
@@ -125,7 +130,7 @@ cdef class Weights:
             if tensor.shape != shape:
                 raise RuntimeError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
             arrays[name] = array_of(tensor, self.type_number)
-        self.arrays = arrays
+        self.arrays, self.attributes = arrays, None
         self.writes = -1
         if not anew:
             self.remember(tensors)
@@ -136,8 +141,10 @@ cdef class Weights:
         for tensor in tensors:
             if tensor.is_inference():  # it has no version: nothing tells
                 return
-        self.tensors = [PyWeakref_NewRef(tensor, None) for tensor in tensors]
-        self.memory = [tensor.detach() for tensor in tensors]
+            if any(map(is_tracked, tensor.__dict__.values())):  # they may lead to the tensor, and would keep it
+                return
+        self.attributes = [tensor.__dict__ for tensor in tensors]
+        self.storages = [PyWeakref_NewRef(tensor.untyped_storage(), None) for tensor in tensors]
         self.addresses = [tensor.data_ptr() for tensor in tensors]
         self.versions = [tensor._version for tensor in tensors]
         self.writes = _writes
@@ -148,11 +155,12 @@ cdef class Weights:
         if self.writes != _writes:
             return False
         for tensor in tensors:
-            if (<object>PyWeakref_GetObject(self.tensors[n]) is not tensor or tensor.data_ptr() != self.addresses[n]
-                    or tensor._version != self.versions[n]):
+            if (PyObject_GenericGetDict(tensor, NULL) is not self.attributes[n]
+                    or PyWeakref_GetObject(self.storages[n]) == <PyObject *>None
+                    or tensor.data_ptr() != self.addresses[n] or tensor._version != self.versions[n]):
                 return False
             n += 1
-        return n == len(self.tensors)
+        return n == len(self.addresses)
 
 
 cdef class Calls:

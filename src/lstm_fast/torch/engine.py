@@ -113,16 +113,17 @@ def _settings_of(form: Form) -> Settings:
     return Settings(**{**defaults, **form._asdict(), "dtype": DTYPES[form.dtype]})
 
 
-# Engines by their form and their first weight, as long as that lives.
-_engines: dict[tuple[Form, int], tuple[weakref.ref[Tensor], Engine]] = {}
+# Engines by their form and the address of their first weight, as long as its memory lives.
+_engines: dict[tuple[Form, int], tuple[weakref.ref[Any], Engine]] = {}
 
 
 def engine_of(form: Form, weights: Sequence[Tensor]) -> Engine:
     """Return an engine of this form for these weights: the same one for the same weights."""
     first = weights[0]
-    key = form, id(first)
-    held, engine = _engines.get(key, (None, None))
-    if held is None or engine is None or held() is not first:
+    key = form, first.data_ptr()
+    _, engine = _engines.get(key, (None, None))
+    if engine is None:
         engine = Engine(_settings_of(form))
-        _engines[key] = weakref.ref(first, lambda _: _engines.pop(key, None)), engine
+        memory = weakref.ref(first.untyped_storage(), lambda _: _engines.pop(key, None))
+        _engines[key] = memory, engine
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,6 +163,12 @@ class LSTM(_Module, nn.RNNBase):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _new, (type(self),), self.__getstate__()
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Without the weak references of `nn.RNNBase`: PyTorch swaps no tensor that has some."""
+        self._flat_weight_refs: list[Any] = []
+        super()._load_from_state_dict(*arguments)
+        self._flat_weight_refs = [w if w is None else weakref.ref(w) for w in self._flat_weights]
 
     def __prepare_scriptable__(self) -> nn.LSTM:
         """Return what `torch.jit.script` compiles: PyTorch's own module, the same parameters."""

@@ -343,3 +343,28 @@ def test_busy(tmp_path, monkeypatch, capsys):
     assert lines[0].startswith(found["machine"]) and "(steal)" in lines[1]
     assert len(lines) == 2 + len(cases) + 1 and lines[-1] == f"written: {path}"
     assert "bench.busy: 1 of 8, beside quiet: inference 3, 2, 4, 5, lstm_fast" in captured.err
+
+
+def test_pytorch(tmp_path, monkeypatch, capsys, threads):
+    """All parts, on tiny shapes: a row of each, and the same in a file."""
+    pytest.importorskip("torch")
+    from bench import pytorch, pytorch_memory, pytorch_operators
+
+    for module in (pytorch, pytorch_operators):
+        monkeypatch.setattr(module, "BLOCK", 1e-3)
+    monkeypatch.setattr(quiet, "before", lambda cpus: {"steal": 0.5})
+    cases = [pytorch.Case(action, 12, 2, 3, 4) for action in pytorch.CALLS]
+    monkeypatch.setattr(pytorch, "CASES", cases)
+    monkeypatch.setattr(pytorch_memory, "SHAPES", [(64, 16, 32, 64)])
+    path = tmp_path / "new" / "pytorch.json"
+    pytorch.main(["--threads", "1", "--turns", "1", "--output", str(path)])
+    found, lines = json.loads(path.read_text()), capsys.readouterr().out.splitlines()
+    assert [row["action"] for row in found["cases"]] == [*pytorch.CALLS]
+    assert all(row["PyTorch"] > 0 and row["accelerated"] > 0 for row in found["cases"])
+    for row in found["memory"]:
+        h = 64 * 16 * 64 * 4  # bytes, of all steps
+        assert all(1 < row[name] / h < 100 for name in ("PyTorch", "accelerated"))
+    assert [row["operator"] for row in found["operators"]] == [*pytorch_operators.operators()]
+    assert all(row["alone"] > 0 and row["after PyTorch"] > 0 for row in found["operators"])
+    assert "WARNING" in lines[1] and lines[-1] == f"written: {path}"
+    assert len(lines) == 3 + 2 * len(cases) + len(found["memory"]) + len(found["operators"])

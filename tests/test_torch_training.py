@@ -337,7 +337,7 @@ def living_engines():
 
 @pytest.mark.parametrize("options", [{}, {"peephole": True}], ids=str)
 def test_engines_go_with_their_weights(options):
-    """Also where a weight has itself as an attribute, and where all of it is in training."""
+    """In inference and training, also where the first weight has itself as an attribute."""
     x = torch.randn(5, 2, 3)
     gc.collect()
     before = living_engines()
@@ -345,8 +345,8 @@ def test_engines_go_with_their_weights(options):
         for mode in (torch.no_grad, torch.enable_grad):
             module = LSTM(3, 4, **options)
             if itself:
-                module.bias_hh_l0.itself = module.bias_hh_l0
-            memory = weakref.ref(module.weight_hh_l0)
+                module.weight_ih_l0.itself = module.weight_ih_l0
+            weight = weakref.ref(module.weight_hh_l0)
             with mode():
                 for _ in range(3):
                     module(x)
@@ -354,7 +354,7 @@ def test_engines_go_with_their_weights(options):
             del module
             if itself:
                 gc.collect()
-            assert living_engines() == before and memory() is None
+            assert living_engines() == before and weight() is None
 
 
 def test_attributes_of_weights():

@@ -368,3 +368,26 @@ def test_pytorch(tmp_path, monkeypatch, capsys, threads):
     assert all(row["alone"] > 0 and row["after PyTorch"] > 0 for row in found["operators"])
     assert "WARNING" in lines[1] and lines[-1] == f"written: {path}"
     assert len(lines) == 3 + 2 * len(cases) + len(found["memory"]) + len(found["operators"])
+
+
+@pytest.mark.filterwarnings("ignore")  # of the programs, about themselves
+@pytest.mark.parametrize("name", ["skorch", "sb3_contrib"])
+def test_programs(name, capsys, monkeypatch, threads):
+    """They learn the same with the engine and without, and a row tells how long that took."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip(name)
+    from support.torch_lstms import counted
+
+    from bench import programs
+
+    found = []
+    program = programs.PROGRAMS[name]
+    monkeypatch.setattr(programs, "PROGRAMS", {name: lambda size: found.append(program(size))})
+    with counted() as calls:
+        programs.main(["--turns", "1", "--size", "0"])
+    assert calls["train"] and calls["infer"] and calls.forwards[torch.nn.LSTM]
+    assert len(found) == 4 and len(found[0]) >= 5
+    for one in found[1:]:
+        np.testing.assert_allclose(one, found[0], rtol=1e-3, atol=1e-4)
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.startswith(name) and " s, enabled " in row

@@ -8,6 +8,7 @@ from support import comparisons
 from support.autograd import FUNCTIONS
 from support.blocks import (
     BLOCKS,
+    Drawn,
     backward_block,
     draw_block,
     forward_block,
@@ -141,8 +142,7 @@ def test_gradients_are_central_differences(rng, name, lengths):
 def test_float32_is_near(rng, name):
     for lengths in CUT:
         drawn = draw_block(name, rng, T, B, F, np.float32)
-        double = draw_block(name, rng, T, B, F)
-        double = type(drawn)(**in_dtype(drawn._asdict(), np.float64))
+        double = Drawn(**in_dtype(drawn._asdict(), np.float64))
         actual, expected = run_block(drawn, lengths), run_block(double, lengths)
         assert_close(actual, expected, 1e-6, floor=1, dtype=np.float32)
 
@@ -250,6 +250,32 @@ def test_later_writes_do_not_reach_backward(rng, name):
 
 
 # Single blocks
+
+
+def test_blocks_by_hand():
+    x = np.array([[-1.0, 1], [2, 4], [9, 9]])[:, None]
+    w, b = np.array([[1.0, 2]]), np.array([5.0])
+    np.testing.assert_array_equal(blocks.linear_forward(x, w, b)[0].ravel(), [6, 15, 32])
+    np.testing.assert_array_equal(blocks.linear_forward(x, w)[0].ravel(), [1, 10, 27])
+    y, _ = blocks.layer_norm_forward(x[:2], np.array([2.0, 4]), w[0], eps=3)
+    np.testing.assert_array_equal(y[:, 0], [[0, 4], [0, 4]])
+    y, _ = blocks.activation_forward(x, "Relu", lengths=[2])
+    np.testing.assert_array_equal(y[:, 0], [[0, 1], [2, 4], [0, 0]])
+    y, _ = blocks.softmax_forward(np.log([1.0, 3]))
+    np.testing.assert_allclose(y, [0.25, 0.75], rtol=1e-15)
+    y, _ = blocks.dropout_forward(x[0], np.array([[0.0, 2]]))
+    np.testing.assert_array_equal(y, [[0, 2]])
+    np.testing.assert_array_equal(blocks.last_forward(x, lengths=[2])[0], [[2, 4]])
+    np.testing.assert_array_equal(blocks.last_forward(x, 2, lengths=[2])[0], [[2, 1]])
+    np.testing.assert_array_equal(blocks.last_forward(x, reverse=True, lengths=[2])[0], [[-1, 1]])
+    np.testing.assert_array_equal(blocks.pool_forward(x, lengths=[2])[0], [[0.5, 2.5]])
+    np.testing.assert_array_equal(blocks.pool_forward(x, "max", lengths=[2])[0], [[2, 4]])
+    memory = np.log([[[1.0, 9]], [[9, 1]], [[81, 81]]])
+    (context, weights), _ = blocks.attention_forward(
+        np.array([[[1.0, 0]]]), memory, 0.5, lengths=[2]
+    )
+    np.testing.assert_allclose(weights, [[[0.25, 0.75, 0]]], rtol=1e-15)
+    np.testing.assert_allclose(context, np.log([[[9**0.75, 9**0.25]]]), rtol=1e-15)
 
 
 def test_softmax_of_extreme_numbers():

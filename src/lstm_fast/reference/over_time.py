@@ -142,7 +142,7 @@ class Attention(NamedTuple):
     """What `attention_backward` needs."""
 
     query: Array  # (Tq, B, F)
-    memory: Array  # (Tm, B, F), 0 beyond lengths
+    memory: Array  # (Tm, B, F)
     weights: Array  # (B, Tq, Tm)
     steps: Integers  # (B,), of the memory
     scale: float
@@ -179,9 +179,7 @@ def attention_forward(
     (Tm, _, _), _ = steps_of("memory", memory, None)
     query = checks.copy("query", query, (Tq, B, F), dtype)
     memory = checks.copy("memory", memory, (Tm, B, F), dtype, like="query")
-    runs = checks.runs(lengths, None, Tm, B)
-    memory[~runs] = 0
-    steps = runs.sum(axis=0)
+    steps = checks.runs(lengths, None, Tm, B).sum(axis=0)
     scale = checks.number("scale", scale)
     context = np.zeros((Tq, B, F), dtype)
     weights = np.zeros((B, Tq, Tm), dtype)

@@ -7,6 +7,7 @@
 #include "lstm_fast/activation.h"
 #include "lstm_fast/variant.h"
 #include "lstm_fast/rows.h"
+#include "lstm_fast/blocks.h"
 
 #define LF_ELEMENTWISE(function)                                                            \
     static void LF(array_##function)(void *out, const void *x, ptrdiff_t n)                 \
@@ -34,9 +35,15 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .variant_forward = LF(variant_forward),
     .variant_backward = LF(variant_backward),
     .add_rows = LF(add_rows),
+    .add_products = LF(add_products),
     .multiply_add = LF(multiply_add),
     .normalise = LF(normalise),
     .normalise_backward = LF(normalise_backward),
+    .softmax = LF(softmax),
+    .softmax_backward = LF(softmax_backward),
+    .cross_entropy = LF(cross_entropy),
+    .activation = LF(array_activation),
+    .derivative = LF(array_derivative),
     .exp = LF(array_exp),
     .sigmoid = LF(array_sigmoid),
     .tanh = LF(array_tanh),

@@ -195,17 +195,31 @@ typedef struct lf_kernels {
     void (*cell_backward)(const lf_cell_backward *);
     /* sums[column] += sum over rows of m[row * m_row + column], in pieces of fixed length. */
     void (*add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns);
+    /* The same of the products of the elements of a and b. */
+    void (*add_products)(void *sums, const void *a, const void *b, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t columns);
     void (*variant_forward)(const lf_variant_forward *);
     void (*variant_backward)(const lf_variant_backward *);
     /* out = a b + c, elementwise; out may be any of them; b or c may be absent (NULL). */
     void (*multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,
                          ptrdiff_t columns);
-    /* Layer norm of each row, in place: x becomes (x - mean) scale, where scale = 1 / sqrt(variance +
-     * LAYER_NORM_EPSILON) is kept: (rows). */
-    void (*normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows, ptrdiff_t columns);
+    /* Layer norm of each row, in place: x becomes (x - mean) scale, where scale = 1 / sqrt(variance + epsilon) is
+     * kept: (rows). */
+    void (*normalise)(void *x, ptrdiff_t x_row, void *scale, double epsilon, ptrdiff_t rows, ptrdiff_t columns);
     /* From the gradient of normal = normalise(x) to that of x, in place. */
     void (*normalise_backward)(void *d, ptrdiff_t d_row, lf_rows normal, const void *scale, ptrdiff_t rows,
                                ptrdiff_t columns);
+    /* y = exp(x) / sum of exp(x) in each row, and dx = y (dy - sum of dy y): all (rows, columns). */
+    void (*softmax)(void *y, const void *x, ptrdiff_t rows, ptrdiff_t columns);
+    void (*softmax_backward)(void *dx, const void *dy, const void *y, ptrdiff_t rows, ptrdiff_t columns);
+    /* The cross-entropy of each row of x (rows, columns) with q = (1 - smoothing) [column == target] + smoothing /
+     * columns, and its gradient; with a negative target, zeros, and the row is not read:
+     *
+     *     loss = -sum of q log(softmax(x))    dx = softmax(x) - q */
+    void (*cross_entropy)(void *losses, void *dx, const void *x, const ptrdiff_t *target, double smoothing,
+                          ptrdiff_t rows, ptrdiff_t columns);
+    /* Elementwise y[i] = f(x[i]), and dx[i] = dy[i] f'(x[i]). */
+    void (*activation)(const lf_activation *f, void *y, const void *x, ptrdiff_t n);
+    void (*derivative)(const lf_activation *f, void *dx, const void *x, const void *dy, ptrdiff_t n);
     /* Elementwise out[i] = f(x[i]); out may be x. */
     void (*exp)(void *out, const void *x, ptrdiff_t n);
     void (*sigmoid)(void *out, const void *x, ptrdiff_t n);

@@ -1,19 +1,34 @@
 /* Sums, products and layer norm of rows. See kernels.h. */
 
-static void LF(add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns)
+/* sums += the sums over rows of m, or of the products of m and n, which have the same stride. */
+LF_INLINE void LF(add_terms)(real *sums, const real *m, const real *n, ptrdiff_t stride, ptrdiff_t rows,
+                             ptrdiff_t columns)
 {
     for (ptrdiff_t j = 0; j < columns; j += LANES) {
-        const ptrdiff_t n = lf_left(columns, j, LANES);
-        vec sum = LF(load_n)((const real *)sums + j, n);
+        const ptrdiff_t left = lf_left(columns, j, LANES);
+        vec sum = LF(load_n)(sums + j, left);
         for (ptrdiff_t row = 0; row < rows;) {
             const ptrdiff_t end = row + lf_left(rows, row, SUM_BLOCK);
             vec part = v_set1((real)0);
-            for (; row < end; row++)
-                part = v_add(part, LF(load_n)((const real *)m + row * m_row + j, n));
+            for (; row < end; row++) {
+                vec term = LF(load_n)(m + row * stride + j, left);
+                part = n ? v_fma(term, LF(load_n)(n + row * stride + j, left), part) : v_add(part, term);
+            }
             sum = v_add(sum, part);
         }
-        LF(store_units)((real *)sums + j, n, sum);
+        LF(store_units)(sums + j, left, sum);
     }
+}
+
+static void LF(add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns)
+{
+    LF(add_terms)(sums, m, NULL, m_row, rows, columns);
+}
+
+static void LF(add_products)(void *sums, const void *a, const void *b, ptrdiff_t row, ptrdiff_t rows,
+                             ptrdiff_t columns)
+{
+    LF(add_terms)(sums, a, b, row, rows, columns);
 }
 
 static void LF(multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,
@@ -31,6 +46,24 @@ static void LF(multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b,
         }
 }
 
+/* sum += the sum of the columns of a row, lane by lane, in short pieces of short pieces: `next` is `part` with what the
+ * n columns from j on add to it. */
+#undef LF_SUM_COLUMNS
+#define LF_SUM_COLUMNS(sum, part, columns, j, n, next)                                                          \
+    for (ptrdiff_t j = 0; j < (columns);) {                                                                     \
+        const ptrdiff_t end = j + lf_left(columns, j, COLUMN_BLOCK * COLUMN_BLOCK * LANES);                     \
+        vec piece = v_set1((real)0);                                                                            \
+        while (j < end) {                                                                                       \
+            vec part = v_set1((real)0);                                                                         \
+            for (const ptrdiff_t last = j + lf_left(end, j, COLUMN_BLOCK * LANES); j < last; j += LANES) {      \
+                const ptrdiff_t n = lf_left(columns, j, LANES);                                                 \
+                part = next;                                                                                    \
+            }                                                                                                   \
+            piece = v_add(piece, part);                                                                         \
+        }                                                                                                       \
+        sum = v_add(sum, piece);                                                                                \
+    }
+
 /* The sum of the lanes: halves, then halves of that. */
 static inline real LF(sum_lanes)(vec a)
 {
@@ -44,21 +77,23 @@ static inline real LF(sum_lanes)(vec a)
     return lanes[0];
 }
 
-static void LF(normalise)(void *x, ptrdiff_t x_row, void *scale, ptrdiff_t rows, ptrdiff_t columns)
+/* part + (x - mean)^2, lane by lane, where x becomes x - mean */
+LF_INLINE vec LF(add_square)(vec part, real *x, ptrdiff_t n, vec mean)
+{
+    LF(store_units)(x, n, v_sub(LF(load_n)(x, n), mean));
+    vec d = LF(load_n)(x, n); /* 0 in the lanes that do not exist */
+    return v_fma(d, d, part);
+}
+
+static void LF(normalise)(void *x, ptrdiff_t x_row, void *scale, double epsilon, ptrdiff_t rows, ptrdiff_t columns)
 {
     for (ptrdiff_t row = 0; row < rows; row++) {
         real *v = (real *)x + row * x_row;
         vec sum = v_set1((real)0), squares = sum;
-        for (ptrdiff_t j = 0; j < columns; j += LANES)
-            sum = v_add(sum, LF(load_n)(v + j, lf_left(columns, j, LANES)));
+        LF_SUM_COLUMNS(sum, part, columns, j, n, v_add(part, LF(load_n)(v + j, n)))
         const vec mean = v_set1(LF(sum_lanes)(sum) / (real)columns);
-        for (ptrdiff_t j = 0; j < columns; j += LANES) {
-            const ptrdiff_t n = lf_left(columns, j, LANES);
-            LF(store_units)(v + j, n, v_sub(LF(load_n)(v + j, n), mean));
-            vec d = LF(load_n)(v + j, n); /* 0 in the lanes that do not exist */
-            squares = v_fma(d, d, squares);
-        }
-        const vec variance = v_set1(LF(sum_lanes)(squares) / (real)columns + (real)LAYER_NORM_EPSILON);
+        LF_SUM_COLUMNS(squares, part, columns, j, n, LF(add_square)(part, v + j, n, mean))
+        const vec variance = v_set1(LF(sum_lanes)(squares) / (real)columns + (real)epsilon);
         const vec s = v_div(v_set1((real)1), v_sqrt(variance));
         for (ptrdiff_t j = 0; j < columns; j += LANES) {
             const ptrdiff_t n = lf_left(columns, j, LANES);

@@ -242,7 +242,7 @@ static void NAME(check_normalise)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t
         for (ptrdiff_t j = 0; j < columns; j++)
             dexact[r * columns + j] = s * (d[r * columns + j] - sum - exact[r * columns + j] * product);
     }
-    k->normalise(x, columns, scale, rows, columns);
+    k->normalise(x, columns, scale, LAYER_NORM_EPSILON, rows, columns);
     k->normalise_backward(d, columns, (lf_rows){x, columns}, scale, rows, columns);
     report(k, "normalise", rows, columns, 0, NAME(worst)(x, exact, n), TOLERANCE * 40);
     report(k, "normalise_backward", rows, columns, 0, NAME(worst)(d, dexact, n), TOLERANCE * 20 * largest);
@@ -279,6 +279,8 @@ static void NAME(check_functions)(const lf_kernels *k)
     free(x), free(out);
 }
 
+#include "check_blocks.h"
+
 static void NAME(check)(const lf_kernels *k)
 {
     const ptrdiff_t L = k->lanes, sizes[] = {1, L - 1 + (L == 1), L, L + 1, 2 * L + 3, 4 * L, 4 * L + 1, 9 * L + 2};
@@ -290,9 +292,14 @@ static void NAME(check)(const lf_kernels *k)
             NAME(check_activations)(k, rows, sizes[n]);
             NAME(check_rows)(k, rows, sizes[n]);
             NAME(check_normalise)(k, rows, sizes[n]);
+            NAME(check_softmax)(k, rows, sizes[n]);
+            NAME(check_cross_entropy)(k, rows, sizes[n]);
+            NAME(check_arrays)(k, rows, sizes[n]);
         }
     NAME(check_product)(k, 99, 7, 2 * L + 1);
     NAME(check_product)(k, 107, 521, 13 * L + 1);
     NAME(check_cell)(k, 99, 7, 2 * L + 1);
+    NAME(check_softmax)(k, 3, 70 * L + 1); /* sums of several pieces */
+    NAME(check_cross_entropy)(k, 3, 70 * L + 1);
     NAME(check_functions)(k);
 }

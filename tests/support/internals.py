@@ -5,6 +5,7 @@ import copy
 import numpy as np
 
 from lstm_fast import LSTM, functional
+from lstm_fast.engine import rows as engine_rows
 from lstm_fast.engine.backward import backward as engine_backward
 from lstm_fast.engine.backward import segments
 from lstm_fast.engine.cell import Cell
@@ -34,6 +35,7 @@ __all__ = [
     "elementwise",
     "engine_backward",
     "engine_forward",
+    "engine_rows",
     "generator_of",
     "hold",
     "isas",

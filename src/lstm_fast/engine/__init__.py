@@ -3,11 +3,10 @@
     direct                   short calls: arguments that already have the engine's form
     forward, backward        one call: its plan, its memory, its results
     forward_*, backward_*    one layer and direction of it: job, chunk of time, variant of the cell
-    schedule                 which thread does what
+    schedule, memory         which thread does what; buffers and arrays
     cell, tape               packed weights; what forward keeps for backward
     matrix, rows             for blocks: products with packed matrices; what they compute row by row
     batch, packing           the rows of a batch; ragged batches without their padding
-    memory                   buffers and arrays
     runtime/                 below all of it: instruction set, threads, BLAS
 
 It imports NumPy and the headers in ``include/``, and nothing of the package above it.

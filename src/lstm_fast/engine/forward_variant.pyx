@@ -3,7 +3,8 @@
 from lstm_fast.engine.batch cimport rows_at, rows_before
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm
 from lstm_fast.engine.memory cimport at, strided
-from lstm_fast.engine.runtime.kernels cimport LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product, lf_variant_forward
+from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
+                                               lf_variant_forward)
 
 
 cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
@@ -14,7 +15,7 @@ cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t,
         row = rows_before(job.rows, t) + first_row
         origin = row if job.training else row - first
         job.k.normalise(at(projected, (row - first) * 4 * job.H, job.k), 4 * job.H,
-                        at(job.variant.norm.scale_ih, origin, job.k),
+                        at(job.variant.norm.scale_ih, origin, job.k), LAYER_NORM_EPSILON,
                         max(0, min(end_row, rows_at(job.rows, t)) - first_row), 4 * job.H)
 
 
@@ -61,14 +62,14 @@ cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, P
     p.out, p.out_row, p.out_panel = normal_hh, 4 * H, 4 * job.k.lanes
     p.first_panel, p.end_panel = 0, (4 * H + p.out_panel - 1) // p.out_panel
     job.k.product(&p)
-    job.k.normalise(normal_hh, 4 * H, at(norm.scale_hh, kept, job.k), rows, 4 * H)
+    job.k.normalise(normal_hh, 4 * H, at(norm.scale_hh, kept, job.k), LAYER_NORM_EPSILON, rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(<const char *>v.step.projected, 4 * H), strided(norm.w_ih, 0),
                        strided(norm.bias, 0), rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(normal_hh, 4 * H), strided(norm.w_hh, 0),
                        strided(<const char *>v.a, v.a_row), rows, 4 * H)
     v.parts, v.n = LF_CELL, normal_c
     job.k.variant_forward(v)
-    job.k.normalise(normal_c, H, at(norm.scale_c, kept, job.k), rows, H)
+    job.k.normalise(normal_c, H, at(norm.scale_c, kept, job.k), LAYER_NORM_EPSILON, rows, H)
     v.parts, v.n = LF_OUTPUT, at(norm.u, first_row * H, job.k)
     job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
     job.k.variant_forward(v)

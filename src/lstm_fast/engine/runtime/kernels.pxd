@@ -39,7 +39,10 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void *unprojected_h
 
     cdef enum:
-        LF_CELL, LF_OUTPUT, LF_SIGMOID, LF_TANH
+        LF_CELL, LF_OUTPUT
+        LF_SIGMOID, LF_TANH, LF_RELU, LF_HARD_SIGMOID, LF_SOFTSIGN, LF_SOFTPLUS, LF_ELU, LF_LEAKY_RELU
+        LF_THRESHOLDED_RELU, LF_SCALED_TANH, LF_AFFINE
+    const double LAYER_NORM_EPSILON
 
     ctypedef struct lf_activation:
         int function
@@ -99,12 +102,19 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void (*product)(const lf_product *) noexcept nogil
         void (*cell_forward)(const lf_cell_forward *) noexcept nogil
         void (*cell_backward)(const lf_cell_backward *) noexcept nogil
+        void (*add_products)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*variant_forward)(const lf_variant_forward *) noexcept nogil
         void (*variant_backward)(const lf_variant_backward *) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*multiply_add)(void *, Py_ssize_t, lf_rows, lf_rows, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*normalise)(void *, Py_ssize_t, void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*normalise)(void *, Py_ssize_t, void *, double, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*normalise_backward)(void *, Py_ssize_t, lf_rows, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*softmax)(void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*softmax_backward)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*cross_entropy)(void *, void *, const void *, const Py_ssize_t *, double, Py_ssize_t,
+                              Py_ssize_t) noexcept nogil
+        void (*activation)(const lf_activation *, void *, const void *, Py_ssize_t) noexcept nogil
+        void (*derivative)(const lf_activation *, void *, const void *, const void *, Py_ssize_t) noexcept nogil
         void (*exp)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*sigmoid)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*tanh)(void *, const void *, Py_ssize_t) noexcept nogil

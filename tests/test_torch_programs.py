@@ -22,6 +22,7 @@ from support.torch_lstms import (  # noqa: E402
     Tagger,
     assert_results,
     assert_same,
+    compiled,
     counted,
     gradients,
     hidden,
@@ -221,11 +222,6 @@ def test_symbolic_traces_keep_an_lstm_whole():
 
 
 # ---- the compiler
-
-
-def compiled(module, backend="aot_eager", **options):
-    torch.compiler.reset()
-    return torch.compile(module, backend=backend, fullgraph=True, **options)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

@@ -194,6 +194,12 @@ def assert_served(module, *arguments):
     assert_same(common, {name: expected[name] for name in common})
 
 
+def compiled(module, backend="aot_eager", **options):
+    """Return a module compiled without a graph break, and forget what was compiled before."""
+    torch.compiler.reset()
+    return torch.compile(module, backend=backend, fullgraph=True, **options)
+
+
 class Tagger(nn.Module):
     """A program's module: an embedding, an LSTM, a cell, a linear layer; (T, B) integers go in."""
 

@@ -24,6 +24,15 @@ class Rates(NamedTuple):
     recurrent_dropout: float = 0.0
     zoneout: tuple[float, float] | None = None
 
+    def draw(self, num_layers: int) -> bool:
+        """Whether a call in training draws anything."""
+        return bool(
+            self.variational_dropout
+            or self.recurrent_dropout
+            or (self.dropout and num_layers > 1)
+            or self.zoneout not in (None, (0, 0), [0, 0])
+        )
+
 
 RATES = Rates._fields
 
@@ -73,7 +82,7 @@ class NoiseSource:
         self.on_inputs = rates.variational_dropout > 0 or (
             rates.dropout > 0 and self._settings.num_layers > 1
         )
-        self.quiet = not (self.on_inputs or rates.recurrent_dropout > 0 or rates.zoneout)
+        self.quiet = not rates.draw(self._settings.num_layers)
         self.rates = rates
 
     def _mean(self, rates: Rates) -> list[Noise] | None:

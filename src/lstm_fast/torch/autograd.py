@@ -24,7 +24,7 @@ class _Call:
 
     __slots__ = ("cache", "count", "engine", "form", "results", "steps")
     results: Any  # until autograd has them
-    cache: Any  # longer than until then only where it cannot be computed once more
+    cache: Any  # likewise
 
     def __init__(
         self, engine: Engine, form: Form | None, steps: Any, count: int, results: Any, cache: Cache
@@ -48,9 +48,7 @@ class _LSTM(torch.autograd.Function):
         ctx.save_for_backward(token_of(cache), x, *states_and_weights)
         # In materialised gradients lists are whole: of states of layers that differ.
         ctx.set_materialize_grads(engine.settings.differ)
-        ctx.call, call.results = call, None
-        if not engine.draws:
-            call.cache = None
+        ctx.call, call.results, call.cache = call, None, None
         return results
 
     @staticmethod
@@ -64,7 +62,7 @@ class _LSTM(torch.autograd.Function):
         if torch.is_grad_enabled() or any(map(_are_many, grads)):
             found = _differentiable(call.form, call.steps, needed, grads, x, states, weights)
             return None, *found
-        cache = call.cache or cache_of(token)
+        cache = cache_of(token)
         if cache is None:
             _, cache = engine.train(x, states, weights, call.steps)
         dx, *more = engine.differentiate(cache, grads, needed[0])

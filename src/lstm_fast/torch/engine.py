@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,10 +19,14 @@ from ..network.noise import NoiseSource, Rates
 from ..network.settings import Settings
 from .calls import Calls, Weights
 
-__all__ = ["DTYPES", "Engine", "Form", "Steps", "engine_of", "sizes_fit", "steps_of"]
+__all__ = [
+    *("DTYPES", "Engine", "Form", "Steps"),
+    *("engine_of", "kept_engine", "sizes_fit", "steps_of"),
+]
 
 DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 NO_RATES = Rates()
+Made = TypeVar("Made", bound="Engine")
 UNUSED = np.random.default_rng(0)  # nothing is drawn where there are no rates
 
 
@@ -101,11 +105,6 @@ class Engine(Calls):
             noise = NoiseSource(settings, NO_RATES, UNUSED)
         super().__init__(settings, weights, Network(settings, weights, noise, "auto"))
 
-    @property
-    def draws(self) -> bool:
-        """Whether a call draws something, so that it cannot be computed once more."""
-        return False
-
 
 @lru_cache(maxsize=512)
 def _settings_of(form: Form) -> Settings:
@@ -113,17 +112,25 @@ def _settings_of(form: Form) -> Settings:
     return Settings(**{**defaults, **form._asdict(), "dtype": DTYPES[form.dtype]})
 
 
-# Engines by their form and the address of their first weight, as long as its memory lives.
-_engines: dict[tuple[Form, int], tuple[weakref.ref[Any], Engine]] = {}
+# Engines by what they compute and the address of their first weight, as long as its memory lives;
+# with their rates.
+_engines: dict[tuple[Any, int], tuple[weakref.ref[Any], Any, Any]] = {}
+
+
+def kept_engine(
+    kind: Hashable, rates: Any, weights: Sequence[Tensor], make: Callable[[], Made]
+) -> Made:
+    """Return the engine of this kind for these weights, made anew where it has other rates."""
+    first = weights[0]
+    key = kind, first.data_ptr()
+    _, known, engine = _engines.get(key, (None, None, None))
+    if engine is None or known != rates:
+        engine = make()
+        memory = weakref.ref(first.untyped_storage(), lambda _: _engines.pop(key, None))
+        _engines[key] = memory, rates, engine
+    return cast("Made", engine)
 
 
 def engine_of(form: Form, weights: Sequence[Tensor]) -> Engine:
     """Return an engine of this form for these weights: the same one for the same weights."""
-    first = weights[0]
-    key = form, first.data_ptr()
-    _, engine = _engines.get(key, (None, None))
-    if engine is None:
-        engine = Engine(_settings_of(form))
-        memory = weakref.ref(first.untyped_storage(), lambda _: _engines.pop(key, None))
-        _engines[key] = memory, engine
-    return engine
+    return kept_engine(form, None, weights, lambda: Engine(_settings_of(form)))

@@ -2,123 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..engine import Array
-from ..engine.packing import Packing
-from ..engine.tape import Cache, Noise
 from ..lstm import DEFAULTS, SETTINGS
-from ..network.arguments import Arguments, BackwardArguments
 from ..network.initial import initial_values
-from ..network.noise import RATES, NoiseSource, Rates
+from ..network.noise import RATES, Rates
 from ..network.settings import Settings
 from .autograd import run
-from .calls import tensors_of
-from .engine import DTYPES, Engine, steps_of
+from .engine import DTYPES
 from .served import obstacle, served_tensors
+from .variants import COMPUTED, INITIAL, Batch, engine_with, lstm_with_options
 
 __all__ = ["OPTIONS", "differing", "first_values", "run_with_options", "settings_of"]
 
 
-class Padded(NamedTuple):
-    """A batch as a user has it: x (T, B, I), (B, T, I) with `batch_first`, or (T, I)."""
-
-    lengths: Any = None
-    mask: Any = None
-
-
-class StillNoise(NoiseSource):
-    """What is left of noise in inference, also where gradients are computed."""
-
-    def draw(self, shape: tuple[int, ...], packing: Packing | None) -> list[Noise] | None:
-        """Return the mean of what would be drawn."""
-        return self.mean
-
-    def draw_masks(self, shape: tuple[int, ...], packing: Packing | None) -> None:
-        """Return no masks."""
-
-
-class OptionsEngine(Engine):
-    """An engine of any settings, for `Padded` batches too, whose states have B or not, as x has.
-
-    Where layers have different sizes, states are more than two: h of each layer, then c of each.
-    """
-
-    @property
-    def draws(self) -> bool:
-        """Whether a call draws something, so that it cannot be computed once more."""
-        return not (self.network.noise.quiet or isinstance(self.network.noise, StillNoise))
-
-    def infer(
-        self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
-    ) -> tuple[Tensor, ...]:
-        """Return y, hn, cn."""
-        if self.draws:
-            return self.train(x, states, weights, steps)[0]
-        if not isinstance(steps, Padded):
-            return super().infer(x, states, weights, steps)
-        cells = self.packed(weights, False)
-        given = self._given(x, states, steps)
-        self.network.infer(given.arrays, given.ragged, cells)
-        y, (hn, cn) = given.results()
-        return tensors_of((y, hn, cn))
-
-    def train(
-        self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
-    ) -> tuple[tuple[Tensor, ...], Cache]:
-        """Return y, hn, cn, and what `differentiate` needs; draw with a seed of PyTorch's."""
-        if self.draws:
-            self.network.noise.rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        if not isinstance(steps, Padded):
-            return super().train(x, states, weights, steps)
-        cells = self.packed(weights, True)
-        given = self._given(x, states, steps)
-        cache = self.network.train(
-            self, given.arrays, given.T, given.B, given.batched, given.packing, cells=cells
-        )
-        y, (hn, cn) = given.results()
-        return tensors_of((y, hn, cn)), cache
-
-    def differentiate(
-        self, cache: Cache, grads: Sequence[Tensor | None], of_input: bool = True
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, of the states and of every weight."""
-        if cache._T < 0:  # of a PackedSequence
-            return super().differentiate(cache, grads, of_input)
-        dy, *states = [None if grad is None else grad.resolve_neg().numpy() for grad in grads]
-        given = BackwardArguments(self.settings, dy, self._state(states), cache)
-        dx, dh0, dc0, named = self.network.differentiate(cache, *given.arrays)
-        dx, (dh0, dc0) = given.results(dx, dh0, dc0)
-        return tensors_of((dx, dh0, dc0, *named.values()))
-
-    def _given(self, x: Tensor, states: Sequence[Tensor], steps: Padded) -> Arguments:
-        x, *arrays = (tensor.detach().numpy() for tensor in (x, *states))
-        state = self._state(arrays) if arrays else None
-        return Arguments(self.settings, x, state, steps.lengths, steps.mask, "zero", None)
-
-    def _state(self, arrays: Sequence[Array | None]) -> Any:
-        """Return a state as users of `lf.LSTM` have it."""
-        half = len(arrays) // 2
-        if not self.settings.differ:
-            return tuple(arrays)
-        return tuple(arrays[:half]), tuple(arrays[half:])
-
-
-# ---- modules
-
-
 PYTORCHS = {"num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size", "matmul"}
 OPTIONS = {name: value for name, value in DEFAULTS.items() if name not in PYTORCHS}
-INITIAL = {"init", "forget_bias"}  # of the first parameters only
 
 
 def differing(options: dict[str, Any], sizes_differ: bool) -> tuple[str, ...]:
@@ -143,44 +48,6 @@ def first_values(settings: Settings) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in values.items()}
 
 
-# Engines of a module by dtype and whether it trains.
-_engines: WeakKeyDictionary[nn.Module, dict[tuple[torch.dtype, bool], OptionsEngine]] = (
-    WeakKeyDictionary()
-)
-
-
-def _engine_of(module: nn.Module, dtype: torch.dtype) -> OptionsEngine:
-    """Return the engine of a module as it is now, in training or not, with its rates."""
-    engines = _engines.setdefault(module, {})
-    rates = Rates(*(getattr(module, name) for name in RATES))
-    engine = engines.get((dtype, module.training))
-    if engine is None:
-        settings = settings_of(module, dtype)
-        kind = NoiseSource if module.training else StillNoise
-        engine = OptionsEngine(settings, kind(settings, rates, np.random.default_rng(0)))
-        engines[dtype, module.training] = engine
-    for name, rate in rates._asdict().items():
-        if getattr(engine.network.noise.rates, name) != rate:
-            engine.network.set_rate(name, rate)
-    return engine
-
-
-def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep Dynamo out of a function and what it calls, without importing it for that."""
-
-    @wraps(function)
-    def either(*arguments: Any) -> Any:
-        dynamo = sys.modules.get("torch._dynamo")
-        if dynamo is None:
-            return function(*arguments)
-        if not hasattr(function, "disabled"):
-            function.disabled = dynamo.disable(function)  # type: ignore[attr-defined]
-        return function.disabled(*arguments)  # type: ignore[attr-defined]
-
-    return either
-
-
-@_uncompiled
 def run_with_options(
     module: nn.Module, weights: Sequence[Tensor], input: Any, hx: Any, lengths: Any, mask: Any
 ) -> Any:
@@ -193,17 +60,32 @@ def run_with_options(
         raise TypeError(f"input: expected a Tensor or PackedSequence, got {type(x).__name__}")
     states = [] if hx is None else [*_flat(hx)]
     _check(x, states, weights)
-    engine = _engine_of(module, x.dtype)
+    order, back, sizes = None, None, None
     if packed:
-        order, back = input.sorted_indices, input.unsorted_indices
-        steps = steps_of(input.batch_sizes)
-        y, *end = run(engine, None, steps, x, _permuted(states, order), weights)
-        y, end = input._replace(data=y), _permuted(end, back)
-    else:
-        padded = Padded(*(None if a is None else np.asarray(a) for a in (lengths, mask)))
-        y, *end = run(engine, None, padded, x, states, weights)
+        _, sizes, order, back = input
+        states = _permuted(states, order)
+    batch = Batch(sizes, lengths, mask)
+    y, *end = _run(module, x, batch, states, weights)
+    if packed:
+        y, end = PackedSequence(y, sizes, order, back), _permuted(end, back)
     half = len(end) // 2
     return y, tuple(end) if half == 1 else (tuple(end[:half]), tuple(end[half:]))
+
+
+def _run(
+    module: nn.Module, x: Tensor, batch: Batch, states: list[Tensor], weights: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """Return y, then h and c, with a seed from PyTorch's generator where something is drawn."""
+    computed = tuple([getattr(module, name) for name in COMPUTED])
+    rates = Rates(*[getattr(module, name) for name in RATES])
+    draws = module.training and rates.draw(module.num_layers)
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        batch = batch._replace(seed=torch.randint(2**62, ()) if draws else None)
+        return lstm_with_options(computed, tuple(rates), x, batch, states, weights)
+    engine = engine_with(computed, rates, draws, x.dtype, weights)
+    lengths, mask = (None if a is None else np.asarray(a).copy() for a in batch[1:3])
+    batch = Batch(batch.sizes, lengths, mask, torch.randint(2**62, ()) if draws else None)
+    return run(engine, None, batch, x, states, weights)
 
 
 def _check(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> None:

@@ -1,0 +1,252 @@
+"""`lstm_fast.torch.LSTM` with options, `lengths` or `mask`, compiled, exported and checkpointed.
+
+A compiled program has one operator for it, whose numbers are those of the module, to the bit.
+"""
+
+import io
+
+import numpy as np
+import pytest
+from support import comparisons
+
+comparisons.require("PyTorch", "torch")
+
+import torch  # noqa: E402
+from support.torch_lstms import DOUBLE, compiled, flat, leaves, loss  # noqa: E402
+from torch import nn  # noqa: E402
+from torch._dynamo.exc import BackendCompilerFailed  # noqa: E402
+from torch.autograd.graph import saved_tensors_hooks  # noqa: E402
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+from lstm_fast.torch import LSTM, accelerate  # noqa: E402
+
+pytestmark = [
+    pytest.mark.no_isa,
+    pytest.mark.usefixtures("one_thread_of_pytorch"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+]
+
+T, B, I, H = 5, 3, 4, 6
+LENGTHS = [3, 5, 2]
+MASK = np.array([[1, 0, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 1, 0, 1]], bool)
+QUIET = [
+    {"peephole": True},
+    {"coupled": True, "clip": 0.5, "cell_clip": 0.4},
+    {"activations": ("HardSigmoid", "Softsign", ("Elu", 0.5)), "bias": False, "clip": np.inf},
+    {"layer_norm": True, "bidirectional": True, "merge": "mul"},
+    {"residual": True, "num_layers": 2, "batch_first": True},
+    {"hidden_size": [4, 6], "reverse": True},
+    {"peephole": True, "proj_size": 3, "batch_first": True},
+]
+NOISY = [
+    {"zoneout": (0.1, 0.2), "batch_first": True},
+    {"recurrent_dropout": 0.3, "variational_dropout": 0.3, "dropout": 0.4, "num_layers": 2},
+]
+HOW = [{"lengths": LENGTHS}, {"mask": MASK}, {"lengths": torch.tensor(LENGTHS), "mask": MASK}]
+
+
+def named(options):
+    return ",".join(options) or "plain"
+
+
+def made(options):
+    """Return a module, and x and a state for it."""
+    torch.manual_seed(1)
+    module = LSTM(I, **{"hidden_size": H, **options}, **DOUBLE)
+    x = torch.randn((B, T, I) if module.batch_first else (T, B, I), **DOUBLE)
+    _, state = module(x)
+    return module, x, state
+
+
+def like(state):
+    """Return another state of the same form, whose tensors require gradients."""
+    if isinstance(state, tuple):
+        return tuple(map(like, state))
+    return torch.linspace(-1, 1, state.numel(), **DOUBLE).view(state.shape).requires_grad_()
+
+
+def run(call, module, x, state, **how):
+    """Return results and gradients of a call, with the same random numbers each time."""
+    module.zero_grad()
+    if isinstance(x, PackedSequence):
+        (data,) = leaves(x.data)
+        x = x._replace(data=data)
+    else:
+        x = data = leaves(x)[0]
+    state = None if state is None else like(state)
+    torch.manual_seed(3)
+    results = call(x, state, **how)
+    loss(results).backward()
+    inputs = [data, *flat(state or ())]
+    return [*flat(results), *(t.grad for t in (*inputs, *module.parameters()))]
+
+
+def assert_equal(actual, expected):
+    for ours, wanted in zip(actual, expected, strict=True):
+        assert torch.equal(ours, wanted)
+        assert ours.stride() == wanted.stride()
+
+
+def assert_compiled(module, *arguments, **how):
+    """Compiled whole, a module gives the same results and gradients."""
+    expected = run(module, module, *arguments, **how)
+    call = compiled(module)
+    assert_equal(run(call, module, *arguments, **how), expected)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        results = call(arguments[0], **how)
+        torch.manual_seed(3)
+        assert_equal(flat(results), flat(module(arguments[0], **how)))
+
+
+@pytest.mark.parametrize("options", [*QUIET, *NOISY], ids=named)
+def test_compiled_whole(options):
+    module, x, state = made(options)
+    assert_compiled(module, x, state)
+    assert_compiled(module.eval(), x, None, lengths=LENGTHS)
+
+
+@pytest.mark.parametrize("how", HOW, ids=named)
+@pytest.mark.parametrize("options", [QUIET[4], QUIET[5], NOISY[1]], ids=named)
+def test_lengths_and_masks_are_compiled(options, how):
+    module, x, state = made(options)
+    assert_compiled(module, x, state, **how)
+
+
+@pytest.mark.parametrize("options", [QUIET[4], QUIET[5], NOISY[1]], ids=named)
+def test_packed_sequences_are_compiled(options):
+    module, x, state = made(options)
+    order = {"enforce_sorted": False, "batch_first": module.batch_first}
+    packed = pack_padded_sequence(x, torch.tensor(LENGTHS), **order)
+    assert_compiled(module, packed, state)
+    assert_compiled(module, packed, None)
+
+
+@pytest.mark.parametrize("options", [QUIET[3], QUIET[5], NOISY[0]], ids=named)
+def test_one_sequence_is_compiled(options):
+    module, _, _ = made(options)
+    x = torch.randn(T, I, **DOUBLE)
+    _, state = module(x)
+    assert_compiled(module, x, state)
+    assert_compiled(module, x, None)
+
+
+def test_an_accelerated_module_with_lengths_is_compiled():
+    module = accelerate(nn.LSTM(I, H, 2, dropout=0.3, **DOUBLE))
+    assert_compiled(module, torch.randn(T, B, I, **DOUBLE), None, lengths=torch.tensor(LENGTHS))
+
+
+def test_compiled_for_any_batch():
+    module, _, _ = made({**NOISY[0], "clip": 0.5})
+    call = compiled(module, dynamic=True)
+    for rows, steps in ((2, 5), (4, 7), (3, 9)):
+        x = torch.randn(rows, steps, I, **DOUBLE)
+        lengths = torch.randint(1, steps + 1, (rows,))
+        expected = run(module, module, x, None, lengths=lengths)
+        assert_equal(run(call, module, x, None, lengths=lengths), expected)
+
+
+@pytest.mark.parametrize("options", [QUIET[1], NOISY[0]], ids=named)
+def test_what_is_set_later_is_seen(options):
+    """By modules and by their compiled programs, and what was before, again."""
+    module, x, _ = made(options)
+    call, found = compiled(module), []
+
+    def both():
+        expected = run(module, module, x, None)
+        assert_equal(run(call, module, x, None), expected)
+        found.append(expected[0])
+
+    both()
+    for name, *values in [
+        ("zoneout", None, (0.3, 0.4), (0.3, 0.5)),
+        ("clip", 0.3, 0.2),
+        ("activations", ("Sigmoid", "Tanh", ("ScaledTanh", 0.5, 0.5))),
+    ]:
+        for value in values:
+            setattr(module, name, value)
+            both()
+    module.eval()
+    both()
+    different = [a for n, a in enumerate(found) if not any(torch.equal(a, b) for b in found[:n])]
+    assert len(different) == len(found) - (options is QUIET[1])
+
+
+def test_compiled_by_inductor():
+    for options in (QUIET[4], NOISY[1]):
+        module, x, state = made(options)
+        call = compiled(module, "inductor")
+        try:
+            actual = run(call, module, x, state, lengths=LENGTHS)
+        except (torch._inductor.exc.InductorError, BackendCompilerFailed) as error:
+            pytest.skip(f"inductor does not work here: {error}")
+        if options is QUIET[4]:
+            assert_equal(actual, run(module, module, x, state, lengths=LENGTHS))
+        else:  # the seed is the compiler's own
+            again = run(call, module, x, state, lengths=LENGTHS)
+            assert_equal(actual, again)
+
+
+@pytest.mark.parametrize("options", [QUIET[4], QUIET[5], NOISY[0]], ids=named)
+def test_exported(options):
+    module, x, _ = made(options)
+    lengths = torch.tensor(LENGTHS)
+    program = torch.export.export(module, (x,), {"lengths": lengths})
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    for steps in (LENGTHS, [5, 1, 4]):
+        how = {"lengths": torch.tensor(steps)}
+        torch.manual_seed(3)
+        expected = module(x, **how)
+        torch.manual_seed(3)
+        assert_equal(flat(loaded(x, **how)), flat(expected))
+
+
+@pytest.mark.parametrize("options", [QUIET[5], NOISY[0], NOISY[1]], ids=named)
+def test_the_operator_is_a_good_one(options):
+    module, x, state = made(options)
+    seen = []
+
+    def backend(graph, inputs):
+        seen.extend(node for node in graph.graph.nodes if "lstm_fast" in str(node.target))
+        return graph
+
+    compiled(module, backend)(x, lengths=LENGTHS)
+    computed, rates = seen[0].args[-2:]
+    operator = torch.ops.lstm_fast.lstm_with_options.default
+    seed = torch.tensor(7) if options in NOISY else None
+    states, weights = flat(like(state)), [*module.parameters()]
+    (x,) = leaves(x)
+    for lengths, mask in ((None, None), (torch.tensor(LENGTHS), torch.from_numpy(MASK))):
+        given = x, None, lengths, mask, seed, states, weights, computed, rates
+        torch.library.opcheck(operator, given)
+    results = [t.detach() for t in operator(*given)]
+    backward = torch.ops.lstm_fast.lstm_with_options_backward.default
+    with torch.no_grad():
+        tests = ("test_schema", "test_faketensor")
+        torch.library.opcheck(backward, (results, *given), test_utils=tests)
+
+
+@pytest.mark.parametrize("options", NOISY, ids=named)
+def test_checkpointed_with_noise(options):
+    """Computed once more, forward draws the same: by checkpointing, and where the cache is lost."""
+    module, x, state = made(options)
+    expected = run(module, module, x, state, lengths=LENGTHS)
+
+    def again(*arguments, **how):
+        return checkpoint(module, *arguments, use_reentrant=False, **how)
+
+    assert_equal(run(again, module, x, state, lengths=LENGTHS), expected)
+    lengths = np.array(LENGTHS)
+
+    def changed(x, state):
+        with saved_tensors_hooks(torch.clone, torch.clone):
+            results = module(x, state, lengths=lengths)
+        lengths[:] = 1
+        module.zoneout = (0.5, 0.5)
+        return results
+
+    assert_equal(run(changed, module, x, state), expected)

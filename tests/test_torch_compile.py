@@ -108,13 +108,13 @@ def test_compiled_whole(options):
 
 
 @pytest.mark.parametrize("how", HOW, ids=named)
-@pytest.mark.parametrize("options", [QUIET[4], QUIET[5], NOISY[1]], ids=named)
+@pytest.mark.parametrize("options", [{**QUIET[4], **NOISY[0]}, QUIET[5]], ids=named)
 def test_lengths_and_masks_are_compiled(options, how):
     module, x, state = made(options)
     assert_compiled(module, x, state, **how)
 
 
-@pytest.mark.parametrize("options", [QUIET[4], QUIET[5], NOISY[1]], ids=named)
+@pytest.mark.parametrize("options", [QUIET[5], NOISY[1]], ids=named)
 def test_packed_sequences_are_compiled(options):
     module, x, state = made(options)
     order = {"enforce_sorted": False, "batch_first": module.batch_first}
@@ -123,7 +123,7 @@ def test_packed_sequences_are_compiled(options):
     assert_compiled(module, packed, None)
 
 
-@pytest.mark.parametrize("options", [QUIET[3], QUIET[5], NOISY[0]], ids=named)
+@pytest.mark.parametrize("options", [QUIET[5], NOISY[0]], ids=named)
 def test_one_sequence_is_compiled(options):
     module, _, _ = made(options)
     x = torch.randn(T, I, **DOUBLE)
@@ -173,19 +173,15 @@ def test_what_is_set_later_is_seen(options):
     assert len(different) == len(found) - (options is QUIET[1])
 
 
+@torch._inductor.config.patch(fallback_random=True)  # PyTorch's random numbers
 def test_compiled_by_inductor():
-    for options in (QUIET[4], NOISY[1]):
-        module, x, state = made(options)
-        call = compiled(module, "inductor")
-        try:
-            actual = run(call, module, x, state, lengths=LENGTHS)
-        except (torch._inductor.exc.InductorError, BackendCompilerFailed) as error:
-            pytest.skip(f"inductor does not work here: {error}")
-        if options is QUIET[4]:
-            assert_equal(actual, run(module, module, x, state, lengths=LENGTHS))
-        else:  # the seed is the compiler's own
-            again = run(call, module, x, state, lengths=LENGTHS)
-            assert_equal(actual, again)
+    module, x, state = made({**QUIET[4], "zoneout": (0.1, 0.2)})
+    call = compiled(module, "inductor")
+    try:
+        actual = run(call, module, x, state, lengths=LENGTHS)
+    except (torch._inductor.exc.InductorError, BackendCompilerFailed) as error:
+        pytest.skip(f"inductor does not work here: {error}")
+    assert_equal(actual, run(module, module, x, state, lengths=LENGTHS))
 
 
 @pytest.mark.parametrize("options", [QUIET[4], QUIET[5], NOISY[0]], ids=named)

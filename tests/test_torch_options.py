@@ -234,7 +234,7 @@ def test_a_compiled_program_computes_the_same():
     x = torch.randn(T, B, I, **DOUBLE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
-        found = torch.compile(model, backend="aot_eager")(x)
+        found = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
     assert torch.equal(found, model(x))
 
 

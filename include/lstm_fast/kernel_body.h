@@ -46,6 +46,7 @@ LF_INLINE ptrdiff_t lf_left(ptrdiff_t total, ptrdiff_t done, ptrdiff_t most)
 #define DEPTH_BLOCK 256
 #define SUM_BLOCK 32 /* the same for sums of rows, which are not products and cost nothing more in short pieces */
 #define COLUMN_BLOCK 8 /* vectors: the same for sums of a row's columns */
+#define NORM_SUMS 16 /* squared_norm adds in so many sums, 16 elements apart */
 #define PANELS_TO_PACK 3  /* from which on it pays: see product_transposed */
 #define LINES_OF_A_SET 8  /* of an L1 cache, which lines a power of two apart share */
 #define LF_FOR_ROW_BLOCKS(count, first, end)                                                    \

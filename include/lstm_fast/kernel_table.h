@@ -8,6 +8,7 @@
 #include "lstm_fast/variant.h"
 #include "lstm_fast/rows.h"
 #include "lstm_fast/blocks.h"
+#include "lstm_fast/update.h"
 
 #define LF_ELEMENTWISE(function)                                                            \
     static void LF(array_##function)(void *out, const void *x, ptrdiff_t n)                 \
@@ -44,6 +45,13 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .cross_entropy = LF(cross_entropy),
     .activation = LF(array_activation),
     .derivative = LF(array_derivative),
+    .sgd = LF(sgd),
+    .adam = LF(adam),
+    .rmsprop = LF(rmsprop),
+    .average = LF(average),
+    .squared_norm = LF(squared_norm),
+    .scale = LF(scale),
+    .clip = LF(clip),
     .exp = LF(array_exp),
     .sigmoid = LF(array_sigmoid),
     .tanh = LF(array_tanh),

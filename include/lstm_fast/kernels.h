@@ -175,6 +175,25 @@ typedef struct lf_rows {
     ptrdiff_t row; /* 0: all rows are the same one */
 } lf_rows;
 
+/* One step of an optimiser on n parameters p, elementwise, with the operations in PyTorch's order:
+ *
+ *   sgd      g += decay p           m = momentum m + g           d = m, or g + momentum m with nesterov, or g without m
+ *                                                                p -= rate d
+ *   adam     p = keep p             g += decay p                 m = momentum m + (1 - momentum) g
+ *                                   v = square v + (1 - square) g^2
+ *                                                                p -= rate m / (root sqrt(v) + eps)
+ *   rmsprop  g += decay p           v = square v + (1 - square) g^2
+ *                                   m = momentum m + g / (sqrt(v) + eps)
+ *                                                                p -= rate m, or rate g / (sqrt(v) + eps) without m */
+typedef struct lf_update {
+    ptrdiff_t n;
+    void *p;       /* in and out, as are m and v */
+    const void *g; /* stays as it is */
+    void *m, *v;   /* m: NULL without momentum */
+    double rate, decay, keep, momentum, square, root, eps;
+    int nesterov;
+} lf_update;
+
 typedef struct lf_kernels {
     const char *isa;
     size_t itemsize; /* bytes of an element */
@@ -220,6 +239,16 @@ typedef struct lf_kernels {
     /* Elementwise y[i] = f(x[i]), and dx[i] = dy[i] f'(x[i]). */
     void (*activation)(const lf_activation *f, void *y, const void *x, ptrdiff_t n);
     void (*derivative)(const lf_activation *f, void *dx, const void *x, const void *dy, ptrdiff_t n);
+    void (*sgd)(const lf_update *);
+    void (*adam)(const lf_update *);
+    void (*rmsprop)(const lf_update *);
+    /* m = kept m + (1 - kept) x, in place. */
+    void (*average)(void *m, double kept, const void *x, ptrdiff_t n);
+    /* The sum of x[i]^2, in double, with the same bits on every ISA. */
+    double (*squared_norm)(const void *x, ptrdiff_t n);
+    /* x *= factor, and x = min(max(x, -limit), limit), in place; a NaN stays. */
+    void (*scale)(void *x, double factor, ptrdiff_t n);
+    void (*clip)(void *x, double limit, ptrdiff_t n);
     /* Elementwise out[i] = f(x[i]); out may be x. */
     void (*exp)(void *out, const void *x, ptrdiff_t n);
     void (*sigmoid)(void *out, const void *x, ptrdiff_t n);

@@ -249,6 +249,48 @@ static void NAME(check_normalise)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t
     free(x), free(d), free(scale), free(exact), free(dexact);
 }
 
+/* Steps of optimisers against their formulas in kernels.h; averages, norms, scaling and clipping. */
+static void NAME(check_update)(const lf_kernels *k, ptrdiff_t n)
+{
+    real *p = NAME(random)(n), *g = NAME(random)(n), *m = NAME(random)(n), *v = NAME(random)(n);
+    double *exact = allocate(n * sizeof(double));
+    for (int kind = 0; kind < 6; kind++) {
+        lf_update u = {.n = n, .p = p, .g = g, .m = kind % 2 ? m : NULL, .v = v, .rate = 0.01, .decay = 0.1,
+                       .keep = 0.99, .momentum = kind == 3 ? 0.25 : 0.75, .square = 0.9, .root = 1.5, .eps = 0.5,
+                       .nesterov = kind == 1};
+        const char *what = kind < 2 ? "sgd" : kind < 4 ? "adam" : "rmsprop";
+        if (kind == 2)
+            u.m = m;
+        for (ptrdiff_t j = 0; j < n; j++) {
+            v[j] = (real)fabs(v[j]);
+            const double keep = kind / 2 == 1 ? u.keep : 1, e = g[j] + u.decay * keep * p[j];
+            const double mean = u.square * v[j] + (1 - u.square) * e * e, root = sqrt(mean);
+            double d = e;
+            if (kind == 1)
+                d += u.momentum * (u.momentum * m[j] + e);
+            else if (kind / 2 == 1)
+                d = (u.momentum * m[j] + (1 - u.momentum) * e) / (u.root * root + u.eps);
+            else if (kind / 2 == 2)
+                d = e / (root + u.eps) + (u.m ? u.momentum * m[j] : 0);
+            exact[j] = keep * p[j] - u.rate * d;
+        }
+        (kind < 2 ? k->sgd : kind < 4 ? k->adam : k->rmsprop)(&u);
+        report(k, what, n, kind, 0, NAME(worst)(p, exact, n), TOLERANCE * 8);
+    }
+    double sum = 0;
+    for (ptrdiff_t j = 0; j < n; j++)
+        sum += (double)g[j] * g[j], exact[j] = 0.75 * m[j] + 0.25 * g[j];
+    k->average(m, 0.75, g, n);
+    report(k, "average", n, 0, 0, NAME(worst)(m, exact, n), TOLERANCE * 8);
+    report(k, "squared_norm", n, 0, 0, fabs(k->squared_norm(g, n) - sum), DBL_EPSILON * n);
+    for (ptrdiff_t j = 0; j < n; j++)
+        exact[j] = fmax(-0.25, fmin(0.25, 1.5 * g[j]));
+    k->scale(g, 1.5, n);
+    k->clip(g, 0.25, n);
+    report(k, "scale, clip", n, 0, 0, NAME(worst)(g, exact, n), TOLERANCE * 2);
+    free(p), free(g), free(m), free(v), free(exact);
+}
+
 /* Relative error of the elementwise functions over exponents and signs, and their special values. */
 static void NAME(check_functions)(const lf_kernels *k)
 {
@@ -296,6 +338,8 @@ static void NAME(check)(const lf_kernels *k)
             NAME(check_cross_entropy)(k, rows, sizes[n]);
             NAME(check_arrays)(k, rows, sizes[n]);
         }
+    for (int n = 0; n < count; n++)
+        NAME(check_update)(k, sizes[n]);
     NAME(check_product)(k, 99, 7, 2 * L + 1);
     NAME(check_product)(k, 107, 521, 13 * L + 1);
     NAME(check_cell)(k, 99, 7, 2 * L + 1);

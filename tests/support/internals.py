@@ -6,6 +6,7 @@ import numpy as np
 
 from lstm_fast import LSTM, functional
 from lstm_fast.engine import rows as engine_rows
+from lstm_fast.engine import update
 from lstm_fast.engine.backward import backward as engine_backward
 from lstm_fast.engine.backward import segments
 from lstm_fast.engine.cell import Cell
@@ -50,6 +51,7 @@ __all__ = [
     "set_generator",
     "sum_rows",
     "torch_engine_class",
+    "update",
     "usable_now",
     "use_isa",
 ]

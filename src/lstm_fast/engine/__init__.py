@@ -5,7 +5,7 @@
     forward_*, backward_*    one layer and direction of it: job, chunk of time, variant of the cell
     schedule, memory         which thread does what; buffers and arrays
     cell, tape               packed weights; what forward keeps for backward
-    matrix, rows             for blocks: products with packed matrices; what they compute row by row
+    matrix, rows, update     for blocks: products, what they compute row by row; for optimisers
     batch, packing           the rows of a batch; ragged batches without their padding
     runtime/                 below all of it: instruction set, threads, BLAS
 

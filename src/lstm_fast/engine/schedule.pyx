@@ -86,12 +86,12 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     return split
 
 
-# Bytes of packed weights from which several threads pay.
+# Bytes of packed weights, or of what is read and written in one pass, from which several threads pay.
 cdef size_t PACKED_BYTES = 1 << 20
 
 
 cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept:
-    """Each thread packs panels of its own."""
+    """Each thread packs panels, or has pieces of arrays, of its own."""
     return plan_shares(panels, CALL_WORK if size >= PACKED_BYTES else 0)
 
 

@@ -89,6 +89,15 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         const void *data
         Py_ssize_t row
 
+    ctypedef struct lf_update:
+        Py_ssize_t n
+        void *p
+        const void *g
+        void *m
+        void *v
+        double rate, decay, keep, momentum, square, root, eps
+        bint nesterov
+
     ctypedef struct lf_kernels:
         const char *isa
         size_t itemsize
@@ -115,6 +124,13 @@ cdef extern from "lstm_fast/kernels.h" nogil:
                               Py_ssize_t) noexcept nogil
         void (*activation)(const lf_activation *, void *, const void *, Py_ssize_t) noexcept nogil
         void (*derivative)(const lf_activation *, void *, const void *, const void *, Py_ssize_t) noexcept nogil
+        void (*sgd)(const lf_update *) noexcept nogil
+        void (*adam)(const lf_update *) noexcept nogil
+        void (*rmsprop)(const lf_update *) noexcept nogil
+        void (*average)(void *, double, const void *, Py_ssize_t) noexcept nogil
+        double (*squared_norm)(const void *, Py_ssize_t) noexcept nogil
+        void (*scale)(void *, double, Py_ssize_t) noexcept nogil
+        void (*clip)(void *, double, Py_ssize_t) noexcept nogil
         void (*exp)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*sigmoid)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*tanh)(void *, const void *, Py_ssize_t) noexcept nogil

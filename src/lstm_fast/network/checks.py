@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -64,6 +65,18 @@ def fraction(name: str, value: Any) -> float:
     if not 0.0 <= found <= 1.0:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {found}")
     return found
+
+
+def keys(name: str, value: Any, names: Collection[str]) -> None:
+    """Raise if `value` is no mapping with exactly these keys."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping, got {type(value).__name__}")
+    missing = [key for key in names if key not in value]
+    unknown = [key for key in value if key not in names]
+    if missing or unknown:
+        wrong = [f"missing keys {missing}"] * bool(missing)
+        wrong += [f"unknown keys {unknown}"] * bool(unknown)
+        raise ValueError(f"{name}: {', '.join(wrong)}")
 
 
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:

@@ -91,17 +91,6 @@ class Layout:
             for name, shape, offset in zip(self.names, self.shapes, self.offsets, strict=True)
         }
 
-    def check_names(self, what: str, arrays: Mapping[str, Any]) -> None:
-        """Refuse a mapping that has not exactly these names."""
-        if not isinstance(arrays, Mapping):
-            raise TypeError(f"{what}: expected a mapping, got {type(arrays).__name__}")
-        missing = [name for name in self.names if name not in arrays]
-        unknown = [name for name in arrays if name not in self.names]
-        if missing or unknown:
-            wrong = [f"missing keys {missing}"] * bool(missing)
-            wrong += [f"unknown keys {unknown}"] * bool(unknown)
-            raise ValueError(f"{what}: {', '.join(wrong)}")
-
     def flat(self, grads: Mapping[str, npt.ArrayLike]) -> Array:
         """Return gradients as a flat buffer: that of `Gradients`, or a copy.
 
@@ -114,7 +103,7 @@ class Layout:
         """
         if isinstance(grads, Gradients) and grads.layout == self and grads.whole:
             return grads.flat
-        self.check_names("grads", grads)
+        checks.keys("grads", grads, self.names)
         values = [
             checked(f"grads[{name!r}]", grads[name], shape)
             for name, shape in zip(self.names, self.shapes, strict=True)

@@ -17,6 +17,7 @@ from ..engine import Array
 from ..engine.direct import Version
 from ..engine.memory import copy_arrays
 from ..engine.runtime.arithmetic import DefaultArithmetic
+from . import checks
 from .layout import Layout, checked
 
 __all__ = ["ParameterSource", "Parameters", "WritableParameters", "lock"]
@@ -178,6 +179,11 @@ class Parameters(Mapping[str, Array]):
         self._held = [held for held in self._held if held() is not None]
         return not (self._writers or self._held)
 
+    @property
+    def flat(self) -> Array:
+        """The flat buffer, read-only."""
+        return self._storage.flat.view()
+
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters by name."""
         with _lock:
@@ -185,7 +191,7 @@ class Parameters(Mapping[str, Array]):
 
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Set all parameters; nothing changes if this raises. See `LSTM.load_state_dict`."""
-        self.layout.check_names("state_dict", state_dict)
+        checks.keys("state_dict", state_dict, self.names)
         values = {
             name: copy_checked(f"state_dict[{name!r}]", state_dict[name], shape, self.layout.dtype)
             for name, shape in zip(self.names, self.layout.shapes, strict=True)

@@ -157,7 +157,16 @@ def test_parameters_are_views_of_one_buffer(values, dtype):
     assert not any(view.flags.writeable for view in parameters.values())
     with pytest.raises(TypeError, match=r"^values: expected one dtype, got"):
         Parameters({"a": np.zeros(1, "f4"), "b": np.zeros(1, "f8")})
-    assert Parameters({}).layout.size == 0
+    with parameters.writable() as p:
+        for name in p:
+            p[name] += 1
+    assert_identical(
+        dict(parameters), {name: value + dtype.type(1) for name, value in values.items()}
+    )
+    none = Parameters({})
+    with none.update() as flat:
+        assert flat.size == none.layout.size == 0
+    assert none.settled and none.state_dict() == {}
 
 
 def test_update_writes_all(lstm, x):

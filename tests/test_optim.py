@@ -3,10 +3,12 @@
 import copy
 import math
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from support.comparing import assert_identical
+from support.fenv import needs_fenv, unusual_environment
 from support.internals import Gradients, parameters_of
 
 import lstm_fast
@@ -144,6 +146,23 @@ def test_large_blocks_on_several_threads(name, threads, dtype):
             optimizer.step(lstm, lstm.state_dict())
         found.append(lstm.state_dict() | optimizer.state_dict())
     assert_identical(*found)
+
+
+@needs_fenv
+@every_optimizer
+def test_bits_do_not_depend_on_the_environment(lstm, draw, name):
+    other, grads = same_layer(lstm), [draw() for _ in range(3)]
+    found = []
+    for block, environment in [(lstm, nullcontext), (other, unusual_environment)]:
+        optimizer, average = MAKERS[name][0](weight_decay=0.1), optim.Average(block)
+        for g in copy.deepcopy(grads):
+            with environment():
+                norm = optim.clip_by_global_norm(g, 1.0)
+                optimizer.step(block, g)
+                average.update()
+        found.append(optimizer.state_dict() | average.state_dict() | {"norm": np.array(norm)})
+    assert_identical(*found)
+    assert_identical(lstm.state_dict(), other.state_dict())
 
 
 @every_optimizer

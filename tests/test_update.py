@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support.fenv import unusual_environment
+from support.fenv import needs_fenv, unusual_environment
 from support.internals import update
 
 import lstm_fast
@@ -143,6 +143,7 @@ def test_weight_decay_has_its_ranges(isa, dtype, step):
         assert_bits(after(step, arrays, ranges), expected)
 
 
+@needs_fenv
 @every_step
 def test_bits_do_not_depend_on_threads_or_environment(isa, dtype, step, threads):
     arrays, found = draw(LARGE, dtype), []
@@ -208,6 +209,7 @@ def exact_squared_norm(x):
     return total
 
 
+@needs_fenv
 def test_squared_norm(isa, dtype, threads):
     for n in [*SIZES, PIECE, PIECE + 1, LARGE]:
         x = draw(n, dtype, n)[0]

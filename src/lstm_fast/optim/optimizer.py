@@ -196,14 +196,15 @@ class Optimizer(ABC):
         if "step" not in state_dict:
             raise ValueError("state_dict: missing keys ['step']")
         step = checks.integer("state_dict['step']", state_dict["step"], 0)
-        arrays = {name: np.array(state_dict[name]) for name in state_dict if name != "step"}
+        arrays = {name: state_dict[name] for name in state_dict if name != "step"}
         if unknown := [name for name in arrays if name.partition(".")[0] not in self._kinds]:
             raise ValueError(f"state_dict: unknown keys {unknown}")
         if not arrays and step > 0 and self._kinds:
             raise ValueError(f"state_dict: no arrays {' and '.join(self._kinds)}")
         if self._state is None:
             self._loaded = {
-                name: checked(f"state_dict[{name!r}]", a, a.shape) for name, a in arrays.items()
+                name: checked(f"state_dict[{name!r}]", value, np.shape(value)).copy()
+                for name, value in arrays.items()
             }
         elif arrays:
             _fill(self._state.kept, self._state.flat, arrays)

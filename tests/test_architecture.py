@@ -43,6 +43,7 @@ USERS_OF_REFERENCE = {ROOT, "cli"}
 OUTSIDE = {
     "": {"numpy"},
     "engine.runtime.blas": {"numpy", "scipy", "threadpoolctl"},
+    "network.storage": {"numpy", "safetensors"},
     "cli": {"numpy", "matplotlib", "threadpoolctl", "tqdm"},
     "torch": {"numpy", "torch"},
 }

@@ -5,21 +5,25 @@
     lstm_forward, lstm_backward   one layer and direction, arrays only
     reference                     the same two functions, and networks, in plain NumPy: the
                                   specification
+    nn                            blocks around an LSTM, losses, and Sequential: a model of blocks
+    save, load                    any of them in a file
     set_num_threads, get_num_threads, set_adaptive_threads, show_config
 
 What lives where, and what each may import: only what stands to its right::
 
-    lstm, stream, functional, config  ->  network/  ->  engine/  ->  the C headers  <-  kernels/
+    nn/, optim/  ->  lstm, stream, functional, config  ->  network/  ->  engine/
+        ->  the C headers  <-  kernels/
 
 `cli` and ``__main__`` are programs on top; `reference` stands alone.
 """
 
-from . import reference
+from . import nn, reference
 from .config import show_config
 from .engine.runtime.threads import get_num_threads, set_num_threads
 from .engine.watch import set_adaptive_threads
 from .functional import lstm_backward, lstm_forward
 from .lstm import LSTM
+from .network.block import load, save
 from .stream import Stream
 from .version import __version__ as __version__
 
@@ -27,9 +31,12 @@ __all__ = [
     "LSTM",
     "Stream",
     "get_num_threads",
+    "load",
     "lstm_backward",
     "lstm_forward",
+    "nn",
     "reference",
+    "save",
     "set_adaptive_threads",
     "set_num_threads",
     "show_config",

@@ -128,12 +128,13 @@ class LSTM(Block):
     ((7, 2, 5), (1, 2, 5))
     """
 
+    stateful = True
+
     # What __getattr__ finds.
     input_size: int
     hidden_size: Any
     num_layers: int
     bias: bool
-    batch_first: bool
     bidirectional: bool
     proj_size: int
     reverse: bool
@@ -147,7 +148,6 @@ class LSTM(Block):
     residual: bool
     init: Init
     forget_bias: float | None
-    dtype: np.dtype[Any]
     dropout: float
     variational_dropout: float
     recurrent_dropout: float
@@ -352,6 +352,22 @@ class LSTM(Block):
         """
         return Stream(self, batch_size)
 
+    def _forward(self, x: Any, state: Any, lengths: Any, owned: bool) -> tuple[Array, State, Cache]:
+        found = None
+        if lengths is None:
+            found = self._network.train_as_is(self, x, state, copy=not owned)
+        return self.forward(x, state, lengths=lengths) if found is None else found
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in signature(LSTM).parameters if name != "seed"}
+
+    def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        return *shape[:-1], self._network.settings.columns
+
+    @property
+    def _generators(self) -> dict[str, np.random.Generator]:
+        return {"noise": self._network.noise.rng}
+
     # ---- settings and parameters, as attributes
 
     @property
@@ -393,12 +409,6 @@ class LSTM(Block):
         words = [str(self.input_size), str(self.hidden_size)]
         words += [f"{k}={getattr(self, k)!r}" for k, v in DEFAULTS.items() if getattr(self, k) != v]
         return f"LSTM({', '.join(words)}, dtype={self.dtype})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
 
 # Arguments of the constructor that have a default, but those that only make the first parameters.

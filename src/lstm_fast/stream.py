@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -10,10 +11,11 @@ import numpy.typing as npt
 
 from .engine import Array
 from .engine.memory import empty
-from .network import arguments, checks
+from .network import arguments, checks, storage
+from .network.block import READERS, Block, built, described
 from .network.network import Network
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "save_stream"]
 
 
 class Layer(Protocol):
@@ -236,6 +238,10 @@ class Stream(Generic[L]):
             for array in part if isinstance(part, list) else [part]:
                 array[:, index] = 0
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the LSTM and the state to a file, for `lstm_fast.load`: see `LSTM.save`."""
+        save_stream(path, self.lstm, self)
+
     def copy(self) -> Stream[L]:
         """Return an independent stream of the same LSTM, at the same state."""
         other = Stream(self.lstm, self.batch_size)
@@ -254,3 +260,50 @@ def _each(function: Callable[..., Any], part: Any, other: Any = None) -> Any:
         others = other if isinstance(other, list) else [other] * len(part)
         return [_each(function, one, given) for one, given in zip(part, others, strict=True)]
     return function(part) if other is None else function(part, other)
+
+
+# ---- files
+
+
+def save_stream(path: str | os.PathLike[str], block: Any, stream: Any) -> None:
+    """Write a stream of a block to a file, with its state."""
+    arrays = {**block.state_dict(), **_named("state", stream.state)}
+    about = {"stream": {"batch_size": stream.batch_size}, "block": described(block)}
+    storage.write(path, arrays, about)
+
+
+def _named(name: str, state: Any) -> dict[str, Array]:
+    """Return the arrays of a state, each by where it stands in it."""
+    if isinstance(state, np.ndarray):
+        return {name: state}
+    parts = state.items() if isinstance(state, dict) else enumerate(state)
+    return {k: v for key, part in parts for k, v in _named(f"{name}.{key}", part).items()}
+
+
+def _like(name: str, state: Any, arrays: dict[str, Array]) -> Any:
+    """Return a state such as this one of arrays by name, which it takes away from them."""
+    if isinstance(state, np.ndarray):
+        if name not in arrays:
+            raise ValueError(f"has no {name}")
+        return arrays.pop(name)
+    if isinstance(state, dict):
+        return {key: _like(f"{name}.{key}", part, arrays) for key, part in state.items()}
+    return tuple(_like(f"{name}.{n}", part, arrays) for n, part in enumerate(state))
+
+
+def _read_stream(arrays: dict[str, Array], what: dict[str, Any]) -> Any:
+    """Return the stream of a file."""
+    block: Any = built(what.get("block"))
+    if not isinstance(block, Block) or not hasattr(block, "stream"):
+        raise ValueError(f"a {type(block).__name__} has no stream")
+    batch_size = what["stream"].get("batch_size") if isinstance(what["stream"], dict) else None
+    try:
+        stream = block.stream(batch_size)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    stream.state = _like("state", stream.state, arrays)
+    block.load_state_dict(arrays)
+    return stream
+
+
+READERS["stream"] = _read_stream

@@ -162,12 +162,12 @@ cdef class OneCall:
         self.run(arrays)
         return arrays[3], (arrays[4], arrays[5])
 
-    def train(self, owner, x, state, out):
+    def train(self, owner, x, state, out, bint copy=True):
         """What `LSTM.forward` returns where nothing is noisy; None if the arguments have another form."""
         cdef tuple arrays = None if self.form is None else self.form.arguments(x, state, out)
         if arrays is None:
             return None
-        cache = self.keep(owner, arrays, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1))
+        cache = self.keep(owner, arrays, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), True, None, None, copy)
         return arrays[3], (arrays[4], arrays[5]), cache
 
     def step(self, x, tuple now not None, y, tuple later not None):

@@ -1,25 +1,83 @@
-"""What every block has in common: its parameters."""
+"""What every block has in common: what it computes, and its parameters."""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from ..engine import Array
+from . import storage
 from .parameters import Parameters, WritableParameters
 
-__all__ = ["Block"]
+__all__ = ["Block", "built", "described", "load", "save"]
 
 B = TypeVar("B", bound="Block")
 
 
+KINDS: dict[str, type[Block]] = {}  # of the package, by name: what files may name
+
+
 class Block(ABC):
-    """A block with parameters: reading, loading and writing them."""
+    """A part of a model, which computes forward and backward and may have parameters.
+
+    Attributes
+    ----------
+    stateful : bool
+        Whether it has a state, which a call takes and returns. The others take and return None.
+    keeps_time : bool
+        Whether its output has the time axis of its input.
+    batch_first : bool
+        Whether B comes before T, where a block sees both.
+    dtype : dtype
+        Of the parameters, and of what is passed and returned.
+    """
+
+    stateful = False
+    keeps_time = True
+    batch_first: bool
+    dtype: np.dtype[Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith(f"{__package__.partition('.')[0]}."):
+            KINDS[cls.__name__] = cls
+
+    @abstractmethod
+    def __call__(
+        self, x: Any, state: Any = None, *, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Array, Any]:
+        """Compute in inference, and return the output and the state after it."""
+
+    @abstractmethod
+    def forward(
+        self, x: Any, state: Any = None, *, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Array, Any, Any]:
+        """Compute in training, and return the output, the state, and a cache for `backward`."""
+
+    def _forward(self, x: Any, state: Any, lengths: Any, owned: bool) -> tuple[Array, Any, Any]:
+        """Do the same. Nobody writes to x any more if it is `owned`: it may be kept as it is."""
+        return self.forward(x, state, lengths=lengths)
+
+    @abstractmethod
+    def backward(self, dy: Any, dstate: Any, cache: Any) -> tuple[Any, Any, dict[str, Array]]:
+        """Return the gradients of the input, of the state before, and of the parameters."""
+
+    @abstractmethod
+    def _options(self) -> dict[str, Any]:
+        """Return the arguments of the constructor that make such a block, but no random ones."""
+
+    @abstractmethod
+    def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the shape of the output, of numbers and letters; see `Sequential`."""
+
+    # ---- parameters
 
     @property
     @abstractmethod
@@ -29,6 +87,35 @@ class Block(ABC):
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters."""
         return self._parameters.names
+
+    @property
+    def _generators(self) -> dict[str, np.random.Generator]:
+        """Sources of what `forward` draws, by name."""
+        return {}
+
+    def random_state(self) -> dict[str, Any]:
+        """Return the states of the generators from which `forward` draws, by name."""
+        return {name: rng.bit_generator.state for name, rng in self._generators.items()}
+
+    def set_random_state(self, state: Mapping[str, Any]) -> None:
+        """Let `forward` draw again what it drew after `random_state` returned this.
+
+        Raises
+        ------
+        ValueError
+            If it is the state of another block, or of other generators.
+        """
+        generators = self._generators
+        if not isinstance(state, Mapping) or state.keys() != generators.keys():
+            raise ValueError(f"state: expected the generators {[*generators]}")
+        before = self.random_state()
+        try:
+            for name, rng in generators.items():
+                rng.bit_generator.state = state[name]
+        except (ValueError, TypeError, KeyError) as error:
+            for name, rng in generators.items():
+                rng.bit_generator.state = before[name]
+            raise ValueError(f"state: is of another kind of generator ({error})") from error
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters by name."""
@@ -65,6 +152,98 @@ class Block(ABC):
         """
         return self._parameters.writable()
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the block to a file, which `lstm_fast.load` makes it from again.
+
+        A safetensors file with all parameters, and in its metadata the arguments that make such a
+        block. An old file of this name stays whole until the new one is.
+
+        Raises
+        ------
+        ImportError
+            If the package safetensors is not installed.
+        """
+        storage.write(path, self.state_dict(), {"block": described(self)})
+
     def __copy__(self: B) -> B:
         """Return a deep copy: with shared arrays, one would not see writes to the other."""
         return deepcopy(self)
+
+
+def described(block: Block) -> dict[str, Any]:
+    """Return what makes a block again, but for its parameters, as JSON has it."""
+    kind = type(block).__name__
+    if KINDS.get(kind) is not type(block):
+        raise TypeError(f"block: {type(block).__name__} is no block of lstm_fast, and has no file")
+    options = {name: _json(value) for name, value in block._options().items()}
+    return {"kind": kind, "options": options}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, Block):
+        return described(value)
+    if isinstance(value, Mapping):
+        return {name: _json(one) for name, one in value.items()}
+    return value
+
+
+def built(what: Any) -> Block:
+    """Return a new block from what `described` returned.
+
+    Raises
+    ------
+    ValueError
+        If no block is described.
+    """
+    try:
+        kind, options = what["kind"], dict(what["options"])
+        blocks = options.pop("blocks", None)
+        if kind not in KINDS:
+            raise ValueError(f"there is no block {kind!r}")
+        if blocks is not None:
+            return KINDS[kind](**{name: built(one) for name, one in blocks.items()})
+        return KINDS[kind](**{name: _tuples(value) for name, value in options.items()})
+    except (TypeError, KeyError, AttributeError, MemoryError) as error:
+        raise ValueError(f"no block is described: {error}") from error
+
+
+def save(path: str | os.PathLike[str], block: Block) -> None:
+    """Write a block, or a stream of one, to a file: see `LSTM.save`."""
+    if not hasattr(block, "save"):
+        raise TypeError(f"block: expected a block or a stream, got {type(block).__name__}")
+    block.save(path)
+
+
+def _tuples(value: Any) -> Any:
+    """Return lists, which JSON has, as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Return what `Block.save` or `Stream.save` wrote to a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is another file, or of a newer version, or its arrays do not fit what it says.
+    ImportError
+        If the package safetensors is not installed.
+    """
+    arrays, what = storage.read(path)
+    try:
+        for kind, read in READERS.items():
+            if kind in what:
+                return read(arrays, what)
+        block = built(what.get("block"))
+        block.load_state_dict(arrays)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    return block
+
+
+# What else files may hold: by a key of the description, what makes it of arrays and description.
+READERS: dict[str, Callable[[dict[str, Array], dict[str, Any]], Any]] = {}

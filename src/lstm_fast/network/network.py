@@ -142,16 +142,22 @@ class Network(Generic[Source]):
             x = above
 
     def train_as_is(
-        self, owner: object, x: Any, state: Any, out: Any, checkpoint: int | None
+        self,
+        owner: object,
+        x: Any,
+        state: Any,
+        out: Any = None,
+        checkpoint: int | None = None,
+        copy: bool = True,
     ) -> tuple[Array, State, Cache] | None:
         """Return what `LSTM.forward` does; None if the arguments have another form."""
         if self.one_call is not None and self.noise.quiet and checkpoint is None:
-            return self.one_call.train(owner, x, state, out)
+            return self.one_call.train(owner, x, state, out, copy)
         arrays = None if self.form is None else self.form.arguments(x, state, out)
         if arrays is None:
             return None
         T, B, _ = x.shape
-        cache = self.train(owner, arrays, T, B, checkpoint=checkpoint)
+        cache = self.train(owner, arrays, T, B, checkpoint=checkpoint, copy=copy)
         return arrays[3], (arrays[4], arrays[5]), cache
 
     def train(

@@ -123,7 +123,7 @@ class ParameterSource(Protocol):
         """Return names and arrays."""
 
 
-class _Storage(NamedTuple):
+class Storage(NamedTuple):
     """A flat buffer, and the arrays in it."""
 
     flat: Array
@@ -145,6 +145,8 @@ class Parameters(Mapping[str, Array]):
     names : tuple of str
     layout : Layout
         Where the arrays are in the flat buffer.
+    home : callable
+        Returns the `JointParameters` that these are part of, or None.
     version : Version
         Its number is another one after each time that the parameters were, or could be, written.
     """
@@ -153,16 +155,18 @@ class Parameters(Mapping[str, Array]):
         dtypes = {value.dtype for value in values.values()} or {np.dtype(np.float32)}
         if len(dtypes) > 1:
             raise TypeError(f"values: expected one dtype, got {sorted(map(str, dtypes))}")
-        self.layout = Layout({k: value.shape for k, value in values.items()}, dtypes.pop())
-        self.names = self.layout.names
-        self.version = Version()
-        self._writers: dict[int, WritableParameters] = {}  # by identity
-        self._held: list[weakref.ref[Array]] = []  # see WritableParameters.close
+        self._set_up(Layout({k: value.shape for k, value in values.items()}, dtypes.pop()))
         flat = self.layout.zeros()
         for name, view in self.layout.views(flat).items():
             view[...] = values[name]
-        _close(flat)
-        self._storage = _Storage(flat, self.layout.views(flat))
+        closed(flat)
+        self._storage = Storage(flat, self.layout.views(flat))
+
+    def _set_up(self, layout: Layout) -> None:
+        self.layout, self.names, self.version = layout, layout.names, Version()
+        self.home: Callable[[], object] = _nothing
+        self._writers: dict[int, WritableParameters] = {}  # by identity
+        self._held: list[weakref.ref[Array]] = []  # see WritableParameters.close
 
     def __getitem__(self, name: str) -> Array:
         return self._storage.arrays[name].view()
@@ -210,22 +214,28 @@ class Parameters(Mapping[str, Array]):
             yield opened["flat"]
 
     @contextmanager
-    def _open(
-        self, part: Callable[[_Storage], Mapping[str, Array]]
-    ) -> Iterator[WritableParameters]:
+    def _open(self, part: Callable[[Storage], Mapping[str, Array]]) -> Iterator[WritableParameters]:
         parameters = None
         try:
             with _lock:  # nobody moves them meanwhile
                 parameters = WritableParameters(part(self._storage))
-                self.version.number += 1
-                self._writers[id(parameters)] = parameters
+                self._begin(parameters)
             yield parameters
         finally:
             with _lock:
                 if parameters is not None:
-                    self._held += parameters.close()
-                    self.version.number += 1
-                    self._writers.pop(id(parameters), None)
+                    self._end(parameters, parameters.close())
+
+    def _begin(self, writer: WritableParameters) -> None:
+        """Note that somebody can write."""
+        self.version.number += 1
+        self._writers[id(writer)] = writer
+
+    def _end(self, writer: WritableParameters, held: list[weakref.ref[Array]]) -> None:
+        """Note that this is over, but for what `held` are."""
+        self._held += held
+        self.version.number += 1
+        self._writers.pop(id(writer), None)
 
     def move(self, flat: Array, start: int) -> None:
         """Keep the parameters in another flat buffer from now on, from element `start`.
@@ -244,7 +254,7 @@ class Parameters(Mapping[str, Array]):
             part = flat[start : start + self.layout.size]
             part[...] = self._storage.flat
             part.flags.writeable = False
-            self._storage = _Storage(part, self.layout.views(part))
+            self._storage = Storage(part, self.layout.views(part))
             self.version.number += 1
 
     def __getstate__(self) -> dict[str, Array]:
@@ -254,7 +264,10 @@ class Parameters(Mapping[str, Array]):
         self.__init__(state)  # type: ignore[misc]
 
 
-def _close(flat: Array) -> None:
+def _nothing() -> None: ...
+
+
+def closed(flat: Array) -> None:
     """Make a flat buffer read-only, and the memory that it is in."""
     flat.flags.writeable = False
     if flat.base is not None:

@@ -1,0 +1,109 @@
+"""Files: arrays by name, and what they are, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array
+
+__all__ = ["read", "write"]
+
+# Of the description in a file. A reader refuses what is newer than itself.
+VERSION = 1
+KEY = "lstm_fast"
+
+
+def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], what: dict[str, Any]) -> None:
+    """Write a file, whole or not at all: to a temporary one beside it, which is then renamed.
+
+    Parameters
+    ----------
+    path : path-like
+        Whose folder exists.
+    arrays : dict of str to ndarray
+        By the names that they have in the file.
+    what : dict
+        What they are, as JSON has it.
+    """
+    from_package = _safetensors()
+    target = Path(path)
+    about = {KEY: json.dumps({"version": VERSION, **what}), "format": "np"}
+    data = from_package.numpy.save({k: np.ascontiguousarray(a) for k, a in arrays.items()}, about)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"path: there is no folder {target.parent}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, _mode(target))
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays of a file and what they are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no safetensors file, has no description, or one of a newer version.
+    """
+    from_package = _safetensors()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: there is no file {os.fspath(path)}")
+    try:
+        with from_package.safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except from_package.SafetensorError as error:
+        raise ValueError(f"{os.fspath(path)}: is no safetensors file ({error})") from None
+    if KEY not in about:
+        raise ValueError(
+            f"{os.fspath(path)}: holds arrays, but not which block they are of: make the block, "
+            "and load them with load_state_dict(safetensors.numpy.load_file(path))"
+        )
+    try:
+        what = json.loads(about[KEY])
+        version = what.pop("version")
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise ValueError(f"{os.fspath(path)}: its description cannot be read") from None
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(
+            f"{os.fspath(path)}: was written by a newer lstm_fast (format {version}, this one "
+            f"reads up to {VERSION}): update the package"
+        )
+    return arrays, what
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of a file, or of new ones."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError(
+            "files need the package safetensors: pip install 'lstm_fast[files]'"
+        ) from None
+    return safetensors

@@ -1,0 +1,48 @@
+"""Blocks around an LSTM, losses, and `Sequential`, which makes a model of blocks.
+
+    rows                    which rows a block computes; blocks that compute each by itself
+    linear, embedding       products with weights, through the engine; rows of a table
+    pointwise               Activation, Softmax, LayerNorm, Dropout
+    over_time               Last, Pool
+    attention               a query and what it attends to
+    losses                  of what a model returns
+    sequential, streaming   blocks one after the other, also step by step
+
+It imports NumPy, the engine, the network and the layer, and nothing of the package above it.
+"""
+
+from .attention import Attention
+from .embedding import Embedding
+from .linear import Linear
+from .losses import (
+    Absolute,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    MeanSquared,
+    Quantile,
+)
+from .over_time import Last, Pool
+from .pointwise import Activation, Dropout, LayerNorm, Softmax
+from .sequential import Sequential
+from .streaming import ModelStream
+
+__all__ = [
+    "Absolute",
+    "Activation",
+    "Attention",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Dropout",
+    "Embedding",
+    "Huber",
+    "Last",
+    "LayerNorm",
+    "Linear",
+    "MeanSquared",
+    "ModelStream",
+    "Pool",
+    "Quantile",
+    "Sequential",
+    "Softmax",
+]

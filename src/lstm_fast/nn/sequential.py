@@ -1,0 +1,325 @@
+"""`Sequential`: blocks one after the other, itself a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engine import Array
+from ..network.block import Block
+from ..network.joint import JointParameters
+from ..network.layout import Gradients
+from .rows import checked_cache
+from .streaming import ModelStream
+
+__all__ = ["Sequential"]
+
+
+class _Caches:
+    """What the blocks keep for backward."""
+
+    __slots__ = ("_caches", "_owner")
+
+    def __init__(self, owner: Block, caches: list[Any]) -> None:
+        self._owner, self._caches = owner, caches
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that they hold."""
+        return sum(cache.nbytes for cache in self._caches)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a cache can be neither pickled nor copied")
+
+
+class Sequential(Block):
+    """Blocks, each of which takes the output of the one before.
+
+    The parameters of all lie in one buffer, under the names of a ``torch.nn.Module`` whose
+    attributes are these blocks: its `state_dict` can be loaded as it is.
+
+    Parameters
+    ----------
+    *blocks, **named : Block
+        In this order. Those without a name are called "0", "1" and so on. A block can be part of
+        one model only.
+
+    Attributes
+    ----------
+    blocks : mapping of str to Block
+
+    Raises
+    ------
+    TypeError
+        If something is no block.
+    ValueError
+        If there is none, if a block is part of another model, or if two have different dtypes or
+        another order of T and B.
+
+    Examples
+    --------
+    >>> model = Sequential(lstm=LSTM(3, 16, seed=0), head=Linear(16, 2, seed=0))
+    >>> y, state = model(np.zeros((7, 5, 3), np.float32))
+    >>> y.shape, state["lstm"][0].shape
+    ((7, 5, 2), (1, 5, 16))
+    """
+
+    def __init__(self, *blocks: Block, **named: Block) -> None:
+        given = {**{str(n): block for n, block in enumerate(blocks)}, **named}
+        for name, block in given.items():
+            if not isinstance(block, Block):
+                raise TypeError(f"{name}: expected a block, got {type(block).__name__}")
+            if not name or "." in name:
+                raise ValueError(f"{name!r}: a name of a block is not empty and has no dot")
+        if not given:
+            raise ValueError("blocks: expected at least one")
+        self._blocks = given
+        self.dtype = _dtype(given)
+        self.batch_first = _batch_first(given)
+        self.stateful = any(block.stateful for block in given.values())
+        self.keeps_time = all(block.keeps_time for block in given.values())
+        self._joint = JointParameters({name: block._parameters for name, block in given.items()})
+
+    @property
+    def blocks(self) -> Mapping[str, Block]:
+        """The blocks by name, in order."""
+        return MappingProxyType(self._blocks)
+
+    def __getitem__(self, name: str | int) -> Block:
+        """Return a block by its name or number."""
+        if isinstance(name, str):
+            return self._blocks[name]
+        return [*self._blocks.values()][name]
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self._blocks.values())
+
+    @property
+    def _parameters(self) -> JointParameters:
+        return self._joint
+
+    @property
+    def _generators(self) -> dict[str, np.random.Generator]:
+        return {
+            f"{name}.{of}": generator
+            for name, block in self._blocks.items()
+            for of, generator in block._generators.items()
+        }
+
+    # ---- computing
+
+    def __call__(
+        self,
+        x: Any,
+        state: Mapping[str, Any] | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+    ) -> tuple[Array, dict[str, Any]]:
+        """Compute in inference.
+
+        Parameters
+        ----------
+        x : array
+            As the first block takes it: (T, B, I), or (T, B) numbers.
+        state : dict, optional
+            States of blocks by their names, as a call returns them; zeros where absent.
+        lengths : array_like of int, shape (B,), optional
+            Time steps of each sequence: what comes after is neither read nor computed.
+
+        Returns
+        -------
+        y : ndarray
+        state : dict
+            Of the blocks that have one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the blocks, with the name of the block before the message.
+        """
+        states = self._states("state", state)
+        after: dict[str, Any] = {}
+        for name, block in self._blocks.items():
+            with _named(name):
+                x, one = block(x, states.get(name), lengths=lengths)
+            if block.stateful:
+                after[name] = one
+            lengths = lengths if block.keeps_time else None
+        return x, after
+
+    def forward(
+        self,
+        x: Any,
+        state: Mapping[str, Any] | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+    ) -> tuple[Array, dict[str, Any], _Caches]:
+        """Compute in training: as a call, and return a cache for `backward` besides."""
+        return self._forward(x, state, lengths, False)
+
+    def _forward(
+        self, x: Any, state: Any, lengths: Any, owned: bool
+    ) -> tuple[Array, dict[str, Any], _Caches]:
+        states = self._states("state", state)
+        after: dict[str, Any] = {}
+        caches = []
+        for name, block in self._blocks.items():
+            with _named(name):
+                x, one, cache = block._forward(x, states.get(name), lengths, owned)
+            owned = True  # what a block returned
+            if block.stateful:
+                after[name] = one
+            caches.append(cache)
+            lengths = lengths if block.keeps_time else None
+        return x, after, _Caches(self, caches)
+
+    def backward(
+        self, dy: Array | None, dstate: Mapping[str, Any] | None, cache: _Caches
+    ) -> tuple[Array | None, dict[str, Any], Gradients]:
+        """Return the gradients of a scalar loss for the input, the states and the parameters.
+
+        Parameters
+        ----------
+        dy : ndarray, shape of y, or None for zeros
+            Gradient of y.
+        dstate : dict, optional
+            Gradients of the states that forward returned, by name; zeros where absent.
+        cache
+            From `forward` of this model.
+
+        Returns
+        -------
+        dx : ndarray, shape of x, or None where x holds numbers
+        dstate : dict
+            Gradients of the states before.
+        grads : dict
+            Keys and shapes of `state_dict`. All of them are views of the one array ``grads.flat``.
+        """
+        kept = checked_cache(self, cache, _Caches)
+        dstates = self._states("dstate", dstate)
+        before: dict[str, Any] = {}
+        grads = Gradients(self._joint.layout)
+        for (name, block), one in zip(
+            reversed(self._blocks.items()), reversed(kept._caches), strict=True
+        ):
+            with _named(name):
+                dy, dbefore, of_block = block.backward(dy, dstates.get(name), one)
+            if block.stateful:
+                before[name] = dbefore
+            for key, value in of_block.items():
+                grads[f"{name}.{key}"][...] = value
+        return dy, dict(reversed(before.items())), grads
+
+    def _states(self, argument: str, state: Any) -> Mapping[str, Any]:
+        if state is None:
+            return {}
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"{argument}: expected a dict by the names of blocks, got {type(state).__name__}"
+            )
+        for name in state:
+            if name not in self._blocks or not self._blocks[name].stateful:
+                raise ValueError(f"{argument}: {name!r} is no block with a state")
+        return state
+
+    def stream(self, batch_size: int = 1) -> ModelStream:
+        """Return a `ModelStream`, which runs this model one time step at a time from zero states.
+
+        Raises
+        ------
+        ValueError
+            If a block needs the whole sequence.
+        """
+        return ModelStream(self, batch_size)
+
+    # ---- what it is
+
+    def _options(self) -> dict[str, Any]:
+        return {"blocks": self._blocks}
+
+    def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        for block in self._blocks.values():
+            shape = block._shape_after(shape)
+        return shape
+
+    def _first_shape(self) -> tuple[Any, ...]:
+        """Return the shape of x, of letters and numbers."""
+        axes = ("B", "T") if self.batch_first else ("T", "B")
+        first = next(iter(self._blocks.values()))
+        while isinstance(first, Sequential):
+            first = first[0]
+        if hasattr(first, "vocabulary"):
+            return axes
+        return *axes, getattr(first, "input_size", getattr(first, "columns", "I"))
+
+    def __repr__(self) -> str:
+        """Return a table: name, block, shape of its output, numbers of parameters."""
+        rows, total, shape = [("", "block", "output", "parameters")], 0, self._first_shape()
+        for name, block in self._blocks.items():
+            shape = block._shape_after(shape)
+            count = sum(value.size for _, value in block._parameters.items())
+            total += count
+            kind = repr(block) if not isinstance(block, Sequential) else "Sequential"
+            rows.append((name, kind, f"({', '.join(map(str, shape))})", f"{count:,}"))
+        rows.append(("", "", "", f"{total:,}"))
+        widths = [max(len(row[n]) for row in rows) for n in range(4)]
+        lines = [
+            f"  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:{widths[2]}}  "
+            f"{row[3]:>{widths[3]}}"
+            for row in rows
+        ]
+        return "\n".join(["Sequential", *(line.rstrip() for line in lines)])
+
+
+class _named:
+    """Puts the name of a block before the message of its error."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if (
+            isinstance(error, (TypeError, ValueError))
+            and error.args
+            and type(error)
+            in (
+                TypeError,
+                ValueError,
+            )
+        ):
+            error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
+
+
+def _dtype(blocks: Mapping[str, Block]) -> np.dtype[Any]:
+    """Return the dtype that all blocks have."""
+    found = {name: np.dtype(block.dtype) for name, block in blocks.items()}
+    first = next(iter(found))
+    for name, dtype in found.items():
+        if dtype != found[first]:
+            raise ValueError(f"{name}: has dtype {dtype}, and {first} has {found[first]}")
+    return found[first]
+
+
+def _batch_first(blocks: Mapping[str, Block]) -> bool:
+    """Return the order of T and B, which all blocks have that see time."""
+    found: dict[str, bool] = {}
+    for name, block in blocks.items():
+        found[name] = block.batch_first
+        first = next(iter(found))
+        if found[name] != found[first]:
+            raise ValueError(
+                f"{name}: has batch_first={found[name]}, and {first} has {found[first]}"
+            )
+        if not block.keeps_time:
+            break
+    return next(iter(found.values()))

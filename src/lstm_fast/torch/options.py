@@ -76,7 +76,7 @@ def _run(
     module: nn.Module, x: Tensor, batch: Batch, states: list[Tensor], weights: Sequence[Tensor]
 ) -> Sequence[Tensor]:
     """Return y, then h and c, with a seed from PyTorch's generator where something is drawn."""
-    computed = tuple([getattr(module, name) for name in COMPUTED])
+    computed = [(name, getattr(module, name)) for name in COMPUTED]
     rates = Rates(*[getattr(module, name) for name in RATES])
     draws = module.training and rates.draw(module.num_layers)
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():

@@ -139,9 +139,20 @@ def engine_with(
     dtype: torch.dtype,
     weights: Sequence[Tensor],
 ) -> OptionsEngine:
-    """Return an engine for these weights, with values of `COMPUTED` and of `RATES`.
+    """Return an engine for these weights.
 
-    It is for calls with a seed if it `draws`, otherwise for those without.
+    Parameters
+    ----------
+    computed : sequence of (str, value)
+        The settings: of those in `COMPUTED` that are missing, the default.
+    rates : sequence
+        The values of `RATES`.
+    draws : bool
+        Whether it is for calls with a seed.
+    dtype : torch.dtype
+        Of everything.
+    weights : sequence of Tensor
+        In the order of the module's.
     """
 
     def make() -> OptionsEngine:
@@ -155,10 +166,9 @@ def engine_with(
 
 
 def settings_with(computed: Sequence[Any], dtype: torch.dtype) -> Settings:
-    """Return the settings of these values of `COMPUTED`."""
-    initial = {name: DEFAULTS[name] for name in INITIAL}
-    given = dict(zip(COMPUTED, computed, strict=True))
-    return Settings(**given, **initial, dtype=DTYPES[dtype])
+    """Return the settings: see `engine_with`."""
+    defaults = {name: value for name, value in DEFAULTS.items() if name in SETTINGS}
+    return Settings(**{**defaults, **dict(computed)}, dtype=DTYPES[dtype])
 
 
 # ---- an operator, which `torch.compile` and `torch.export` keep

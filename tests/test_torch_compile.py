@@ -12,7 +12,7 @@ from support import comparisons
 comparisons.require("PyTorch", "torch")
 
 import torch  # noqa: E402
-from support.torch_lstms import DOUBLE, compiled, flat, leaves, loss  # noqa: E402
+from support.torch_lstms import DOUBLE, compiled, flat, leaves, living_caches, loss  # noqa: E402
 from torch import nn  # noqa: E402
 from torch._dynamo.exc import BackendCompilerFailed  # noqa: E402
 from torch.autograd.graph import saved_tensors_hooks  # noqa: E402
@@ -55,7 +55,8 @@ def made(options):
     torch.manual_seed(1)
     module = LSTM(I, **{"hidden_size": H, **options}, **DOUBLE)
     x = torch.randn((B, T, I) if module.batch_first else (T, B, I), **DOUBLE)
-    _, state = module(x)
+    with torch.no_grad():
+        _, state = module(x)
     return module, x, state
 
 
@@ -246,3 +247,12 @@ def test_checkpointed_with_noise(options):
         return results
 
     assert_equal(run(changed, module, x, state), expected)
+
+
+@pytest.mark.parametrize("options", NOISY, ids=named)
+def test_the_cache_goes_after_backward(options):
+    module, x, state = made(options)
+    results = module(x, state)
+    assert living_caches() == 1
+    loss(results).backward()
+    assert living_caches() == 0

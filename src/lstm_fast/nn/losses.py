@@ -287,7 +287,8 @@ class CrossEntropy(Loss):
         self.label_smoothing = checks.fraction("label_smoothing", label_smoothing)
 
     def _counted(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        return target != self.ignore_index
+        counted: npt.NDArray[np.bool_] = target != self.ignore_index
+        return counted
 
     def _shape_of_target(self, y: Array) -> tuple[int, ...]:
         if y.ndim == 0:

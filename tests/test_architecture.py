@@ -46,6 +46,7 @@ OUTSIDE = {
     "network.storage": {"numpy", "safetensors"},
     "cli": {"numpy", "matplotlib", "threadpoolctl", "tqdm"},
     "torch": {"numpy", "torch"},
+    "training": {"numpy", "matplotlib", "tqdm"},
 }
 OF_CYTHON = {"libc", "cpython", "cython"}
 

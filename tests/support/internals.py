@@ -23,6 +23,7 @@ from lstm_fast.network.block import Block
 from lstm_fast.network.layout import Gradients, Layout
 from lstm_fast.network.network import Network
 from lstm_fast.network.parameters import Parameters
+from lstm_fast.training import checkpoints, progress
 
 __all__ = [
     "ENGINE_CALLS",
@@ -33,6 +34,7 @@ __all__ = [
     "Packed",
     "Parameters",
     "calls",
+    "checkpoints",
     "elementwise",
     "engine_backward",
     "engine_forward",
@@ -46,6 +48,7 @@ __all__ = [
     "pack",
     "parameters_of",
     "planned",
+    "progress",
     "see",
     "segments",
     "set_generator",

@@ -341,6 +341,25 @@ def test_a_loss_that_is_no_number_stops(where, accumulate):
     assert trainer.updates == len(after) == step
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_is_beyond_the_end_of_a_sequence_is_not_blamed(batch_first):
+    [batch] = data(1)
+    batch.x[2:, 1] = np.nan
+    batch.target[1, 1] = np.nan
+    batch = batch._replace(lengths=np.array([6, 2, 6, 6]))
+    model, loss = new_lstm(batch_first=batch_first), MeanSquared()
+    if batch_first:
+        batch = batch._replace(x=batch.x.swapaxes(0, 1))
+        time_first = MeanSquared()
+
+        def loss(y, *rest):
+            value, dy = time_first(y.swapaxes(0, 1), *rest)
+            return value, dy.swapaxes(0, 1)
+
+    with pytest.raises(FloatingPointError, match="the loss, after the last block"):
+        train(model, [batch], loss=loss)
+
+
 def test_the_parameters_stay_when_a_loss_is_no_number():
     good = data(3)
     bad = Batch(np.full_like(good[0].x, np.inf), good[0].target)

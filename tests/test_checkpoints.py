@@ -27,7 +27,7 @@ from support.training import (
 )
 
 import lstm_fast
-from lstm_fast import LSTM
+from lstm_fast import LSTM, optim
 from lstm_fast.training import Checkpoint, Trainer, batches, truncated
 
 pytestmark = pytest.mark.no_isa
@@ -127,6 +127,34 @@ def test_from_each_checkpoint_it_goes_on_to_the_bit(
         trainer, given = new_training(kind, accumulate, seed=5)  # all of it is in the file
         history = trainer.fit(**given, checkpoint=path, progress=False)
         assert outcome(trainer, history) == expected, path
+
+
+OPTIMIZERS = {
+    "SGD": lambda: optim.SGD(0.1, momentum=0.9, nesterov=True),
+    "Adam": lambda: optim.Adam(0.01),
+    "AdamW": lambda: optim.AdamW(0.01, no_decay="vectors"),
+    "RMSprop": lambda: optim.RMSprop(0.01, momentum=0.5),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_and_schedules_go_on_to_the_bit(tmp_path, monkeypatch, name):
+    def new():
+        schedule = optim.warmup(optim.plateau(0.1, factor=0.5, patience=0), 5)
+        options = {"clip_norm": 0.1, "schedule": schedule}
+        trainer = Trainer(noisy(), MeanSquared(), OPTIMIZERS[name](), **options)
+        return trainer, (data(3), data(1, seed=9), 4)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    trainer, given = new()
+    expected = outcome(trainer, trainer.fit(*given, progress=False))
+    kept = keep_every_checkpoint(monkeypatch, tmp_path)
+    trainer, given = new()
+    place = Checkpoint(tmp_path / "run.npz", 1)
+    assert len({*trainer.fit(*given, checkpoint=place, progress=False).lr}) >= 5
+    for path in [*kept]:
+        trainer, given = new()
+        assert outcome(trainer, trainer.fit(*given, checkpoint=path, progress=False)) == expected
 
 
 def test_more_epochs_than_before_are_those_of_one_run(tmp_path):
@@ -427,7 +455,7 @@ KILLED = """
 import sys
 import numpy as np
 from support.training import MeanSquared, Momentum
-from lstm_fast import LSTM
+from lstm_fast import LSTM, optim
 from lstm_fast.training import Batch, Checkpoint, Trainer
 
 rng = np.random.default_rng(0)

@@ -80,7 +80,7 @@ def test_gradients_are_clipped_to_a_norm():
     trainer = Trainer(new_lstm(), MeanSquared(), Seeing(), clip_norm=0.05)
     history = trainer.fit(data(), progress=False)
     assert (history.gradient_norm > 0.05).any()
-    np.testing.assert_allclose(seen, np.minimum(history.gradient_norm, 0.05), rtol=1e-5)
+    np.testing.assert_allclose(seen, np.minimum(history.gradient_norm, 0.05), rtol=1e-4)
 
 
 def test_the_schedule_is_asked_for_each_update():

@@ -13,8 +13,10 @@ import numpy as np
 
 from ..engine import Array
 from ..engine.runtime.arithmetic import DefaultArithmetic
+from ..engine.update import squared_norm
 from ..network import checks
 from ..network.layout import Gradients
+from ..optim import clip_by_global_norm
 from .checkpoints import Checkpoint, as_checkpoint
 from .diagnosis import where_backward, where_forward
 from .history import History
@@ -48,7 +50,7 @@ class Trainer:
         alike.
     optimizer : optimizer
     clip_norm : float, optional
-        Gradients whose norm is larger are scaled to it.
+        Gradients whose norm is larger are scaled to it, by `optim.clip_by_global_norm`.
     schedule : callable, optional
         The learning rate, from the number of the update, the first of which is 0. If it has a
         method `tell`, this is told the validation loss after each epoch.
@@ -292,21 +294,22 @@ class Trainer:
             return _Outcome(bool(taken), None, bool(stop))
         if not alone:
             total /= counted
-        loss, norm = losses / counted, _norm(total)
+        loss, norm = losses / counted, math.sqrt(squared_norm(total))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             if wrong is None:
-                grads = {} if mine is None else layout.views(mine)
-                wrong = where_backward(self.model, grads)
+                found = {} if mine is None else layout.views(mine)
+                wrong = where_backward(self.model, found)
             raise FloatingPointError(
                 f"step {run.updates}: the loss is {loss:.6g}, the norm of the gradient {norm:.6g}; "
                 f"not finite first: {wrong}"
             )
+        grads = Gradients(layout, total)
         if self.clip_norm is not None and norm > self.clip_norm:
-            total *= self.clip_norm / norm
+            clip_by_global_norm(grads, self.clip_norm)
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(run.updates)
         with interrupts.shield():
-            self.optimizer.step(self.model, Gradients(layout, total))
+            self.optimizer.step(self.model, grads)
             run.history.add_step(loss, norm, self.optimizer.lr)
             run.updates += 1
             run.position += own
@@ -335,11 +338,6 @@ class Trainer:
         message[layout.size :] = numbers
         message = self._processes.sum(message)
         return message[: layout.size], message[layout.size :].tolist()
-
-
-def _norm(flat: Array) -> float:
-    """Return the 2-norm, of a sum in float64."""
-    return math.sqrt(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
 def _reseeded(state: Any, seeds: np.random.SeedSequence) -> Any:

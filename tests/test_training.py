@@ -134,6 +134,41 @@ def test_padding_has_no_part():
     assert bits(models[0]) == bits(models[1])
 
 
+class Final:
+    """An LSTM of which the last output is the only one."""
+
+    def __init__(self, lstm):
+        self.lstm = lstm
+        for name in ("state_dict", "load_state_dict", "writable", "_parameters"):
+            setattr(self, name, getattr(lstm, name))
+
+    def __call__(self, x, state=None, *, lengths=None):
+        _, state = self.lstm(x, state, lengths=lengths)
+        return state[0][-1], state
+
+    def forward(self, x, state=None, *, lengths=None):
+        _, state, cache = self.lstm.forward(x, state, lengths=lengths)
+        return state[0][-1], state, cache
+
+    def backward(self, dy, dstate, cache):
+        return self.lstm.backward(None, (dy[None], np.zeros_like(dy[None])), cache)
+
+
+@pytest.mark.parametrize("batch_size", [3, 6])
+def test_a_target_for_a_whole_sequence_counts_once(batch_size):
+    rng = np.random.default_rng(0)
+    x = [rng.standard_normal((n, I)) for n in (3, 5, 1, 2, 5, 4)]
+    y = rng.standard_normal((6, H))
+    source = batches(x, y, batch_size, shuffle=False, bucket=False)
+    model = Final(new_lstm(dtype=np.float64))
+    expected = np.mean([np.square(model(a[:, None])[0][0] - b) for a, b in zip(x, y, strict=True)])
+    trainer, history = train(model, source, accumulate=6 // batch_size)
+    np.testing.assert_allclose(history.loss, [expected], rtol=1e-12)
+    left = np.mean([np.square(model(a[:, None])[0][0] - b) for a, b in zip(x, y, strict=True)])
+    np.testing.assert_allclose(trainer.evaluate(source), left, rtol=1e-12)
+    assert left < expected
+
+
 # ---- accumulation
 
 

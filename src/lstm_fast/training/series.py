@@ -38,7 +38,8 @@ def windows(
     x : ndarray, shape (S, length, F), or (S, length) of integers
         Window s begins at step s stride. F = 1 for a series (N,).
     target : ndarray, shape (S, horizon) for a series (N,), or (S, horizon, F)
-        Both are read-only views of the series, nothing is copied; S may be 0. `batches` takes them.
+        Both are read-only views of the series, nothing is copied; S may be 0. `batches` takes them,
+        of several features ``target[:, :, 0]`` or ``target.reshape(S, -1)``.
 
     Raises
     ------

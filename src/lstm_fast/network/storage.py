@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,10 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], what: dict[
     target = Path(path)
     about = {KEY: json.dumps({"version": VERSION, **what}), "format": "np"}
     data = from_package.numpy.save({k: np.ascontiguousarray(a) for k, a in arrays.items()}, about)
+    from tempfile import mkstemp  # which imports much, and few programs write
+
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, temporary = mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"path: there is no folder {target.parent}") from error
     try:

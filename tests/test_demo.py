@@ -16,7 +16,6 @@ import pytest
 
 import lstm_fast
 from lstm_fast.cli import baselines, demo, timing
-from lstm_fast.cli.forecaster import Adam, Linear, clip_by_global_norm
 from lstm_fast.cli.main import main
 
 pytestmark = pytest.mark.no_isa
@@ -129,66 +128,6 @@ def test_baselines_see_only_the_years_before(name: str) -> None:
     assert before.shape == (88,)
     np.testing.assert_array_equal(before[:31], after[:31])
     assert before[-1] != after[-1]
-
-
-# The parts of the optimiser, against formulas worked by hand
-
-
-def test_linear_is_affine_and_has_the_gradients_of_central_differences() -> None:
-    rng = np.random.default_rng(0)
-    head = Linear(3, 2)
-    parameters = head.parameters
-    assert not any(parameter.any() for parameter in parameters.values())
-    parameters["weight"][:] = rng.standard_normal((2, 3))
-    parameters["bias"][:] = [0.5, -1]
-    x, dy = (rng.standard_normal((4, 5, n)).astype(np.float32) for n in (3, 2))
-    expected = np.einsum("tbi,oi->tbo", x, parameters["weight"]) + parameters["bias"]
-    np.testing.assert_allclose(head.forward(x), expected, rtol=1e-5, atol=1e-6)
-
-    dx, grads = head.backward(dy, x)
-    gradients = {"x": dx, **grads}
-    for name, array in {"x": x, **parameters}.items():
-        for index in np.ndindex(array.shape):
-            value = array[index]
-            losses = []
-            for step in (0.5, -0.5):  # the loss is linear in each element: any step is exact
-                array[index] = value + step
-                losses.append(np.vdot(head.forward(x), dy))
-            array[index] = value
-            assert gradients[name][index] == pytest.approx(losses[0] - losses[1], abs=1e-4)
-
-
-def test_adam_takes_the_steps_of_its_formula() -> None:
-    rate, beta1, beta2, epsilon = 0.1, 0.9, 0.999, 1e-8
-    start, gradients = np.array([1.0, -2.0, 3.0]), np.array([[0.5, -4, 0], [0.25, 3, 1]])
-
-    # After one step m_hat = g1 and v_hat = g1**2; after two, weighted means of both.
-    expected = start - rate * gradients[0] / (np.abs(gradients[0]) + epsilon)
-    m = ((1 - beta1) * (beta1 * gradients[0] + gradients[1])) / (1 - beta1**2)
-    v = ((1 - beta2) * (beta2 * gradients[0] ** 2 + gradients[1] ** 2)) / (1 - beta2**2)
-    after_two = expected - rate * m / (np.sqrt(v) + epsilon)
-
-    parameters = {"w": start.copy()}
-    array = parameters["w"]
-    adam = Adam(beta1, beta2, epsilon)
-    adam.step(parameters, {"w": gradients[0]}, rate)
-    np.testing.assert_allclose(parameters["w"], expected, rtol=1e-12)
-    adam.step(parameters, {"w": gradients[1]}, rate)
-    np.testing.assert_allclose(parameters["w"], after_two, rtol=1e-12)
-    assert parameters["w"] is array
-
-
-def test_clipping_scales_all_gradients_by_one_factor() -> None:
-    grads: dict[str, Array] = {"a": np.array([[3.0, 0.0]]), "b": np.array([0.0, 4.0])}
-    assert clip_by_global_norm(grads, 1.0) == pytest.approx(5.0)
-    np.testing.assert_allclose(grads["a"], [[0.6, 0.0]])
-    np.testing.assert_allclose(grads["b"], [0.0, 0.8])
-
-
-def test_clipping_leaves_small_gradients_alone() -> None:
-    grads: dict[str, Array] = {"a": np.array([3.0]), "b": np.array([4.0])}
-    assert clip_by_global_norm(grads, 5.0) == pytest.approx(5.0)
-    assert (grads["a"][0], grads["b"][0]) == (3.0, 4.0)
 
 
 # The forecaster

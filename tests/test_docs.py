@@ -11,7 +11,9 @@ pytestmark = pytest.mark.no_isa
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/variants.md", "docs/pytorch.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/variants.md", "docs/pytorch.md", "docs/training.md"]
+)
 def test_examples(name):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), flags=re.M | re.S)
     assert blocks

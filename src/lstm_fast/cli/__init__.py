@@ -3,7 +3,7 @@
     main         arguments and commands
     demo         the demonstration: what it trains, compares and draws
     sunspots     the series
-    forecaster   the network that it trains, and the optimiser
+    model        the network that it trains
     baselines    the simple forecasts that it has to beat
     timing       the layer's time beside that of its specification
 

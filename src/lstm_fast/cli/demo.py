@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .baselines import BASELINES
-from .forecaster import Forecaster
+from .model import Forecaster
 from .sunspots import FIRST_YEAR, SUNSPOTS
 from .timing import timing_table
 

@@ -6,6 +6,7 @@ with LSTM_FAST_ISA set is ``-m "not every_isa and not no_isa and not exhaustive"
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -27,6 +28,8 @@ THREADS = lstm_fast.get_num_threads()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "every_isa: runs on every instruction set by itself")
     config.addinivalue_line("markers", "no_isa: does not depend on the instruction set")
 

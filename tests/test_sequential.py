@@ -212,8 +212,9 @@ class TestStreams:
         stream = forecaster().stream(B)
         stream.step(rng.standard_normal((B, 2)))
         before = stream.state
-        with pytest.raises(ValueError, match="x_t"):
-            stream.step(rng.standard_normal((B, 3)))
+        for shape in ((B, 3), (B + 1, 2), (B, 1, 2)):
+            with pytest.raises(ValueError, match="x_t"):
+                stream.step(rng.standard_normal(shape))
         assert all(np.array_equal(stream.state[k][0], before[k][0]) for k in before)
 
     @pytest.mark.parametrize(
@@ -257,7 +258,10 @@ class TestParameters:
             model.load_state_dict(values)
         assert np.array_equal(model(x)[0], other(x)[0])
 
-    @pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+    @pytest.mark.parametrize(
+        "again",
+        [copy.deepcopy, *(lambda m, n=n: pickle.loads(pickle.dumps(m, n)) for n in range(6))],
+    )
     def test_copies_are_independent(self, rng, again):
         model, x = tagger(), numbers(rng)
         y, _ = model(x)
@@ -322,6 +326,18 @@ class TestWhatItSays:
             Sequential(lstm=LSTM(2, 3, batch_first=True), head=Linear(3, 1))
         with pytest.raises(ValueError, match="at least one"):
             Sequential()
+        with pytest.raises(ValueError, match="'0': stands twice"):
+            Sequential(Linear(3, 1), **{"0": Linear(1, 1)})
+        for after in (Pool(), LSTM(3, 3), Sequential(inner=Last())):
+            with pytest.raises(ValueError, match="more: needs time steps, of which last has made"):
+                Sequential(lstm=LSTM(2, 3), last=Last(), more=after)
+        assert len(Sequential(self=Linear(3, 1))) == 1
+
+    def test_sequences_one_after_the_other_are_refused(self):
+        x = np.zeros((9, 2)), np.array([0, 4, 9])
+        for call in (forecaster(), forecaster().forward):
+            with pytest.raises(TypeError, match="x: expected one array"):
+                call(x)
         with pytest.raises(ValueError, match="no dot"):
             Sequential(**{"a.b": Linear(3, 1)})
 

@@ -124,7 +124,8 @@ class Block(ABC):
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Set all parameters; nothing changes if this raises.
 
-        Calls in other threads use the old parameters or the new ones, never some of each.
+        Calls in other threads use the old parameters or the new ones, never some of each; in a
+        model, each of its blocks does.
 
         Parameters
         ----------
@@ -205,7 +206,7 @@ def built(what: Any) -> Block:
         if blocks is not None:
             return KINDS[kind](**{name: built(one) for name, one in blocks.items()})
         return KINDS[kind](**{name: _tuples(value) for name, value in options.items()})
-    except (TypeError, KeyError, AttributeError, MemoryError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"no block is described: {error}") from error
 
 
@@ -240,7 +241,7 @@ def load(path: str | os.PathLike[str]) -> Any:
                 return read(arrays, what)
         block = built(what.get("block"))
         block.load_state_dict(arrays)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
     return block
 

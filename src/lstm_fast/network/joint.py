@@ -84,8 +84,5 @@ class JointParameters(Parameters):
         for part in self._parts.values():
             part._end(writer, held)
 
-    def __getstate__(self) -> Any:
-        return self._parts
-
-    def __setstate__(self, state: Any) -> None:
-        self.__init__(state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JointParameters, (self._parts,)

@@ -77,6 +77,11 @@ class Layout:
         for name, value in found.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Where the gap after each array ends, in elements."""
+        return (*self.offsets, self.size)[1:]
+
     def zeros(self) -> Array:
         """Return a new flat buffer, which begins with a cache line."""
         itemsize = self.dtype.itemsize
@@ -110,9 +115,7 @@ class Layout:
         ]
         flat = empty((self.size,), self.dtype)
         with DefaultArithmetic():
-            for offset, end, value in zip(
-                self.offsets, (*self.offsets[1:], self.size), values, strict=True
-            ):
+            for offset, end, value in zip(self.offsets, self.ends, values, strict=True):
                 np.copyto(flat[offset : offset + value.size].reshape(value.shape), value)
                 flat[offset + value.size : end] = 0
         return flat

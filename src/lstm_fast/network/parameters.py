@@ -257,11 +257,8 @@ class Parameters(Mapping[str, Array]):
             self._storage = Storage(part, self.layout.views(part))
             self.version.number += 1
 
-    def __getstate__(self) -> dict[str, Array]:
-        return self.state_dict()
-
-    def __setstate__(self, state: dict[str, Array]) -> None:
-        self.__init__(state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parameters, (self.state_dict(),)
 
 
 def _nothing() -> None: ...

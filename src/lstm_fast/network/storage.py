@@ -70,7 +70,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
         with from_package.safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except from_package.SafetensorError as error:
+    except (from_package.SafetensorError, TypeError) as error:  # as for a dtype NumPy has not
         raise ValueError(f"{os.fspath(path)}: is no safetensors file ({error})") from None
     if KEY not in about:
         raise ValueError(
@@ -80,7 +80,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
     try:
         what = json.loads(about[KEY])
         version = what.pop("version")
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         raise ValueError(f"{os.fspath(path)}: its description cannot be read") from None
     if not isinstance(version, int) or version > VERSION:
         raise ValueError(

@@ -13,7 +13,7 @@ from ..engine.rows import add_rows_at, take_rows
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..network import checks
 from ..network.block import Block
-from ..network.parameters import Parameters
+from ..network.parameters import Parameters, lock
 from .rows import Kept, Rows, checked_cache, no_state, written
 
 __all__ = ["Embedding"]
@@ -178,7 +178,8 @@ class Embedding(Block):
         return numbers.shape, flat.astype(np.intp), at
 
     def _rows(self, shape: tuple[int, ...], numbers: Indices, at: Indices | None) -> Array:
-        rows = take_rows(dict(self._values.items())["weight"], numbers)
+        with lock():  # nobody writes meanwhile
+            rows = take_rows(self._values["weight"], numbers)
         if at is not None:
             found = np.zeros((math.prod(shape), self.columns), self.dtype)
             found[at] = rows

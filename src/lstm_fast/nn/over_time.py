@@ -187,13 +187,13 @@ class Last(_OverTime):
         y = np.zeros(x.shape[1:], self.dtype)
         some = np.nonzero(lengths)[0]
         for columns, at_start in self._parts(x.shape[2]):
-            y[some, columns] = x[0 if at_start else lengths[some] - 1, some, columns]
+            y[some, columns] = x[0 * some if at_start else lengths[some] - 1, some, columns]
         return y, None
 
     def _put(self, dx: Array, dy: Array, lengths: npt.NDArray[np.intp], inside: Any) -> None:
         some = np.nonzero(lengths)[0]
         for columns, at_start in self._parts(dx.shape[2]):
-            dx[0 if at_start else lengths[some] - 1, some, columns] = dy[some, columns]
+            dx[0 * some if at_start else lengths[some] - 1, some, columns] = dy[some, columns]
 
     def _options(self) -> dict[str, Any]:
         return {

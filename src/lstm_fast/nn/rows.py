@@ -45,7 +45,7 @@ class Rows:
         if lengths is not None:
             if len(shape) != 2:
                 axes = "B, T" if batch_first else "T, B"
-                raise ValueError(f"lengths: go with shapes ({axes}, ...), got {(*shape, ...)}")
+                raise ValueError(f"lengths: go with axes ({axes}, ...), got {len(shape) + 1} axes")
             T, B = reversed(shape) if batch_first else shape
             self._lengths = checks.lengths("lengths", lengths, T, B)
             self.packing = packing_of(self._lengths, None, T, False)

@@ -68,8 +68,12 @@ class Sequential(Block):
     ((7, 5, 2), (1, 5, 16))
     """
 
-    def __init__(self, *blocks: Block, **named: Block) -> None:
-        given = {**{str(n): block for n, block in enumerate(blocks)}, **named}
+    def __init__(self, /, *blocks: Block, **named: Block) -> None:
+        given = {str(n): block for n, block in enumerate(blocks)}
+        for name in named:
+            if name in given:
+                raise ValueError(f"{name!r}: stands twice, once as the number of a block")
+        given |= named
         for name, block in given.items():
             if not isinstance(block, Block):
                 raise TypeError(f"{name}: expected a block, got {type(block).__name__}")
@@ -80,6 +84,7 @@ class Sequential(Block):
         self._blocks = given
         self.dtype = _dtype(given)
         self.batch_first = _batch_first(given)
+        _check_time(given)
         self.stateful = any(block.stateful for block in given.values())
         self.keeps_time = all(block.keeps_time for block in given.values())
         self._joint = JointParameters({name: block._parameters for name, block in given.items()})
@@ -127,7 +132,8 @@ class Sequential(Block):
         Parameters
         ----------
         x : array
-            As the first block takes it: (T, B, I), or (T, B) numbers.
+            As the first block takes it, (T, B, I) or (T, B) numbers, but not sequences one after
+            the other.
         state : dict, optional
             States of blocks by their names, as a call returns them; zeros where absent.
         lengths : array_like of int, shape (B,), optional
@@ -145,6 +151,7 @@ class Sequential(Block):
             As the blocks, with the name of the block before the message.
         """
         states = self._states("state", state)
+        _no_pair(x)
         after: dict[str, Any] = {}
         for name, block in self._blocks.items():
             with _named(name):
@@ -168,6 +175,7 @@ class Sequential(Block):
         self, x: Any, state: Any, lengths: Any, owned: bool
     ) -> tuple[Array, dict[str, Any], _Caches]:
         states = self._states("state", state)
+        _no_pair(x)
         after: dict[str, Any] = {}
         caches = []
         for name, block in self._blocks.items():
@@ -298,6 +306,21 @@ class _named:
             )
         ):
             error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
+
+
+def _no_pair(x: Any) -> None:
+    """Raise for sequences one after the other, whose borders later blocks would not see."""
+    if isinstance(x, tuple):
+        raise TypeError("x: expected one array; pad sequences, and give their lengths")
+
+
+def _check_time(blocks: Mapping[str, Block]) -> None:
+    """Raise where a block needs a time axis that one before it has taken away."""
+    taken = None
+    for name, block in blocks.items():
+        if taken is not None and (block.stateful or not block.keeps_time):
+            raise ValueError(f"{name}: needs time steps, of which {taken} has made one row")
+        taken = taken if block.keeps_time else name
 
 
 def _dtype(blocks: Mapping[str, Block]) -> np.dtype[Any]:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from ..engine import Array
 from ..network import checks
 from ..network.block import Block
@@ -85,7 +87,13 @@ class ModelStream:
         TypeError, ValueError
             As the blocks; states are unchanged.
         """
-        y: Any = x_t  # what is wrong with it, the first block says, before any state changes
+        shape = np.shape(x_t)
+        if shape[:1] != (self._batch_size,) or len(shape) > 2:
+            raise ValueError(
+                f"x_t: expected shape ({self._batch_size}, I), or ({self._batch_size},) numbers, "
+                f"got {shape}"
+            )
+        y: Any = x_t  # what else is wrong with it, the first block says, before any state changes
         for name, block in self._model.blocks.items():
             if name in self._streams:
                 y = self._streams[name].step(y)

@@ -10,6 +10,7 @@ import numpy as np
 from ..engine import Array
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..engine.update import clip, scale, squared_norm
+from ..network import checks
 from ..network.layout import Gradients
 from .optimizer import not_negative
 
@@ -84,6 +85,7 @@ def _arrays(grads: Mapping[str, Array]) -> list[Array]:
     if not isinstance(grads, Mapping):
         raise TypeError(f"grads: expected a mapping, got {type(grads).__name__}")
     for name, a in grads.items():
+        checks.unmasked(f"grads[{name!r}]", a)
         if not isinstance(a, np.ndarray) or a.dtype not in (np.float32, np.float64):
             found = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
             raise TypeError(f"grads[{name!r}]: expected float32 or float64 arrays, got {found}")

@@ -159,8 +159,7 @@ class Optimizer(ABC):
         """Return start and end of the elements to which weight decay applies, shape (n, 2)."""
         without = self._undecayed(layout)
         ranges: list[list[int]] = []
-        ends = (*layout.offsets[1:], layout.size)
-        for name, start, end in zip(layout.names, layout.offsets, ends, strict=True):
+        for name, start, end in zip(layout.names, layout.offsets, layout.ends, strict=True):
             if name not in without:
                 if ranges and ranges[-1][1] == start:
                     ranges[-1][1] = end

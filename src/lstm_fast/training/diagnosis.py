@@ -46,7 +46,7 @@ def where_forward(model: Any, batch: Batch, state: Any) -> str:
         for key, value in block.state_dict().items():
             if not _finite(value):
                 return f"the parameter {key} of block {name}"
-        part = state[name] if isinstance(state, Mapping) else state
+        part = state.get(name) if isinstance(state, Mapping) else state
         if not _finite(part):
             return f"the state in which block {name} began"
         x, _ = block(x, part, lengths=lengths)

@@ -12,26 +12,9 @@ from ..engine.matrix import multiply, pack
 from ..engine.rows import softmax, softmax_backward
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..network import checks
-from .rows import checked_cache
+from .rows import Kept, kept_in
 
 __all__ = ["Attention"]
-
-
-class _Kept:
-    """What is kept for backward: the arguments, time first, and the weights of each sequence."""
-
-    __slots__ = ("_inside", "_lengths", "_owner", "_shapes")
-
-    def __init__(self, owner: Any, inside: list[Any], lengths: Any, shapes: Any) -> None:
-        self._owner, self._inside, self._lengths, self._shapes = owner, inside, lengths, shapes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays in it."""
-        return sum(a.nbytes for of_one in self._inside for a in of_one)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a cache can be neither pickled nor copied")
 
 
 class Attention:
@@ -86,7 +69,7 @@ class Attention:
 
     def forward(
         self, query: Array, memory: Array, *, lengths: npt.ArrayLike | None = None
-    ) -> tuple[Array, _Kept]:
+    ) -> tuple[Array, Kept]:
         """As a call, and return a cache for `backward` besides."""
         q, m, steps = self._all_given(query, memory, lengths)
         context = np.zeros(q.shape, self.dtype)
@@ -97,7 +80,7 @@ class Attention:
             if n:
                 context[:, b] = multiply(weights, pack(of))
             inside.append((one.copy(), of.copy(), weights))
-        return self._as_given(context), _Kept(self, inside, steps, (q.shape, m.shape))
+        return self._as_given(context), Kept(self, (q.shape, m.shape, tuple(inside)))
 
     def weights(
         self, query: Array, memory: Array, *, lengths: npt.ArrayLike | None = None
@@ -109,7 +92,7 @@ class Attention:
             found[b, :, :n] = self._weights(q[:, b], m[:n, b])
         return found
 
-    def backward(self, dcontext: Array, cache: _Kept) -> tuple[Array, Array]:
+    def backward(self, dcontext: Array, cache: Kept) -> tuple[Array, Array]:
         """Return the gradients of query and memory.
 
         Parameters
@@ -119,12 +102,12 @@ class Attention:
         cache
             From `forward` of this block.
         """
-        kept = checked_cache(self, cache, _Kept)
+        *shapes, inside = kept_in(cache, self)
         dy = self._given("dcontext", dcontext)
-        if dy.shape != kept._shapes[0]:
+        if dy.shape != shapes[0]:
             raise ValueError(f"dcontext: expected the shape of query, got {dcontext.shape}")
-        dq, dm = (np.zeros(shape, self.dtype) for shape in kept._shapes)
-        for b, (one, of, weights) in enumerate(kept._inside):
+        dq, dm = (np.zeros(shape, self.dtype) for shape in shapes)
+        for b, (one, of, weights) in enumerate(inside):
             n = len(of)
             if n:
                 d = checks.in_order(dy[:, b])

@@ -14,7 +14,7 @@ from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..network import checks
 from ..network.block import Block
 from ..network.parameters import Parameters, lock
-from .rows import Kept, Rows, checked_cache, no_state, written
+from .rows import Kept, Rows, kept_in, no_state, written
 
 __all__ = ["Embedding"]
 
@@ -124,12 +124,7 @@ class Embedding(Block):
     ) -> tuple[Array, None, Kept]:
         """As a call, and return a cache for `backward` besides."""
         shape, numbers, at = self._numbers(x, state, lengths)
-        rows = Rows(shape, None, False)
-        return (
-            self._rows(shape, numbers, at),
-            None,
-            Kept(self, rows, self.columns, (numbers, at)),
-        )
+        return self._rows(shape, numbers, at), None, Kept(self, (shape, numbers, at))
 
     def backward(
         self, dy: Array | None, dstate: None, cache: Kept
@@ -145,13 +140,11 @@ class Embedding(Block):
         cache
             From `forward` of this block.
         """
-        kept = checked_cache(self, cache)
+        shape, numbers, at = kept_in(cache, self)
         table = np.zeros((self.vocabulary, self.columns), self.dtype)
         if dy is not None:
-            shape = (*kept._rows.shape, self.columns)
-            dy = checks.shaped("dy", dy, self.dtype, shape, "shape of y")
-            numbers, at = kept._inside
-            rows = kept._rows.take(dy)
+            dy = checks.shaped("dy", dy, self.dtype, (*shape, self.columns), "shape of y")
+            rows = dy.reshape(-1, self.columns)
             add_rows_at(table, numbers, rows if at is None else rows[at])
             if self.padding_index is not None:
                 table[self.padding_index] = 0

@@ -13,28 +13,9 @@ from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..network import checks
 from ..network.block import Block
 from ..network.parameters import Parameters
-from .rows import checked_cache, no_state, written
+from .rows import Kept, kept_in, no_state, written
 
 __all__ = ["Last", "Pool"]
-
-
-class _Kept:
-    """What is kept for backward: the shape of x, time first, its lengths, and more."""
-
-    __slots__ = ("_inside", "_lengths", "_owner", "_shape")
-
-    def __init__(
-        self, owner: Block, shape: tuple[int, ...], lengths: npt.NDArray[np.intp], inside: Any
-    ) -> None:
-        self._owner, self._shape, self._lengths, self._inside = owner, shape, lengths, inside
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays in it."""
-        return self._lengths.nbytes + getattr(self._inside, "nbytes", 0)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a cache can be neither pickled nor copied")
 
 
 class _OverTime(Block):
@@ -91,7 +72,7 @@ class _OverTime(Block):
 
     def forward(
         self, x: Array, state: None = None, *, lengths: npt.ArrayLike | None = None
-    ) -> tuple[Array, None, _Kept]:
+    ) -> tuple[Array, None, Kept]:
         """As a call, and return a cache for `backward` besides."""
         no_state(state)
         x = checks.real("x", x, self.dtype)
@@ -103,10 +84,10 @@ class _OverTime(Block):
         steps = np.full(B, T) if lengths is None else checks.lengths("lengths", lengths, T, B)
         with DefaultArithmetic():
             y, inside = self._take(given, steps)
-        return y if x.ndim == 3 else y[0], None, _Kept(self, x.shape, steps, inside)
+        return y if x.ndim == 3 else y[0], None, Kept(self, (x.shape, steps, inside))
 
     def backward(
-        self, dy: Array | None, dstate: None, cache: _Kept
+        self, dy: Array | None, dstate: None, cache: Kept
     ) -> tuple[Array, None, dict[str, Array]]:
         """Return the gradient of x, None for a state, and no gradients of parameters.
 
@@ -119,15 +100,15 @@ class _OverTime(Block):
         cache
             From `forward` of this block.
         """
-        kept = checked_cache(self, cache, _Kept)
-        dx = np.zeros(kept._shape, self.dtype)
+        shape, lengths, inside = kept_in(cache, self)
+        dx = np.zeros(shape, self.dtype)
         if dy is not None:
             inner = self._time_major(dx)
-            columns = self._shape_after(kept._shape)[-1]
+            columns = self._shape_after(shape)[-1]
             B = (inner.shape[1],) if dx.ndim == 3 else ()
             dy = checks.shaped("dy", dy, self.dtype, (*B, columns), "shape of y")
             with DefaultArithmetic():
-                self._put(inner, dy if dx.ndim == 3 else dy[None], kept._lengths, kept._inside)
+                self._put(inner, dy if dx.ndim == 3 else dy[None], lengths, inside)
         return dx, None, {}
 
     def _time_major(self, x: Array) -> Array:

@@ -78,19 +78,16 @@ class Kept:
 
     Parameters
     ----------
-    owner : Block
-        Which may use it.
-    rows : Rows
-    columns : int
-        Of the output.
-    inside : object
-        What the block itself needs, arrays or tuples of such.
+    owner : object
+        The block that may use it.
+    inside : tuple
+        Of what it needs: arrays, caches, tuples of such, and other things.
     """
 
-    __slots__ = ("_columns", "_inside", "_owner", "_rows")
+    __slots__ = ("_inside", "_owner")
 
-    def __init__(self, owner: Block, rows: Rows, columns: int, inside: Any) -> None:
-        self._owner, self._rows, self._columns, self._inside = owner, rows, columns, inside
+    def __init__(self, owner: object, inside: tuple[Any, ...]) -> None:
+        self._owner, self._inside = owner, inside
 
     @property
     def nbytes(self) -> int:
@@ -226,7 +223,7 @@ class RowBlock(Block):
         if self._keeps_x and not owned and np.may_share_memory(given, x):
             given = given.copy()
         y, inside = self._train(given)
-        return rows.put(y), None, Kept(self, rows, y.shape[1], inside)
+        return rows.put(y), None, Kept(self, (rows, y.shape[1], inside))
 
     def backward(
         self, dy: Array | None, dstate: None, cache: Kept
@@ -249,14 +246,14 @@ class RowBlock(Block):
         grads : dict
             Keys and shapes of `state_dict`.
         """
-        kept = checked_cache(self, cache)
-        rows, shape = kept._rows, (*kept._rows.shape, kept._columns)
+        rows, columns, inside = kept_in(cache, self)
+        shape = (*rows.shape, columns)
         if dy is None:
             dy = np.zeros(shape, self.dtype)
         dy = checks.real("dy", dy, self.dtype)
         if dy.shape != shape:
             raise ValueError(f"dy: expected the shape of y, {shape}, got {dy.shape}")
-        dx, grads = self._differentiate(rows.take(dy), kept._inside)
+        dx, grads = self._differentiate(rows.take(dy), inside)
         return rows.put(dx), None, grads
 
     def _given(self, x: Any, state: Any, lengths: Any) -> tuple[Rows, Array]:
@@ -282,13 +279,13 @@ def no_state(state: Any) -> None:
         raise ValueError(f"state: this block has none, got {type(state).__name__}")
 
 
-def checked_cache(block: object, cache: Any, kind: type[Any] = Kept) -> Any:
-    """Return a cache of this block."""
-    if not isinstance(cache, kind):
+def kept_in(cache: Any, block: object) -> tuple[Any, ...]:
+    """Return what a cache of this block has inside."""
+    if not isinstance(cache, Kept):
         raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
     if cache._owner is not block:
         raise ValueError(f"cache: comes from another {type(block).__name__}")
-    return cache
+    return cache._inside
 
 
 def written(block: Block) -> str:

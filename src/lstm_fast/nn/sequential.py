@@ -13,27 +13,10 @@ from ..engine import Array
 from ..network.block import Block
 from ..network.joint import JointParameters
 from ..network.layout import Gradients
-from .rows import checked_cache
+from .rows import Kept, kept_in
 from .streaming import ModelStream
 
 __all__ = ["Sequential"]
-
-
-class _Caches:
-    """What the blocks keep for backward."""
-
-    __slots__ = ("_caches", "_owner")
-
-    def __init__(self, owner: Block, caches: list[Any]) -> None:
-        self._owner, self._caches = owner, caches
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that they hold."""
-        return sum(cache.nbytes for cache in self._caches)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a cache can be neither pickled nor copied")
 
 
 class Sequential(Block):
@@ -167,13 +150,13 @@ class Sequential(Block):
         state: Mapping[str, Any] | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
-    ) -> tuple[Array, dict[str, Any], _Caches]:
+    ) -> tuple[Array, dict[str, Any], Kept]:
         """Compute in training: as a call, and return a cache for `backward` besides."""
         return self._forward(x, state, lengths, False)
 
     def _forward(
         self, x: Any, state: Any, lengths: Any, owned: bool
-    ) -> tuple[Array, dict[str, Any], _Caches]:
+    ) -> tuple[Array, dict[str, Any], Kept]:
         states = self._states("state", state)
         _no_pair(x)
         after: dict[str, Any] = {}
@@ -186,10 +169,10 @@ class Sequential(Block):
                 after[name] = one
             caches.append(cache)
             lengths = lengths if block.keeps_time else None
-        return x, after, _Caches(self, caches)
+        return x, after, Kept(self, tuple(caches))
 
     def backward(
-        self, dy: Array | None, dstate: Mapping[str, Any] | None, cache: _Caches
+        self, dy: Array | None, dstate: Mapping[str, Any] | None, cache: Kept
     ) -> tuple[Array | None, dict[str, Any], Gradients]:
         """Return the gradients of a scalar loss for the input, the states and the parameters.
 
@@ -210,12 +193,12 @@ class Sequential(Block):
         grads : dict
             Keys and shapes of `state_dict`. All of them are views of the one array ``grads.flat``.
         """
-        kept = checked_cache(self, cache, _Caches)
+        caches = kept_in(cache, self)
         dstates = self._states("dstate", dstate)
         before: dict[str, Any] = {}
         grads = Gradients(self._joint.layout)
         for (name, block), one in zip(
-            reversed(self._blocks.items()), reversed(kept._caches), strict=True
+            reversed(self._blocks.items()), reversed(caches), strict=True
         ):
             with _named(name):
                 dy, dbefore, of_block = block.backward(dy, dstates.get(name), one)

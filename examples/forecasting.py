@@ -5,7 +5,8 @@
 The folder has `ett/ETTh1.csv`, from github.com/zhouhaoyi/ETDataset: 12 months of 30 days to learn
 from, 4 to choose the best epoch by, 4 held out. Each window is taken relative to its last value, in
 units of its own standard deviation. Errors are those of the series in units of its deviation over
-the first 12 months, as they are usually given.
+the first 12 months, as they are usually given. Where PyTorch is installed, the same model makes the
+same updates there, up to the epoch that was best here.
 """
 
 import argparse
@@ -14,12 +15,13 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lstm_fast import LSTM, nn, optim, training
 
-PAST, MONTH = 96, 30 * 24
+PAST, UNITS, MONTH = 96, 64, 30 * 24
 
 
 def read(folder: Path) -> np.ndarray:
@@ -48,48 +50,81 @@ class Windows:
         return np.concatenate(parts) * self.deviation[..., 0] + self.level[..., 0]
 
 
-def fit(model: nn.Sequential, past: list, horizon_of: list, epochs: int, rate: float) -> float:
-    """Train on the first windows, keep the best epoch on the second, return the seconds."""
-    source = training.batches(past[0], horizon_of[0], batch_size=64, seed=0)
-    validation = training.batches(past[1], horizon_of[1], batch_size=512, shuffle=False)
+def fit(model: nn.Sequential, x: list, target: list, epochs: int, rate: float) -> tuple:
+    """Train on the first windows, keep the best epoch on the second."""
+    source = training.batches(x[0], target[0], batch_size=64, seed=0)
+    validation = training.batches(x[1], target[1], batch_size=512, shuffle=False)
     schedule = optim.cosine(rate, epochs * len(source))
     trainer = training.Trainer(model, nn.Huber(), optim.Adam(), clip_norm=1.0, schedule=schedule)
+    return source, schedule, trainer.fit(source, validation, epochs=epochs, patience=3)
+
+
+def train_pytorch(first: dict, source: Any, schedule: Any, epochs: int) -> tuple[Any, float]:
+    """Return the same model in PyTorch after the same updates, and how many a second."""
+    import torch
+
+    model = torch.nn.Module()
+    model.lstm = torch.nn.LSTM(1, UNITS)
+    model.head = torch.nn.Linear(UNITS, len(first["head.bias"]))
+    model.load_state_dict({name: torch.tensor(value) for name, value in first.items()})
+
+    def forecast(x: np.ndarray) -> Any:
+        return model.head(model.lstm(torch.tensor(x))[0][-1])
+
+    optimizer, step = torch.optim.Adam(model.parameters(), fused=True), 0
     begin = time.perf_counter()
-    trainer.fit(source, validation, epochs=epochs, patience=3)
-    return time.perf_counter() - begin
+    for epoch in range(epochs):
+        for batch in source.epoch(epoch):
+            optimizer.param_groups[0]["lr"] = schedule(step)
+            loss = torch.nn.functional.huber_loss(forecast(batch.x), torch.tensor(batch.target))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+    seconds = time.perf_counter() - begin
+    return lambda x: (forecast(x).detach().numpy(), None), step / seconds
 
 
 def compare(series: np.ndarray, horizon: int, epochs: int) -> tuple[Windows, dict[str, np.ndarray]]:
     """Forecast by every method, and print the errors."""
-    months = [(0, 12), (12, 16), (16, 20)]
-    parts = [Windows(series, a * MONTH, b * MONTH, horizon) for a, b in months]
-    test, aims = parts[2], [part.target for part in parts]
-    past = [part.x for part in parts]
-    in_one_row = [x.swapaxes(1, 2) for x in past]  # (N, 1, 96): a linear map of the window
-
+    parts = [
+        Windows(series, first * MONTH, end * MONTH, horizon)
+        for first, end in [(0, 12), (12, 16), (16, 20)]
+    ]
+    test, x, target = parts[2], [part.x for part in parts], [part.target for part in parts]
+    in_one_row = [part.swapaxes(1, 2) for part in x]  # (N, 1, 96): a linear map of the window
     linear = nn.Sequential(map=nn.Linear(PAST, horizon, seed=0), last=nn.Last())
-    fit(linear, in_one_row, aims, epochs, 1e-3)
+    fit(linear, in_one_row, target, epochs, 1e-3)
     model = nn.Sequential(
-        lstm=LSTM(1, 64, seed=0), last=nn.Last(), head=nn.Linear(64, horizon, seed=1)
+        lstm=LSTM(1, UNITS, seed=0), last=nn.Last(), head=nn.Linear(UNITS, horizon, seed=1)
     )
-    seconds = fit(model, past, aims, epochs, 3e-3)
-    day = np.tile(test.values[:, -24:], -(-horizon // 24))[:, :horizon]
+    weights = model.state_dict()
+    source, schedule, history = fit(model, x, target, epochs, 3e-3)
     found = {
         "persistence": np.repeat(test.values[:, -1:], horizon, axis=1),
-        "the day before": day,
+        "the day before": np.tile(test.values[:, -24:], -(-horizon // 24))[:, :horizon],
         "linear map of the window": test.forecast(linear, in_one_row[2]),
-        "LSTM": test.forecast(model, past[2]),
+        "LSTM": test.forecast(model, x[2]),
     }
+    speed = {"LSTM": len(source) / np.median(history.seconds)}
+    try:
+        there, speed["the same LSTM in PyTorch"] = train_pytorch(
+            weights, source, schedule, history.best.epoch + 1
+        )
+        found["the same LSTM in PyTorch"] = test.forecast(there, x[2])
+    except ImportError:
+        print("PyTorch is not installed, so it is not compared")
     print(f"\n{PAST} -> {horizon} hours, {len(test.x)} windows held out      MSE     MAE")
+    squares = {}
     for name, forecast in found.items():
         error = forecast - test.truth
-        took = f"   {seconds:.0f} s" if name == "LSTM" else ""
-        print(f"  {name:46}{np.mean(error**2):8.4f}{np.mean(abs(error)):8.4f}{took}")
-    squares = {name: np.mean((forecast - test.truth) ** 2) for name, forecast in found.items()}
-    best = min(squares, key=squares.__getitem__)
-    if best != "LSTM":
-        behind = 100 * (squares["LSTM"] / squares[best] - 1)
-        print(f"  The LSTM is {behind:.1f} % behind: {best} is what this series needs.")
+        squares[name] = np.mean(error**2)
+        updates = f"   {speed[name]:.0f} updates/s" if name in speed else ""
+        print(f"  {name:46}{squares[name]:8.4f}{np.mean(abs(error)):8.4f}{updates}")
+    behind = 100 * (squares["LSTM"] / squares["linear map of the window"] - 1)
+    if behind > 0:
+        print(f"  The LSTM is {behind:.1f} % behind the linear map, which this series needs.")
     return test, found
 
 

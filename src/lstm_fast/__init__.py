@@ -59,4 +59,6 @@ def __getattr__(name: str) -> Any:
     if name == "load":  # which makes blocks, and so has to know them
         import_module(".nn", __name__)
         return import_module(".network.block", __name__).load
+    if name.startswith(("from_", "to_")):
+        return getattr(import_module(".formats", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

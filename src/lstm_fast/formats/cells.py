@@ -1,0 +1,211 @@
+"""An `LSTM`, or a model around it, of what a file holds: weights in any order of gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..engine import Array
+from ..lstm import LSTM
+from ..network.block import Block
+from .reports import refusal
+
+__all__ = ["Cell", "cell", "chain", "lstm"]
+
+GATES = "ifgo"
+READ = (np.float16, np.float32, np.float64)  # half precision becomes single
+
+
+class Cell(NamedTuple):
+    """One direction of one layer, its rows in the order i, f, g, o.
+
+    Attributes
+    ----------
+    weight_ih : ndarray, shape (4 H, I)
+    weight_hh : ndarray, shape (4 H, H), or (4 H, P) with a projection
+    bias_ih, bias_hh : ndarray, shape (4 H,), or None
+        Two that add; a source that has one gives one.
+    weight_hr : ndarray, shape (P, H), or None
+    weight_ch : ndarray, shape (3 H,), or None
+        Peepholes in the order i, f, o.
+    """
+
+    weight_ih: Array
+    weight_hh: Array
+    bias_ih: Array | None
+    bias_hh: Array | None
+    weight_hr: Array | None = None
+    weight_ch: Array | None = None
+
+
+def cell(
+    source: Any,
+    name: str,
+    order: str,
+    *,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    weight_hr: Array | None = None,
+    weight_ch: Array | None = None,
+) -> Cell:
+    """Return one direction of one layer, checked.
+
+    Parameters
+    ----------
+    source : path-like or object
+        Of the weights, for errors.
+    name : str
+        Of the layer, for errors.
+    order : str
+        Of the blocks of rows in the weights: "ifgo", "iofg", ..., where g is the candidate.
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_ch
+        As in `Cell`, rows in this order; `weight_ch` is i, f, o already.
+
+    Raises
+    ------
+    ValueError
+        If shapes contradict one another, or a tensor does not hold floating-point numbers.
+    """
+    w_hh = _floats(source, f"{name} recurrent weights", weight_hh)
+    if w_hh.ndim != 2 or not w_hh.size or w_hh.shape[0] % 4:
+        raise _wrong(source, f"{name} recurrent weights", "(4 H, H)", w_hh.shape)
+    H = w_hh.shape[0] // 4
+    P = H if weight_hr is None else w_hh.shape[1]
+    w_ih = _floats(source, f"{name} input weights", weight_ih)
+    if w_ih.ndim != 2 or w_ih.shape[0] != 4 * H or not w_ih.size:
+        raise _wrong(source, f"{name} input weights", f"({4 * H}, I)", w_ih.shape)
+    shapes = {
+        "recurrent weights": (w_hh, (4 * H, P)),
+        "input bias": (bias_ih, (4 * H,)),
+        "recurrent bias": (bias_hh, (4 * H,)),
+        "projection": (weight_hr, (P, H)),
+        "peepholes": (weight_ch, (3 * H,)),
+    }
+    arrays: dict[str, Array | None] = {}
+    for what, (value, shape) in shapes.items():
+        array = None if value is None else _floats(source, f"{name} {what}", value)
+        if array is not None and array.shape != shape:
+            raise _wrong(source, f"{name} {what}", str(shape), array.shape)
+        arrays[what] = array
+    blocks = [order.index(gate) for gate in GATES]
+
+    def sorted_rows(array: Array | None) -> Array | None:
+        if array is None or order == GATES:
+            return array
+        return array.reshape(4, H, *array.shape[1:])[blocks].reshape(array.shape)
+
+    rows_ih, rows_hh = sorted_rows(w_ih), sorted_rows(w_hh)
+    assert rows_ih is not None and rows_hh is not None
+    return Cell(
+        rows_ih,
+        rows_hh,
+        sorted_rows(arrays["input bias"]),
+        sorted_rows(arrays["recurrent bias"]),
+        arrays["projection"],
+        arrays["peepholes"],
+    )
+
+
+def lstm(source: Any, name: str, layers: Sequence[Sequence[Cell]], **options: Any) -> LSTM:
+    """Return an `LSTM` with these weights.
+
+    Parameters
+    ----------
+    source : path-like or object
+        For errors.
+    name : str
+        In the file, for errors.
+    layers : sequence of sequences of Cell
+        The directions of each layer, forward first.
+    options
+        Arguments of `LSTM` that weights do not say: batch_first, reverse, merge, coupled, clip,
+        cell_clip, activations, residual.
+
+    Raises
+    ------
+    ValueError
+        If layers do not fit one another.
+    """
+    directions = {len(layer) for layer in layers}
+    if directions not in ({1}, {2}):
+        raise refusal(
+            source, name, f"has {sorted(directions)} directions", "layers need equally many"
+        )
+    cells = [one for layer in layers for one in layer]
+    first = cells[0]
+    kinds = {"bias": "bias_ih", "projection": "weight_hr", "peephole": "weight_ch"}
+    for what, field in kinds.items():
+        there = {_has(one, field) for one in cells}
+        if len(there) > 1:
+            raise refusal(source, name, f"only some layers have a {what}", "all need one, or none")
+    sizes = [layer[0].weight_hh.shape[0] // 4 for layer in layers]
+    dtype = np.result_type(*(one.weight_hh.dtype for one in cells))
+    try:
+        made = LSTM(
+            first.weight_ih.shape[1],
+            sizes if len(set(sizes)) > 1 else sizes[0],
+            len(layers),
+            bias=_has(first, "bias_ih"),
+            bidirectional=directions == {2},
+            proj_size=0 if first.weight_hr is None else first.weight_hr.shape[0],
+            peephole=first.weight_ch is not None,
+            dtype=dtype,
+            **options,
+        )
+        made.load_state_dict(_state_dict(layers, made.bias))
+    except (ValueError, TypeError) as error:
+        raise refusal(source, name, error, "no LSTM of lstm_fast is like this") from error
+    return made
+
+
+def chain(source: Any, parts: Sequence[tuple[str, Block]]) -> Block:
+    """Return the one block, or a `Sequential` of all, by their names (dots become underscores)."""
+    from .. import nn
+
+    if len(parts) == 1:
+        return parts[0][1]
+    named = {name.replace(".", "_"): block for name, block in parts}
+    if len(named) < len(parts):
+        raise refusal(source, "names", [name for name, _ in parts], "each needs its own")
+    try:
+        return nn.Sequential(**named)
+    except (ValueError, TypeError) as error:
+        raise refusal(source, "layers", error, "they do not follow one another") from error
+
+
+def _has(one: Cell, field: str) -> bool:
+    if field == "bias_ih":
+        return one.bias_ih is not None or one.bias_hh is not None
+    return getattr(one, field) is not None
+
+
+def _state_dict(layers: Sequence[Sequence[Cell]], bias: bool) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    for number, layer in enumerate(layers):
+        for one, direction in zip(layer, ("", "_reverse"), strict=False):
+            values = one._asdict()
+            for name in ("bias_ih", "bias_hh"):
+                if bias and values[name] is None:
+                    values[name] = np.zeros(len(one.weight_hh), one.weight_hh.dtype)
+            found |= {
+                f"{name}_l{number}{direction}": value
+                for name, value in values.items()
+                if value is not None
+            }
+    return found
+
+
+def _floats(source: Any, name: str, value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype.newbyteorder("=").type not in READ:
+        raise refusal(source, name, f"holds {array.dtype}", "floating-point numbers are needed")
+    native = array.dtype.newbyteorder("=")
+    return np.ascontiguousarray(array, np.float32 if native == np.float16 else native)
+
+
+def _wrong(source: Any, name: str, expected: str, shape: tuple[int, ...]) -> ValueError:
+    return refusal(source, name, f"has shape {shape}", f"{expected} is needed")

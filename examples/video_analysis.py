@@ -5,7 +5,7 @@
 The folder has `hand_gestures/point_history.csv`, from
 github.com/Kazuhito00/hand-gesture-recognition-using-mediapipe: positions of a fingertip in 16
 successive frames, relative to the first. Rows overlap with those beside them, so whole blocks of
-rows are held out.
+rows are held out. Where PyTorch is installed, the same model learns from the same batches there.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lstm_fast import LSTM, nn, optim, training
 
 GESTURES = ["still", "clockwise", "counterclockwise", "moving"]
-FRAMES, BLOCK = 16, 100  # rows of a block; of five, one is held out
+FRAMES, UNITS, BLOCK = 16, 48, 100  # rows of a block; of five, one is held out
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -48,14 +49,38 @@ def rotated(steps: np.ndarray, copies: int) -> np.ndarray:
     return np.stack([turn.real, turn.imag], -1).reshape(-1, *steps.shape[1:]).astype(steps.dtype)
 
 
-def train(model: nn.Sequential, x: np.ndarray, target: np.ndarray, epochs: int) -> training.History:
-    """Train a classifier, with a rate that falls to 0."""
+def train(model: nn.Sequential, x: np.ndarray, target: np.ndarray, epochs: int) -> tuple:
+    """Train a classifier, with a rate that falls to 0; return batches, rates and seconds."""
     source = training.batches(x, target, batch_size=64, seed=0)
-    schedule = optim.cosine(5e-3, epochs * len(source))
+    rates = optim.cosine(5e-3, epochs * len(source))
     trainer = training.Trainer(
-        model, nn.CrossEntropy(), optim.Adam(), clip_norm=1.0, schedule=schedule
+        model, nn.CrossEntropy(), optim.Adam(), clip_norm=1.0, schedule=rates
     )
-    return trainer.fit(source, epochs=epochs)
+    begin = time.perf_counter()
+    trainer.fit(source, epochs=epochs)
+    return source, rates, time.perf_counter() - begin
+
+
+def train_pytorch(first: dict, source: Any, rates: Any, epochs: int) -> tuple[Any, float]:
+    """Return the same model in PyTorch after as many updates, and seconds."""
+    import torch
+
+    model = torch.nn.Module()
+    model.lstm, model.scores = torch.nn.LSTM(2, UNITS), torch.nn.Linear(UNITS, len(GESTURES))
+    model.load_state_dict({name: torch.tensor(value) for name, value in first.items()})
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    begin = time.perf_counter()
+    for epoch in range(epochs):
+        for n, batch in enumerate(source.epoch(epoch)):
+            optimizer.param_groups[0]["lr"] = rates(epoch * len(source) + n)
+            scores = model.scores(model.lstm(torch.tensor(batch.x))[0][-1])
+            loss = torch.nn.functional.cross_entropy(scores, torch.tensor(batch.target))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    seconds = time.perf_counter() - begin
+    return {name: value.numpy() for name, value in model.state_dict().items()}, seconds
 
 
 def share_right(scores: np.ndarray, target: np.ndarray) -> float:
@@ -95,20 +120,26 @@ def main() -> None:
     baseline = share_right(regression(test_x.reshape(-1, 2 * FRAMES))[0], test_target)
 
     model = nn.Sequential(
-        lstm=LSTM(2, 48, recurrent_dropout=0.2, seed=0),
+        lstm=LSTM(2, UNITS, seed=0),
         last=nn.Last(),
-        scores=nn.Linear(48, len(GESTURES), seed=1),
+        scores=nn.Linear(UNITS, len(GESTURES), seed=1),
     )
-    begin = time.perf_counter()
-    train(model, rotated(x, 4), np.tile(target, 4), options.epochs)
-    seconds = time.perf_counter() - begin
+    first = model.state_dict()
+    learned = train(model, rotated(x, 4), np.tile(target, 4), options.epochs)
     stream = model.stream(batch_size=len(test_x))  # as if all were before the camera now
     after = [share_right(stream.step(frame), test_target) for frame in test_x.swapaxes(0, 1)]
 
     counts = " ".join(f"{name} {np.sum(test_target == n)}" for n, name in enumerate(GESTURES))
     print(f"\n{len(x)} tracks to learn from, {len(test_x)} held out: {counts}")
     print(f"logistic regression on the 32 numbers   {baseline:.1f} % right")
-    print(f"LSTM                                    {after[-1]:.1f} % right, {seconds:.0f} s")
+    print(f"LSTM                                    {after[-1]:.1f} % right, {learned[2]:.0f} s")
+    try:
+        weights, seconds = train_pytorch(first, *learned[:2], options.epochs)
+        model.load_state_dict(weights)
+        there = share_right(model(test_x.swapaxes(0, 1))[0], test_target)
+        print(f"the same model in PyTorch               {there:.1f} % right, {seconds:.0f} s")
+    except ImportError:
+        print("PyTorch is not installed, so it is not compared")
     print("after each frame: " + " ".join(f"{share:.0f}" for share in after))
     picture(options.picture, after, baseline)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.internals import checkpoints
+from support.internals import checkpoints, storage
 from support.processes import run_python
 from support.training import (
     H,
@@ -88,14 +88,14 @@ def outcome(trainer, history):
 
 def keep_every_checkpoint(monkeypatch, folder):
     """Have each checkpoint that is written copied to a folder; return their paths."""
-    write, kept = checkpoints.write, []
+    write, kept = storage.write_whole, []
 
     def keep(path, data):
         write(path, data)
         kept.append(folder / f"{len(kept)}.npz")
         shutil.copy(path, kept[-1])
 
-    monkeypatch.setattr(checkpoints, "write", keep)
+    monkeypatch.setattr(storage, "write_whole", keep)
     return kept
 
 
@@ -407,7 +407,7 @@ def test_a_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     for name in ("fsync", "replace"):
         call = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, n=name, f=call: (events.append(n), f(*args))[1])
-    checkpoints.write(tmp_path / "run.npz", b"data")
+    storage.write_whole(tmp_path / "run.npz", b"data")
     assert events == ["fsync", "replace", "fsync"]
 
 
@@ -417,14 +417,14 @@ def test_a_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
 AT_EVERY_LINE = """
 import os, signal, sys
 from pathlib import Path
-from support.internals import checkpoints
+from support.internals import storage
 from support.processes import run_python
 
 place = Path(os.environ["PLACE"])
 old, new = b"old" * 100, b"new" * 200
 found = []
 for line in range(1000):
-    checkpoints.write(place, old)
+    storage.write_whole(place, old)
     if not (child := os.fork()):
         seen = 0
 
@@ -436,7 +436,7 @@ for line in range(1000):
             return trace
 
         sys.settrace(trace)
-        checkpoints.write(place, new)
+        storage.write_whole(place, new)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     found.append(place.read_bytes())

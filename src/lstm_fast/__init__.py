@@ -8,11 +8,13 @@
     nn                            blocks around an LSTM, losses, and Sequential: a model of blocks
     optim, training               optimisers; batches, and the Trainer of a model
     save, load                    any of them in a file
+    from_torch, from_keras, from_onnx, from_tflite, ...    other packages' models, from their files
+    to_torch, to_keras, to_onnx   and into them
     set_num_threads, get_num_threads, set_adaptive_threads, show_config
 
 What lives where, and what each may import: only what stands to its right::
 
-    training/  ->  nn/, optim/  ->  lstm, stream, functional, config  ->  network/
+    formats/  ->  training/  ->  nn/, optim/  ->  lstm, stream, functional, config  ->  network/
         ->  engine/  ->  the C headers  <-  kernels/
 
 `cli` and ``__main__`` are programs on top; `reference` stands alone.
@@ -21,23 +23,62 @@ What lives where, and what each may import: only what stands to its right::
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import reference
-from .config import show_config
-from .engine.runtime.threads import get_num_threads, set_num_threads
-from .engine.watch import set_adaptive_threads
-from .functional import lstm_backward, lstm_forward
-from .lstm import LSTM
-from .network.block import save
-from .stream import Stream
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import nn, optim, training
-    from .network.block import load
+    from . import nn, optim, reference, training
+    from .config import show_config
+    from .engine.runtime.threads import get_num_threads, set_num_threads
+    from .engine.watch import set_adaptive_threads
+    from .formats.flax import from_flax
+    from .formats.keras import from_keras
+    from .formats.keras_weights import to_keras
+    from .formats.onnx import from_onnx
+    from .formats.onnx_export import to_onnx
+    from .formats.openvino import from_openvino
+    from .formats.pytorch import from_torch, to_torch
+    from .formats.rtneural import from_rtneural
+    from .formats.safetensors import from_safetensors
+    from .formats.tflite import from_tflite
+    from .functional import lstm_backward, lstm_forward
+    from .lstm import LSTM
+    from .network.block import load, save
+    from .stream import Stream
+
+# Modules are imported when one of their names is used for the first time.
+_FOLDERS = ("nn", "optim", "reference", "training")
+_MODULES = {
+    "config": ("show_config",),
+    "engine.runtime.threads": ("get_num_threads", "set_num_threads"),
+    "engine.watch": ("set_adaptive_threads",),
+    "formats.flax": ("from_flax",),
+    "formats.keras": ("from_keras",),
+    "formats.keras_weights": ("to_keras",),
+    "formats.onnx": ("from_onnx",),
+    "formats.onnx_export": ("to_onnx",),
+    "formats.openvino": ("from_openvino",),
+    "formats.pytorch": ("from_torch", "to_torch"),
+    "formats.rtneural": ("from_rtneural",),
+    "formats.safetensors": ("from_safetensors",),
+    "formats.tflite": ("from_tflite",),
+    "functional": ("lstm_backward", "lstm_forward"),
+    "lstm": ("LSTM",),
+    "network.block": ("load", "save"),
+    "stream": ("Stream",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "LSTM",
     "Stream",
+    "from_flax",
+    "from_keras",
+    "from_onnx",
+    "from_openvino",
+    "from_rtneural",
+    "from_safetensors",
+    "from_tflite",
+    "from_torch",
     "get_num_threads",
     "load",
     "lstm_backward",
@@ -49,16 +90,23 @@ __all__ = [
     "set_adaptive_threads",
     "set_num_threads",
     "show_config",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
     "training",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("nn", "optim", "training"):
+    if name in _FOLDERS:
         return import_module(f".{name}", __name__)
-    if name == "load":  # which makes blocks, and so has to know them
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "load":  # makes any block, and so has to know them
         import_module(".nn", __name__)
-        return import_module(".network.block", __name__).load
-    if name.startswith(("from_", "to_")):
-        return getattr(import_module(".formats", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,7 @@ from lstm_fast.engine.runtime.threads import openmp
 from lstm_fast.engine.schedule import planned
 from lstm_fast.engine.tape import Cache
 from lstm_fast.engine.watch import calls, hold, see, usable_now
-from lstm_fast.network import cells
+from lstm_fast.network import cells, storage
 from lstm_fast.network.block import Block
 from lstm_fast.network.layout import Gradients, Layout
 from lstm_fast.network.network import Network
@@ -52,6 +52,7 @@ __all__ = [
     "see",
     "segments",
     "set_generator",
+    "storage",
     "sum_rows",
     "torch_engine_class",
     "update",

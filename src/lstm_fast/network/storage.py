@@ -1,4 +1,4 @@
-"""Files: arrays by name, and what they are, in one safetensors file."""
+"""Files, written whole or not at all; arrays by name, and what they are, in a safetensors file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine import Array
 
-__all__ = ["read", "write"]
+__all__ = ["read", "write", "write_whole"]
 
 # Of the description in a file. A reader refuses what is newer than itself.
 VERSION = 1
@@ -20,7 +20,7 @@ KEY = "lstm_fast"
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], what: dict[str, Any]) -> None:
-    """Write a file, whole or not at all: to a temporary one beside it, which is then renamed.
+    """Write arrays by name, and what they are.
 
     Parameters
     ----------
@@ -32,11 +32,19 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], what: dict[
         What they are, as JSON has it.
     """
     from_package = _safetensors()
-    target = Path(path)
     about = {KEY: json.dumps({"version": VERSION, **what}), "format": "np"}
-    data = from_package.numpy.save({k: np.ascontiguousarray(a) for k, a in arrays.items()}, about)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_whole(path, from_package.numpy.save(contiguous, about))
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole, or leave the old one, whenever the process or the machine stops.
+
+    It is written beside its place, to the disk, and then renamed.
+    """
     from tempfile import mkstemp  # which imports much, and few programs write
 
+    target = Path(path)
     try:
         handle, temporary = mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except FileNotFoundError as error:
@@ -51,6 +59,11 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], what: dict[
     except BaseException:
         os.unlink(temporary)
         raise
+    folder = os.open(target.parent, os.O_RDONLY)  # the name is in the folder
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:

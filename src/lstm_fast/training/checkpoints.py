@@ -1,8 +1,4 @@
-"""A run in a file: arrays, and the rest as JSON, in one .npz file without pickles.
-
-A file is written beside its place, to the disk, and then renamed: whenever the process or the
-machine stops, what is at the path is the old file or the new one.
-"""
+"""A run in a file: arrays, and the rest as JSON, in one .npz file without pickles."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ import numpy.typing as npt
 
 from ..network import checks
 
-__all__ = ["Checkpoint", "as_checkpoint", "pack", "read", "unpack", "write"]
+__all__ = ["Checkpoint", "as_checkpoint", "pack", "read", "unpack"]
 
 FORMAT, VERSION = "lstm_fast training checkpoint", 1
 TREE = "tree.json"
@@ -134,23 +130,3 @@ def read(path: str | os.PathLike[str]) -> bytes | None:
         return Path(path).read_bytes()
     except FileNotFoundError:
         return None
-
-
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole, or leave the old one."""
-    path = Path(path)
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the name is in the folder
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import Array
+from ..network import storage
 from . import checkpoints
 from .history import History
 from .processes import Processes
@@ -73,7 +74,7 @@ class Run:
         if self._processes.rank == 0:
             arrays = [np.frombuffer(part, np.uint8) for part in parts]
             tree = self._common_part() | {"processes": arrays}
-            checkpoints.write(path, checkpoints.pack(tree))
+            storage.write_whole(path, checkpoints.pack(tree))
 
     def resume(self, path: str | os.PathLike[str]) -> bool:
         """Go on from a checkpoint and return True, or return False if there is none.

@@ -1,6 +1,8 @@
 """The command line, ``lstm-fast`` or ``python -m lstm_fast``.
 
-    main         arguments and commands
+    main         which commands there are
+    convert      models of other packages: convert, inspect, verify
+    config       what this installation uses
     demo         the demonstration: what it trains, compares and draws
     sunspots     the series
     model        the network that it trains

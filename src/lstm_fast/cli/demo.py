@@ -33,7 +33,16 @@ from .model import Forecaster
 from .sunspots import FIRST_YEAR, SUNSPOTS
 from .timing import timing_table
 
-__all__ = ["HISTORY", "add_arguments", "back_tests", "band", "errors", "forecast", "run"]
+__all__ = [
+    "HISTORY",
+    "add_arguments",
+    "add_commands",
+    "back_tests",
+    "band",
+    "errors",
+    "forecast",
+    "run",
+]
 
 Array = npt.NDArray[np.floating[Any]]
 Callback = Callable[[], object]
@@ -64,6 +73,14 @@ def errors(forecast: Array, truth: Array) -> Errors:
     mae = np.abs(error).mean()
     rmse = np.sqrt(np.mean(error**2))
     return Errors(float(mae), float(rmse), float(100 * mae / truth.mean()), float(error.mean()))
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command."""
+    text = "train a forecaster of sunspots, compare it with simple forecasts, plot, time the layer"
+    parser = commands.add_parser("demo", help=text, description=text.capitalize() + ".")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,49 +1,44 @@
-"""The commands: ``lstm-fast demo`` and ``lstm-fast config``."""
+"""The commands: ``lstm-fast convert``, ``inspect``, ``verify``, ``config``, ``demo``."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Sequence
 
-import lstm_fast
-
-from . import demo
+from ..version import __version__
 
 __all__ = ["main"]
+
+EPILOG = """exit codes: 0, done; 1, verify found a difference; 2, something is wrong with what was
+asked or with a file"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; without any, print the help."""
+    version = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    version.add_argument("--version", action="version", version=f"lstm_fast {__version__}")
+    version.parse_known_args(arguments)  # before the rest is imported, which takes a while
+
+    from . import config, convert, demo
+
     parser = argparse.ArgumentParser(
-        prog="lstm-fast", description="A fast and exact CPU LSTM for NumPy arrays."
+        prog="lstm-fast",
+        description="A fast and exact CPU LSTM for NumPy arrays.",
+        epilog=EPILOG,
+        parents=[version],
     )
-    version = f"lstm_fast {lstm_fast.__version__}"
-    parser.add_argument("--version", action="version", version=version)
-    commands = parser.add_subparsers(title="commands", dest="command")
-    text = "train a forecaster of sunspots, compare it with simple forecasts, plot, time the layer"
-    demo.add_arguments(commands.add_parser("demo", help=text, description=text.capitalize() + "."))
-    text = "print what this installation uses: instruction set, BLAS, OpenMP, threads"
-    commands.add_parser("config", help=text, description=text.capitalize() + ".")
-
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="command")
+    for module in (convert, config, demo):
+        module.add_commands(commands)
     options = parser.parse_args(arguments)
-    if options.command == "demo":
-        demo.run(options)
-    elif options.command == "config":
-        print("\n".join(_lines(lstm_fast.show_config())))
-    else:
+    if options.command is None:
         parser.print_help()
-
-
-def _lines(config: Mapping[str, Any], indent: str = "") -> list[str]:
-    """Return a nested mapping as indented lines of text, values aligned."""
-    lines = []
-    width = max(map(len, config), default=0)
-    for name, value in config.items():
-        parts = value if isinstance(value, list) and value else [value]
-        if isinstance(value, Mapping):
-            lines += [f"{indent}{name}", *_lines(value, indent + "    ")]
-        elif all(isinstance(part, Mapping) for part in parts):
-            for part in parts:
-                lines += [f"{indent}{name}", *_lines(part, indent + "    ")]
-        else:
-            lines.append(f"{indent}{name:<{width}}  {', '.join(map(str, parts))}")
-    return lines
+        return
+    try:
+        code = options.run(options)
+    except (ValueError, TypeError, OSError, ImportError, KeyError) as error:
+        if options.command == "demo":  # takes nothing of the user's: it is our fault
+            raise
+        print(f"lstm-fast {options.command}: {error}", file=sys.stderr)
+        code = 2
+    if code:
+        sys.exit(code)

@@ -1,0 +1,163 @@
+"""``lstm-fast convert``, ``inspect``, ``verify``: models of other packages, in files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..formats import files
+
+__all__ = ["add_commands"]
+
+# Of what is compared, relative to the largest value, or 1.
+TOLERANCE = 1e-5
+STEPS, ROWS = 20, 3  # of the random input
+
+FORMATS = (
+    "PyTorch (.pt, .pth, .ckpt, .bin, .npz), safetensors, Keras (.keras, .h5), ONNX, TFLite, "
+    "OpenVINO (.xml), RTNeural (.json)"
+)
+
+
+def add_commands(commands: Any) -> None:
+    """Add the three commands."""
+    text = "read a model of another package, and write it for lstm_fast.load, or as ONNX"
+    parser = commands.add_parser(
+        "convert",
+        help=text,
+        description=f"{_sentence(text)} Reads {FORMATS}; needs none of these packages.",
+        epilog="example: lstm-fast convert classifier.pt classifier.safetensors --prefix lstm",
+    )
+    parser.add_argument("input", metavar="IN", help="file; its extension says what it is")
+    parser.add_argument("output", metavar="OUT", help=f"file: {', '.join(files.WRITTEN)}")
+    _add_choice(parser)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        default=None,
+        help="run the package that IN is of, which has to be installed, and compare",
+    )
+    parser.set_defaults(run=_convert)
+
+    text = "print a table of the LSTMs in a file, and of what is around them"
+    parser = commands.add_parser(
+        "inspect", help=text, description=f"{_sentence(text)} Reads {FORMATS}."
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=_inspect)
+
+    text = "compare two models, or a model and recorded results"
+    parser = commands.add_parser(
+        "verify",
+        help=text,
+        description=f"{_sentence(text)} Exits with 1 where they differ by more than rounding.",
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument(
+        "--against",
+        metavar="FILE",
+        required=True,
+        help="another model, which is given the same random input; or .npz with the arrays x and y",
+    )
+    _add_choice(parser)
+    parser.set_defaults(run=_verify)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prefix", help="of the names in a PyTorch or safetensors file: one part")
+    parser.add_argument("--node", help="of an ONNX file: one LSTM by its name")
+    parser.add_argument(
+        "--batch-first",
+        action="store_true",
+        default=None,
+        help="of a PyTorch or safetensors file: arrays are (B, T, ...)",
+    )
+
+
+def _read(path: str, options: argparse.Namespace, **further: Any) -> files.Block:
+    return files.read(
+        path,
+        prefix=options.prefix,
+        node=options.node,
+        batch_first=options.batch_first,
+        **further,
+    )
+
+
+def _convert(options: argparse.Namespace) -> None:
+    block = _read(options.input, options, verify=options.verify)
+    files.write(options.output, block)
+    print(_table(files.described(block)))
+    print(f"\n{options.output} written", file=sys.stderr)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    print(_table(files.inspect(options.file)))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    block = _read(options.file, options)
+    if options.against.lower().endswith(".npz") and (found := _recorded(options.against)):
+        x, expected = found
+        x = x if x.dtype.kind in "iu" else x.astype(block.dtype)
+    else:
+        other = files.read(options.against)
+        x = _random_input(block)
+        order = other.batch_first == block.batch_first
+        given = x if order else x.swapaxes(0, 1)
+        expected = other(given if x.dtype.kind in "iu" else given.astype(other.dtype))[0]
+        if not order and expected.ndim == 3:
+            expected = expected.swapaxes(0, 1)
+    y = block(x)[0]
+    if y.shape != expected.shape:
+        print(f"differ: outputs have the shapes {y.shape} and {expected.shape}")
+        return 1
+    difference = float(np.max(np.abs(y - expected), initial=0.0))
+    largest = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
+    same = difference <= TOLERANCE * largest
+    print(f"{'same' if same else 'differ'}: the largest difference is {difference:.3g}")
+    return 0 if same else 1
+
+
+def _recorded(path: str) -> tuple[Any, Any] | None:
+    """Return x and y of a file of arrays, or None if it holds something else."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return (arrays["x"], arrays["y"]) if {*arrays.files} == {"x", "y"} else None
+
+
+def _random_input(block: files.Block) -> Any:
+    """Return an input of a model: numbers of an embedding, or features."""
+    first = next(iter(getattr(block, "blocks", {"": block}).values()))
+    rng = np.random.default_rng(0)
+    shape = (ROWS, STEPS) if block.batch_first else (STEPS, ROWS)
+    if isinstance(first, nn.Embedding):
+        return rng.integers(0, first.vocabulary, shape)
+    columns = getattr(first, "input_size", None) or getattr(first, "columns", None)
+    if columns is None:
+        raise ValueError(f"{type(first).__name__}: any input fits it; record x and y in an .npz")
+    return rng.standard_normal((*shape, columns)).astype(block.dtype)
+
+
+def _table(rows: Sequence[files.Found]) -> str:
+    """Return rows as text, columns aligned; those that are empty everywhere are left out."""
+    cells = [[field.replace("_", " ") for field in files.Found._fields]]
+    cells += [[f"{value:,}" if isinstance(value, int) else value for value in row] for row in rows]
+    columns = [
+        column for column in zip(*cells, strict=True) if any(column[1:]) or column[0] == "name"
+    ]
+    lines = []
+    for line in zip(*columns, strict=True):
+        padded = [
+            text.rjust(width) if column[0] == "parameters" else text.ljust(width)
+            for text, column in zip(line, columns, strict=True)
+            for width in [max(map(len, column))]
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)

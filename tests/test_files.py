@@ -73,6 +73,7 @@ def test_model(tmp_path):
 BLOCKS = [
     nn.Last(2, dtype=np.float64),
     nn.Pool("max", batch_first=True),
+    nn.Flatten(batch_first=True),
     nn.Softmax(),
     nn.Linear(2, 3, bias=False),
     nn.LayerNorm(3, 1e-3, bias=False),

@@ -34,7 +34,8 @@ every_block = pytest.mark.parametrize("name", BLOCKS)
 T, B, F = 4, 5, 6
 RAGGED = [2, 0, 4, 1, 3]
 CUT = [None, RAGGED]
-OVER_TIME = {"Last", "Pool"}  # the result has no time
+TAKES_TIME = ("Last", "Pool", "Flatten", "Attention")  # names of blocks that read all steps
+OVER_TIME = {"Last", "Pool", "Flatten"}  # the result has no time
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,8 @@ def of_pytorch(torch, drawn, inputs, p, options):
             return [x[0] if o.get("reverse") else x[-1]]
         case "Pool":
             return [x.mean(dim=0) if o["kind"] == "mean" else x.amax(dim=0)]
+        case "Flatten":
+            return [f.pad(x, (0, 0, 0, T - len(x))).flatten()]
     scale = o.get("scale", 1.0)
     context = f.scaled_dot_product_attention(x[None], more[0][None], more[0][None], scale=scale)[0]
     return [context, f.softmax(scale * x @ more[0].T, dim=-1)]
@@ -196,6 +199,8 @@ def test_lengths_of_all_kinds(rng, name, kind):
     dy = drawn.dy
     if is_pair(drawn):
         dy = (dy[0], dy[1][:, :, :n])
+    elif drawn.block == "Flatten":
+        dy = dy[:, : n * F]
     elif drawn.block not in OVER_TIME:
         dy = dy[:n]
     short = drawn._replace(inputs=(*query, last[:n]), options=options, dy=dy)
@@ -215,7 +220,7 @@ def test_empty_batches(rng, name, extents):
 
 
 @pytest.mark.parametrize("axes", [(), (3,), (2, 3, 2, 2)])
-@pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith(("Last", "Pool", "Att"))])
+@pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith(TAKES_TIME)])
 def test_any_axes_before_the_features(rng, name, axes):
     drawn = draw_block(name, rng, 1, int(np.prod(axes)), F)
     expected = run_block(drawn)

@@ -12,6 +12,7 @@ from lstm_fast.nn import (
     Activation,
     Dropout,
     Embedding,
+    Flatten,
     Last,
     LayerNorm,
     Linear,
@@ -218,7 +219,7 @@ class TestStreams:
         assert all(np.array_equal(stream.state[k][0], before[k][0]) for k in before)
 
     @pytest.mark.parametrize(
-        "block", [Pool(), Last(2), Last(reverse=True), LSTM(2, 3, bidirectional=True)]
+        "block", [Pool(), Flatten(), Last(2), Last(reverse=True), LSTM(2, 3, bidirectional=True)]
     )
     def test_what_needs_the_whole_sequence_cannot(self, block):
         with pytest.raises(ValueError, match=r"slow: .*cannot stream"):

@@ -17,6 +17,7 @@ TWINS = {
     "Softmax": (blocks.softmax_forward, blocks.softmax_backward),
     "Last": (blocks.last_forward, blocks.last_backward),
     "Pool": (blocks.pool_forward, blocks.pool_backward),
+    "Flatten": (blocks.flatten_forward, blocks.flatten_backward),
     "Attention": (blocks.attention_forward, blocks.attention_backward),
 }
 
@@ -78,6 +79,10 @@ def draw_pool(rng, T, B, F, *, kind):
     return Drawn("Pool", {"kind": kind}, (normal(rng, T, B, F),), {}, {"kind": kind})
 
 
+def draw_flatten(rng, T, B, F):
+    return Drawn("Flatten", {}, (normal(rng, T, B, F),), {}, {})
+
+
 def draw_attention(rng, T, B, F, **settings):
     inputs = normal(rng, T + 1, B, F), normal(rng, T, B, F)  # lengths are those of the memory
     return Drawn("Attention", settings, inputs, {}, settings)
@@ -104,6 +109,7 @@ BLOCKS = {
     "Last of two directions": (draw_last, {"directions": 2}),
     "Pool, mean": (draw_pool, {"kind": "mean"}),
     "Pool, max": (draw_pool, {"kind": "max"}),
+    "Flatten": (draw_flatten, {}),
     "Attention": (draw_attention, {}),
     "Attention, scaled": (draw_attention, {"scale": 0.3}),
 } | {f"Activation {f}": (draw_activation, {"function": f}) for f in ACTIVATIONS}

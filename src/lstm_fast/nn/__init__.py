@@ -3,7 +3,7 @@
     rows                    which rows a block computes; blocks that compute each by itself
     linear, embedding       products with weights, through the engine; rows of a table
     pointwise               Activation, Softmax, LayerNorm, Dropout
-    over_time               Last, Pool
+    over_time               Last, Pool, Flatten
     attention               a query and what it attends to
     losses                  of what a model returns
     sequential, streaming   blocks one after the other, also step by step
@@ -22,7 +22,7 @@ from .losses import (
     MeanSquared,
     Quantile,
 )
-from .over_time import Last, Pool
+from .over_time import Flatten, Last, Pool
 from .pointwise import Activation, Dropout, LayerNorm, Softmax
 from .sequential import Sequential
 from .streaming import ModelStream
@@ -35,6 +35,7 @@ __all__ = [
     "CrossEntropy",
     "Dropout",
     "Embedding",
+    "Flatten",
     "Huber",
     "Last",
     "LayerNorm",

@@ -1,4 +1,4 @@
-"""Blocks that make one row of all time steps: `Last` and `Pool`."""
+"""Blocks that make one row of all time steps: `Last`, `Pool` and `Flatten`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..network.block import Block
 from ..network.parameters import Parameters
 from .rows import Kept, kept_in, no_state, written
 
-__all__ = ["Last", "Pool"]
+__all__ = ["Flatten", "Last", "Pool"]
 
 
 class _OverTime(Block):
-    """What both have in common: (T, B, columns) becomes (B, columns)."""
+    """What all have in common: (T, B, columns) becomes one row of each sequence."""
 
     keeps_time = False
 
@@ -34,7 +34,7 @@ class _OverTime(Block):
 
     @abstractmethod
     def _take(self, x: Array, lengths: npt.NDArray[np.intp]) -> tuple[Array, Any]:
-        """Return y (B, columns) of x (T, B, columns), and what `_put` needs."""
+        """Return y, a row of each sequence, of x (T, B, columns), and what `_put` needs."""
 
     @abstractmethod
     def _put(self, dx: Array, dy: Array, lengths: npt.NDArray[np.intp], inside: Any) -> None:
@@ -230,3 +230,41 @@ class Pool(_OverTime):
 
     def _options(self) -> dict[str, Any]:
         return {"kind": self.kind, "batch_first": self.batch_first, "dtype": self.dtype}
+
+
+class Flatten(_OverTime):
+    """All steps of a sequence side by side: T times as many columns, those of the first step first.
+
+    What comes after it has the columns of one T: sequences have this many steps, or `lengths`, with
+    zeros for the steps that are not there.
+
+    Parameters
+    ----------
+    batch_first : bool
+        x is (B, T, columns) instead of (T, B, columns).
+    dtype : numpy.float32 or numpy.float64
+    """
+
+    def __init__(self, *, batch_first: bool = False, dtype: npt.DTypeLike = np.float32) -> None:
+        self._set_up(dtype, batch_first)
+
+    def _take(self, x: Array, lengths: npt.NDArray[np.intp]) -> tuple[Array, Any]:
+        T, B, columns = x.shape
+        within = np.arange(T) < lengths[:, None]
+        y = np.where(within[..., None], x.swapaxes(0, 1), self.dtype.type(0))
+        return y.reshape(B, T * columns), None
+
+    def _put(self, dx: Array, dy: Array, lengths: npt.NDArray[np.intp], inside: Any) -> None:
+        T, B, columns = dx.shape
+        within = np.arange(T)[:, None] < lengths
+        steps = dy.reshape(B, T, columns).swapaxes(0, 1)
+        np.copyto(dx, steps, where=within[..., None])
+
+    def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        *B, columns = super()._shape_after(shape)
+        T = shape[1] if self.batch_first and len(shape) == 3 else shape[0]
+        known = isinstance(T, int) and isinstance(columns, int)
+        return *B, T * columns if known else f"{T} {columns}"
+
+    def _options(self) -> dict[str, Any]:
+        return {"batch_first": self.batch_first, "dtype": self.dtype}

@@ -12,7 +12,7 @@ from ..engine import Array
 from ..network import checks
 from ..network.block import Block
 from ..stream import save_stream
-from .over_time import Last, Pool
+from .over_time import Flatten, Last, Pool
 
 __all__ = ["ModelStream"]
 
@@ -159,6 +159,6 @@ class ModelStream:
 
 def _needs_all(block: Block) -> bool:
     """Whether a block cannot say anything before the end of a sequence."""
-    return isinstance(block, Pool) or (
+    return isinstance(block, Pool | Flatten) or (
         isinstance(block, Last) and (block.directions > 1 or block.reverse)
     )

@@ -26,6 +26,8 @@ Translation", EMNLP 2015, eq. 7-8 ("dot").
 from .over_time import (
     attention_backward,
     attention_forward,
+    flatten_backward,
+    flatten_forward,
     last_backward,
     last_forward,
     pool_backward,
@@ -55,6 +57,8 @@ __all__ = [
     "dropout_forward",
     "embedding_backward",
     "embedding_forward",
+    "flatten_backward",
+    "flatten_forward",
     "last_backward",
     "last_forward",
     "layer_norm_backward",

@@ -138,6 +138,48 @@ def pool_backward(dy: Array, cache: Pool) -> tuple[Array, Grads]:
     return dx, {}
 
 
+class Flatten(NamedTuple):
+    """What `flatten_backward` needs."""
+
+    shape: tuple[int, int, int]  # of x
+    dtype: np.dtype[Any]
+    steps: Integers  # (B,)
+
+
+def flatten_forward(x: Array, *, lengths: Lengths = None) -> tuple[Array, Flatten]:
+    """Return all steps of each batch row side by side, zeros where it has none.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (T, B, F)
+        Input.
+    lengths : array_like of int, shape (B,), optional
+        Steps of each batch row.
+
+    Returns
+    -------
+    y : ndarray, shape (B, T F)
+        y[b, t F + k] = x[t, b, k].
+    cache : Flatten
+    """
+    dtype = checks.real("x", x)
+    (T, B, F), steps = steps_of("x", x, lengths)
+    y = np.zeros((B, T * F), dtype)
+    for b, n in enumerate(steps):
+        y[b, : n * F] = x[:n, b].ravel()
+    return y, Flatten((T, B, F), dtype, steps)
+
+
+def flatten_backward(dy: Array, cache: Flatten) -> tuple[Array, Grads]:
+    """Return dx: dx[t, b, k] = dy[b, t F + k], and 0 where row b has no step t."""
+    (T, B, F), dtype, steps = cache
+    dy = checks.copy("dy", dy, (B, T * F), dtype)
+    dx = np.zeros((T, B, F), dtype)
+    for b, n in enumerate(steps):
+        dx[:n, b] = dy[b, : n * F].reshape(n, F)
+    return dx, {}
+
+
 class Attention(NamedTuple):
     """What `attention_backward` needs."""
 

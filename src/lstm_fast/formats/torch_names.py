@@ -114,7 +114,9 @@ class _Walk:
         self, tree: Any, path: tuple[str, ...], depth: int
     ) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Return tensors, and what may be some, each with the keys on the way to it."""
-        if _unknown(tree) or (hasattr(tree, "shape") and hasattr(tree, "dtype")):
+        if _computes(tree):
+            yield (*path, ""), tree
+        elif _is_tensor(tree):
             yield path or ("tensor",), tree
         elif id(tree) not in self.seen and depth <= DEPTH:
             self.seen[id(tree)] = tree
@@ -146,13 +148,19 @@ def _inside(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield from (((str(n),), value) for n, value in enumerate(tree))
 
 
-def _unknown(tree: Any) -> bool:
-    """Return whether this is a tensor of a kind that is not read, or computes who knows what."""
-    if not isinstance(tree, Made):
+def _is_tensor(tree: Any) -> bool:
+    """Return whether this is a tensor, which is not read if it is a `Made`."""
+    if isinstance(tree, Made):
+        return tree.name.rpartition(".")[2].startswith(UNREADABLE)
+    return hasattr(tree, "shape") and hasattr(tree, "dtype")
+
+
+def _computes(tree: Any) -> bool:
+    """Return whether this is a scripted module of PyTorch that is none of the blocks."""
+    if not isinstance(tree, Made) or not tree.name.startswith(SCRIPT):
         return False
-    name, last = tree.name, tree.name.rpartition(".")[2]
-    scripted = name.startswith(SCRIPT) and not name.startswith(f"{SCRIPT}container.")
-    return last.startswith(UNREADABLE) or (scripted and last not in IN_SCRIPTS)
+    group, *_, kind = tree.name.removeprefix(SCRIPT).split(".")
+    return group != "container" and kind not in IN_SCRIPTS
 
 
 def _is_module(tree: Any) -> bool:
@@ -213,6 +221,9 @@ def modules(names: dict[str, Any]) -> list[Module]:
 
 
 def _kind(tensors: dict[str, Any]) -> str:
+    for value in tensors.values():
+        if _computes(value):
+            return str(value.name.rpartition(".")[2])
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in tensors.items()}
     ends = [PARAMETER.fullmatch(name) for name in tensors]
     for name, shape in shapes.items():

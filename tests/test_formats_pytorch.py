@@ -597,6 +597,13 @@ def test_damaged_pickles(tmp_path, rng):
         outcome(written(tmp_path / "a.pt", zipped(damaged, storages)))
 
 
+def shared_names(count):
+    """Return a dict whose one long key stands before many names of one tensor."""
+    one = tensor("0", (4, 1), (1, 1)) + b"q\x00"
+    inside = mapping({"weight_hh": one} | {f"{n}": b"h\x00" for n in range(count)})
+    return mapping({"a" * 100_000: inside, "b": b"h\x00"})
+
+
 HUGE = 2**40
 HOSTILE = {
     "memo": b"}r" + b"\xff" * 4 + b"r" + b"\xfe" * 4,
@@ -632,6 +639,9 @@ HOSTILE = {
         }
     ),
     "layer": mapping({"weight_hh_l99999": tensor("0", (4, 1), (1, 1))}),
+    "many objects": b"}" * 600_000,
+    "many names in the memo": b"N" + b"\x94" * 600_000,
+    "long names": shared_names(2000),
     "persistent": text("abcde") + b"Q",
     "persistent number": number(5) + b"Q",
 }

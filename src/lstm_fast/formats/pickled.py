@@ -2,8 +2,8 @@
 
 Python's own `pickle` imports and calls what a file names. Here nothing is imported and nothing is
 called: a class or function is a `Named`, what a call of it would make is a `Made`, unless the
-reader has given another answer for that name. Every step takes bytes of the file, so that neither
-time nor memory is more than in proportion to it.
+reader has given another answer for that name. A step makes at most one object, besides the bytes
+that it takes from the file; their number is limited, so that time and memory are, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["Made", "Named", "unpickled"]
+__all__ = ["STEP", "Made", "Named", "unpickled"]
+
+STEP = 128  # bytes of the largest object that a step makes, and its place in a container
 
 Call = Callable[[str, tuple[Any, ...]], Any]
 
@@ -47,7 +49,7 @@ class Made:
 
 
 def unpickled(
-    data: bytes, start: int, persistent: Callable[[Any], Any], call: Call
+    data: bytes, start: int, steps: int, persistent: Callable[[Any], Any], call: Call
 ) -> tuple[Any, int]:
     """Return what a pickle holds, and where it ends.
 
@@ -55,6 +57,8 @@ def unpickled(
     ----------
     data, start
         Bytes, and where in them the pickle begins.
+    steps : int
+        That it may have; one takes up to `STEP` bytes of memory.
     persistent : callable
         Returns what an identifier stands for that the pickle does not hold itself.
     call : callable
@@ -67,7 +71,7 @@ def unpickled(
     """
     reader = _Reader(data, start, persistent, call)
     try:
-        return reader.run(), reader.position
+        return reader.run(steps), reader.position
     except (IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
         where = f"at byte {reader.position}"
         raise ValueError(f"no pickle, or a damaged one: {error!r} {where}") from error
@@ -85,14 +89,15 @@ class _Reader:
         self.below: list[list[Any]] = []  # the stacks under marks
         self.memo: dict[int, Any] = {}
 
-    def run(self) -> Any:
-        while True:
+    def run(self, steps: int) -> Any:
+        for _ in range(steps):
             code = self.take(1)
             if code == pickle.STOP:
                 return self.stack.pop()
             if code not in STEPS:
                 raise ValueError(f"no pickle, or a damaged one: opcode {code!r}")
             STEPS[code](self)
+        raise ValueError(f"a pickle of more than {steps} steps")
 
     def push(self, value: Any) -> None:
         self.stack.append(value)

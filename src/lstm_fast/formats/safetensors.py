@@ -11,12 +11,12 @@ from ..network.block import Block
 from ..network.checks import boolean
 from . import torch_blocks, torch_names
 from .pytorch import run
-from .raw import ITEMSIZES, Raw, checked, file_bytes
+from .raw import ITEMSIZES, MARGIN, Raw, checked, file_bytes
 from .reports import Found, Verify, refusal, verified
 
 __all__ = ["from_safetensors", "inspect"]
 
-LARGEST_HEADER = 100_000_000  # bytes, as of the format's own library
+JSON = 32  # bytes that a byte of a header may take in memory
 DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
@@ -107,7 +107,7 @@ def _read(path: Any) -> tuple[dict[str, Raw], dict[str, Any]]:
     """
     data = memoryview(file_bytes(path))
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= size <= min(LARGEST_HEADER, len(data) - 8):
+    if len(data) < 8 or not 2 <= size <= min((len(data) + MARGIN) // JSON, len(data) - 8):
         raise refusal(path, "header", f"of {size} bytes in a file of {len(data)}", DAMAGED)
     try:
         header = json.loads(bytes(data[8 : 8 + size]).decode(), object_pairs_hook=_once)

@@ -36,6 +36,7 @@ SCRIPT = "__torch__.torch.nn.modules."  # before the names of PyTorch's classes 
 # Those that compute nothing but with parameters, or nothing in inference.
 IN_SCRIPTS = ("LSTM", "LSTMCell", "Linear", "Embedding", "LayerNorm", "Dropout", "Identity")
 DEPTH = 32
+MOST_NAMES = 2**24  # characters of all names
 LISTED = 12
 
 
@@ -90,7 +91,12 @@ def leaves(source: Any, tree: Any) -> Leaves:
         If two names are the same.
     """
     walk = _Walk()
-    paths = [*walk.paths(tree, (), 0)]
+    paths, length = [], 0
+    for path, value in walk.paths(tree, (), 0):
+        length += sum(map(len, path))
+        if length > MOST_NAMES:
+            raise refusal(source, "names", f"are longer than {MOST_NAMES}", "it is damaged")
+        paths.append((path, value))
     outer = _common([path[:-1] for path, value in paths if _is_weight(value)])
     names: dict[str, Any] = {}
     for path, value in paths:
@@ -276,6 +282,6 @@ def lstm_sizes(module: Module) -> tuple[str, str]:
 
 
 def listed(names: Any) -> str:
-    names = [*map(str, names)]
+    names = [f"{name!s:.80}" for name in names]
     rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return (", ".join(names[:LISTED]) or "nothing") + rest

@@ -12,8 +12,8 @@ import zipfile
 import zlib
 from typing import Any, NamedTuple
 
-from .pickled import Made, Named, unpickled
-from .raw import ITEMSIZES, Raw, checked
+from .pickled import STEP, Made, Named, unpickled
+from .raw import ITEMSIZES, MARGIN, Raw, checked
 from .reports import refusal
 
 __all__ = ["tree"]
@@ -76,7 +76,8 @@ class _File:
 
     def unpickled(self, data: bytes, start: int = 0) -> tuple[Any, int]:
         try:
-            return unpickled(data, start, self.persistent, self.call)
+            steps = (len(self.bytes) + MARGIN) // STEP
+            return unpickled(data, start, steps, self.persistent, self.call)
         except ValueError as error:
             if str(error).startswith(str(self.path)):
                 raise
@@ -150,6 +151,9 @@ class _Zip(_File):
 
     def directory(self) -> list[zipfile.ZipInfo]:
         """Return what the zip says that it has."""
+        count = self.bytes.count(b"PK\x01\x02")  # of records, each of which becomes an object
+        if count * 1024 > len(self.bytes) + MARGIN:
+            raise refusal(self.path, "file", f"has {count} records", DAMAGED)
         try:
             with zipfile.ZipFile(io.BytesIO(self.bytes)) as file:
                 return file.infolist()

@@ -52,7 +52,7 @@ OUTSIDE = {
     "formats.pytorch": {"numpy", "torch"},
     "formats.rtneural": {"numpy"},
     "formats.safetensors": {"numpy", "safetensors", "torch"},
-    "formats.tflite": {"numpy", "tflite"},
+    "formats.tflite": {"numpy", "ai_edge_litert"},
     "cli": {"numpy", "matplotlib", "threadpoolctl", "tqdm"},
     "torch": {"numpy", "torch"},
     "training": {"numpy", "matplotlib", "tqdm"},

@@ -1,12 +1,15 @@
 """The examples of the documentation run."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.no_isa
+BLOCK = r"```python\n(.*?)^```"
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,7 +18,7 @@ ROOT = Path(__file__).parents[1]
     "name", ["README.md", "docs/variants.md", "docs/pytorch.md", "docs/training.md"]
 )
 def test_examples(name):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), flags=re.M | re.S)
+    blocks = re.findall(f"^{BLOCK}", (ROOT / name).read_text(), flags=re.M | re.S)
     assert blocks
     if any("torch" in block for block in blocks):
         pytest.importorskip("torch")
@@ -23,3 +26,21 @@ def test_examples(name):
     for block in blocks:
         exec(compile(block, name, "exec"), namespace)
     assert namespace["np"] is np
+
+
+def test_serving_a_model_of_pytorch_without_it(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    text = (ROOT / "docs/formats.md").read_text()
+    example = re.findall(f"^{BLOCK}", text, flags=re.M | re.S)[0]
+    blocks = [
+        re.findall(f"<!-- {where} PyTorch -->\n{BLOCK}", text, flags=re.M | re.S)[0]
+        for where in ("with", "without")
+    ]
+    without = "import sys\nsys.modules['torch'] = None\n"
+    for code in (f"import numpy as np\n{without}{example}", blocks[0], without + blocks[1]):
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100
+        )
+        assert ran.returncode == 0, ran.stderr
+    assert re.match("verified: the largest difference is", ran.stderr)

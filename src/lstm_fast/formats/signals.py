@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..engine import Array
 from ..lstm import LSTM
 from ..network.block import Block
@@ -18,8 +20,8 @@ from .cells import Cell, lstm
 
 __all__ = ["UNKNOWN", "Misfit", "Part", "Signal", "received"]
 
-# Of B and T where they may be any number.
-UNKNOWN = {"B": 1_000_003, "T": 1_000_033}
+# Of axes where the file does not say them; that of columns follows from the first weights.
+UNKNOWN = {"B": 1_000_003, "T": 1_000_033, "C": 1_000_037}
 MOST_PARTS = 1000
 
 
@@ -93,6 +95,20 @@ class Signal(NamedTuple):
         """The number of columns of a row."""
         return math.prod(self.extents[a] for a in self.columns)
 
+    def _check_width(self, taken: int) -> None:
+        """Raise if weights take another number of columns."""
+        if self.width not in (taken, UNKNOWN["C"]):
+            raise Misfit(
+                f"{self.width} columns come in, the weights take {taken}",
+                "the file contradicts itself",
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of every block: the order of B and T, and the dtype of the one before."""
+        dtype = self.parts[-1].block.dtype if self.parts else np.dtype(np.float32)
+        return {"batch_first": self.batch_first, "dtype": dtype}
+
     # ---- axes
 
     def axis(self, number: int) -> int:
@@ -164,11 +180,7 @@ class Signal(NamedTuple):
         if self.axes != (*order, self.columns):
             kind = WrongOrder if self.axes == (*order[::-1], self.columns) else Misfit
             raise kind(f"axes {self.axes} come in", f"an LSTM takes {(*order, self.columns)}")
-        if cells[0].weight_ih.shape[1] != self.width:
-            raise Misfit(
-                f"{self.width} columns come in, the weights take {cells[0].weight_ih.shape[1]}",
-                "the file contradicts itself",
-            )
+        self._check_width(cells[0].weight_ih.shape[1])
         if self.flipped and len(cells) == 2:
             raise Misfit("both directions of a reversed input", "reverse its output instead")
         backwards = reverse != self.flipped
@@ -198,11 +210,7 @@ class Signal(NamedTuple):
     def linear(self, weight: Array, bias: Array | None) -> Signal:
         """Return W x + b of each row: the last axis has its columns, or those of all steps."""
         made = self.rows()
-        if made.width != weight.shape[1]:
-            raise Misfit(
-                f"{made.width} columns come in, the weights take {weight.shape[1]}",
-                "the file contradicts itself",
-            )
+        made._check_width(weight.shape[1])
         extents = {k: v for k, v in made.extents.items() if k != "D"} | {"C": len(weight)}
         made = made._replace(axes=(*made.axes[:-1], "C"), extents=extents)
         part = Part("linear", _linear(self, weight, bias), weight=weight if bias is None else None)
@@ -222,7 +230,10 @@ class Signal(NamedTuple):
 
         if function is None:
             return self
-        block = nn.Activation(function, batch_first=self.batch_first)
+        try:
+            block = nn.Activation(function, **self.settings)
+        except ValueError as error:  # of its constants
+            raise Misfit(str(error)) from None
         return self.added(Part(function if isinstance(function, str) else function[0], block))
 
     def softmax(self, axis: int = -1) -> Signal:
@@ -232,7 +243,7 @@ class Signal(NamedTuple):
         if self.axis(axis) != len(self.axes) - 1:
             raise Misfit(f"softmax over axis {axis}, which has no columns")
         made = self.rows()
-        return made.added(Part("softmax", nn.Softmax(batch_first=made.batch_first)))
+        return made.added(Part("softmax", nn.Softmax(**made.settings)))
 
     def rows(self) -> Signal:
         """Return it with its columns in the last axis, or those of all steps one after another."""
@@ -243,7 +254,7 @@ class Signal(NamedTuple):
         flat = self.axes[-1:] == (f"T{self.columns}",)
         if not flat or "".join(self.axes[:-1]) != "B" or self.flipped:
             raise Misfit(f"axes {self.axes}: the last one has not the columns of a row")
-        part = Part("flatten", nn.Flatten(batch_first=self.batch_first))
+        part = Part("flatten", nn.Flatten(**self.settings))
         extents = {"B": self.extents["B"], "C": self.width * self.extents["T"]}
         return self.added(part)._replace(axes=(*self.axes[:-1], "C"), extents=extents)
 
@@ -272,7 +283,7 @@ class Signal(NamedTuple):
         block = nn.Last(
             directions,
             directions == 1 and reverse != self.flipped,
-            batch_first=self.batch_first,
+            **self.settings,
         )
         made = self.added(Part("last", block))
         return made._without(2, False)._replace(flipped=False)
@@ -280,11 +291,10 @@ class Signal(NamedTuple):
     def _over_time(self, axis: int, keep: bool, kind: str, at_start: bool) -> Signal:
         from .. import nn
 
-        first = self.batch_first
         block: Block = (
-            nn.Last(1, at_start, batch_first=first)
+            nn.Last(1, at_start, **self.settings)
             if kind == "last"
-            else nn.Pool(kind, batch_first=first)
+            else nn.Pool(kind, **self.settings)
         )
         return self.added(Part(kind, block))._without(axis, keep)._replace(flipped=False)
 
@@ -325,9 +335,9 @@ class Signal(NamedTuple):
             one, two = (last.block.reverse for last in lasts)  # type: ignore[attr-defined]
             if one and not two:
                 raise Misfit("takes the first step forward and the last one backward")
-            block = nn.Last(1, one, batch_first=self.batch_first)
+            block = nn.Last(1, one, **self.settings)
             if one != two:
-                block = nn.Last(2, batch_first=self.batch_first)
+                block = nn.Last(2, **self.settings)
             parts = (*parts, Part("last", block))
         columns = self.extents["C"] + other.extents["C"]
         return self._replace(parts=parts, extents=self.extents | {"C": columns})
@@ -365,8 +375,6 @@ def received(source: Any, shape: Sequence[int], numbers: bool, batch_first: bool
     axes = tuple(order) if numbers else (*order, "C")
     if len(shape) != len(axes):
         raise Misfit(f"has shape {[*shape]}", f"{len(axes)} axes are needed")
-    if not numbers and shape[-1] < 1:
-        raise Misfit(f"has shape {[*shape]}", "the number of its columns is needed")
     extents = {
         axis: int(n) if n > 0 else UNKNOWN[axis] for axis, n in zip(axes, shape, strict=True)
     }

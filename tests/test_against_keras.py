@@ -172,7 +172,8 @@ def test_bidirectional_layers_are_keras_s(dtype, keras_results):
             activations=(FUNCTIONS[settings["recurrent_activation"]], outer, outer),
             dtype=dtype,
         )
-        parameters = {name: np.zeros_like(value) for name, value in lstm.state_dict().items()}
+        parameters = lstm.state_dict()
+        parameters |= {name: np.zeros_like(parameters[name]) for name in lstm.parameters}
         for d, end in enumerate(["l0", "l0_reverse"]):
             parameters[f"weight_ih_{end}"] = arrays[f"kernel_{d}"].T
             parameters[f"weight_hh_{end}"] = arrays[f"recurrent_{d}"].T

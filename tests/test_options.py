@@ -127,7 +127,7 @@ def test_merge(dtype, rng, merge):
     lstm = LSTM(I, 4, bidirectional=True, merge=merge, dtype=dtype, seed=0)
     x = rng.standard_normal((T, B, I)).astype(dtype)
     both = LSTM(I, 4, bidirectional=True, dtype=dtype)
-    both.load_state_dict(lstm.state_dict())
+    both.load_state_dict({name: getattr(lstm, name) for name in lstm.parameters})
     f, r = np.split(both(x)[0], 2, axis=2)
     expected = {"concat": np.concatenate((f, r), 2), "sum": f + r, "mul": f * r, "ave": (f + r) / 2}
     np.testing.assert_array_equal(lstm(x)[0], expected[merge])
@@ -138,7 +138,7 @@ def test_reverse_is_the_second_direction(dtype, rng):
     assert not any("reverse" in name for name in lstm.state_dict())
     x = rng.standard_normal((T, B, I)).astype(dtype)
     forward = LSTM(I, 4, 2, dtype=dtype)
-    forward.load_state_dict(lstm.state_dict())
+    forward.load_state_dict({name: getattr(lstm, name) for name in lstm.parameters})
     y, (hn, cn) = lstm(x)
     turned, (h, c) = forward(x[::-1])
     assert_identical({"y": y, "h": hn, "c": cn}, {"y": turned[::-1].copy(), "h": h, "c": c})
@@ -211,7 +211,7 @@ def test_zoneout_in_training_keeps_values(rng):
 
 def test_names_and_shapes_of_parameters():
     lstm = LSTM(3, (5, 4), bidirectional=True, peephole=True, layer_norm=True, merge="sum")
-    shapes = {name: value.shape for name, value in lstm.state_dict().items()}
+    shapes = {name: getattr(lstm, name).shape for name in lstm.parameters}
     assert len(shapes) == 4 * 9
     assert shapes["weight_ch_l0"] == shapes["weight_ch_l0_reverse"] == (15,)
     assert shapes["weight_ln_ih_l1"] == shapes["weight_ln_hh_l1_reverse"] == (16,)

@@ -58,7 +58,9 @@ def beside(options):
     torch.manual_seed(1)
     module = LSTM(I, **settings, **DOUBLE)
     lstm = lf.LSTM(I, **settings, dtype=np.float64)
-    lstm.load_state_dict({name: value.numpy() for name, value in module.state_dict().items()})
+    with lstm.writable() as parameters:
+        for name, value in module.state_dict().items():
+            parameters[name] = value.numpy()
     return module, lstm
 
 

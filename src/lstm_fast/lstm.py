@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .engine import Array
 from .engine.tape import Cache
-from .network import checks, options
+from .network import checks, options, unsaid
 from .network.arguments import Arguments, BackwardArguments, Input, State
 from .network.block import Block
 from .network.initial import initial_values
@@ -35,8 +35,7 @@ class LSTM(Block):
 
         i = s(W_ii x + b_ii + W_hi h + b_hi)        f = s(W_if x + b_if + W_hf h + b_hf)
         g = tanh(W_ig x + b_ig + W_hg h + b_hg)     o = s(W_io x + b_io + W_ho h + b_ho)
-        c' = f * c + i * g                          h' = o * tanh(c'), projected: W_hr (o *
-        tanh(c'))
+        c' = f * c + i * g                          h' = o * tanh(c'), or W_hr times this
 
     Names, shapes, gate order and initial values are those of ``torch.nn.LSTM``. The options after
     `proj_size` are variants, with their equations in ``docs/variants.md``.
@@ -129,6 +128,7 @@ class LSTM(Block):
     """
 
     stateful = True
+    _said = unsaid.said
 
     # What __getattr__ finds.
     input_size: int

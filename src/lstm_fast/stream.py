@@ -302,7 +302,7 @@ def _read_stream(arrays: dict[str, Array], what: dict[str, Any]) -> Any:
     except TypeError as error:
         raise ValueError(str(error)) from None
     stream.state = _like("state", stream.state, arrays)
-    block.load_state_dict(arrays)
+    block._load(arrays)
     return stream
 
 

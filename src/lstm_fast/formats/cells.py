@@ -156,7 +156,7 @@ def lstm(source: Any, name: str, layers: Sequence[Sequence[Cell]], **options: An
             dtype=dtype,
             **options,
         )
-        made.load_state_dict(_state_dict(layers, made.bias))
+        made._parameters.load_state_dict(_state_dict(layers, made.bias))
     except (ValueError, TypeError) as error:
         raise refusal(source, name, error, "no LSTM of lstm_fast is like this") from error
     return made

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine import Array
-from . import storage
+from . import storage, unsaid
 from .parameters import Parameters, WritableParameters
 
 __all__ = ["Block", "built", "described", "load", "save"]
@@ -118,8 +118,12 @@ class Block(ABC):
             raise ValueError(f"state: is of another kind of generator ({error})") from error
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of all parameters by name."""
-        return self._parameters.state_dict()
+        """Return copies of all parameters by name.
+
+        An LSTM whose options arrays do not tell (reverse, merge, coupled, clip, cell_clip,
+        activations, zoneout, residual) has ``lstm_options`` besides, for `load_state_dict`.
+        """
+        return self._parameters.state_dict() | self._said()
 
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Set all parameters; nothing changes if this raises.
@@ -138,9 +142,25 @@ class Block(ABC):
         TypeError
             If `state_dict` is no mapping, or a value does not hold real floating-point numbers.
         ValueError
-            If a key is missing or unknown, or a value has another shape.
+            If a key is missing or unknown, a value has another shape, or the arrays are of an LSTM
+            with other options.
         """
+        if isinstance(state_dict, Mapping):
+            own = self._said()
+            unsaid.check(state_dict, own)
+            if own:
+                state_dict = {name: state_dict[name] for name in state_dict if name not in own}
         self._parameters.load_state_dict(state_dict)
+
+    def _load(self, arrays: Mapping[str, Array]) -> None:
+        """Set all parameters from a file, whose description has the options already."""
+        self._parameters.load_state_dict(
+            {name: value for name, value in arrays.items() if not unsaid.is_key(name)}
+        )
+
+    def _said(self) -> dict[str, Array]:
+        """Return the options that parameters do not tell, as arrays by name; see `unsaid`."""
+        return {}
 
     def writable(self) -> AbstractContextManager[WritableParameters]:
         """Open the parameters for writing: ``with lstm.writable() as p: p["bias_hh_l0"] += 1``.
@@ -240,7 +260,7 @@ def load(path: str | os.PathLike[str]) -> Any:
             if kind in what:
                 return read(arrays, what)
         block = built(what.get("block"))
-        block.load_state_dict(arrays)
+        block._load(arrays)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
     return block

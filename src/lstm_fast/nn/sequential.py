@@ -93,6 +93,13 @@ class Sequential(Block):
     def _parameters(self) -> JointParameters:
         return self._joint
 
+    def _said(self) -> dict[str, Array]:
+        return {
+            f"{name}.{key}": value
+            for name, block in self._blocks.items()
+            for key, value in block._said().items()
+        }
+
     @property
     def _generators(self) -> dict[str, np.random.Generator]:
         return {

@@ -147,8 +147,8 @@ class Run:
         for name in ("epoch", "updates", "stale", "least", "best"):
             setattr(self, name, common[name])
         self.position, self.state = own["position"], own["state"]
-        self.optimizer.load_state_dict(common["optimizer_state"])
         self.model.load_state_dict(common["model"])
+        self.optimizer.load_state_dict(common["optimizer_state"])
         self.model.set_random_state(own["random"])
         for part, load, state in (
             (self.schedule, "load_state_dict", common["schedule"]),

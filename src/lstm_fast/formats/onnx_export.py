@@ -12,7 +12,7 @@ from ..engine import Array
 from ..lstm import LSTM
 from ..network.block import Block
 from ..network.options import FUNCTIONS, function
-from ..network.storage import write_bytes
+from ..network.storage import write_whole
 from ..nn import (
     Activation,
     Dropout,
@@ -91,7 +91,7 @@ def to_onnx(
     model = graph.model()
     if model.ByteSize() > LARGEST:
         raise ValueError("block: has more than 2 GiB of parameters, which no file of ONNX holds")
-    write_bytes(path, model.SerializeToString())
+    write_whole(path, model.SerializeToString())
 
 
 def _flat(name: str, block: Block) -> list[tuple[str, Block]]:

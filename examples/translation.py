@@ -131,10 +131,10 @@ def main() -> None:
     show("LSTM, greedy search", translated(1))
     found = translated(5)
     show("LSTM, beam search", found, took)
-    asked, said = [english[n] for n in test[0]], [german[n] for n in found[0][1:]]
+    asked, said = [english[n] for n in test[0]], [*german.text(found[0]), "<end>"]
     print(*asked, "->", *said)
     memory, state = model.encoder(test[0][:, None])
-    y, _ = model.decoder(found[0][:-1, None], state)
+    y, _ = model.decoder(found[0][: len(said), None], state)
     support.picture(options.picture, model.attention.weights(y, memory)[0], asked, said)
     try:
         begin = time.perf_counter()

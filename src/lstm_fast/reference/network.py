@@ -63,7 +63,8 @@ def network_forward(
     parameters : mapping of str to ndarray
         As ``LSTM.state_dict()`` has them, layer by layer, direction by direction: "weight_ih_l0"
         is ``w_ih`` of the first layer, "bias_hh_l1_reverse" ``b_hh`` of the second one's second
-        direction. They say how many layers and directions there are, and how large.
+        direction. They say how many layers and directions there are, and how large. Options in
+        ``lstm_options`` are not read: they are arguments here.
     h0, c0 : sequences of ndarray, shapes (B, R) and (B, H), optional
         Initial states of every layer and direction, in the order of the parameters.
     reverse : bool, default False
@@ -285,6 +286,8 @@ def _names(parameters: Mapping[str, Array]) -> list[list[dict[str, str]]]:
     """Return names in ``parameters`` by name in `lstm_forward`, for each layer and direction."""
     cells: dict[tuple[str, bool], dict[str, str]] = {}
     for name in parameters:
+        if name == "lstm_options":  # no parameter: they are arguments here
+            continue
         kind, _, end = name.removesuffix("_reverse").rpartition("_")
         short = kind.replace("weight", "w").replace("bias", "b")
         cells.setdefault((end, name.endswith("_reverse")), {})[short] = name

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["STEP", "Made", "Named", "unpickled"]
 
+LONG = 4096  # bytes of a string or a number
 STEP = 128  # bytes of the largest object that a step makes, and its place in a container
 
 Call = Callable[[str, tuple[Any, ...]], Any]
@@ -49,14 +50,19 @@ class Made:
 
 
 def unpickled(
-    data: bytes, start: int, steps: int, persistent: Callable[[Any], Any], call: Call
+    data: bytes,
+    start: int,
+    end: int,
+    steps: int,
+    persistent: Callable[[Any], Any],
+    call: Call,
 ) -> tuple[Any, int]:
     """Return what a pickle holds, and where it ends.
 
     Parameters
     ----------
-    data, start
-        Bytes, and where in them the pickle begins.
+    data, start, end
+        Bytes, where in them the pickle begins, and where it has ended at the latest.
     steps : int
         That it may have; one takes up to `STEP` bytes of memory.
     persistent : callable
@@ -69,7 +75,7 @@ def unpickled(
     ValueError
         If it is no pickle, or not a whole one, or one of before protocol 2.
     """
-    reader = _Reader(data, start, persistent, call)
+    reader = _Reader(data, start, end, persistent, call)
     try:
         return reader.run(steps), reader.position
     except (IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
@@ -81,9 +87,9 @@ class _Reader:
     """A stack machine: each opcode of a pickle is a step."""
 
     def __init__(
-        self, data: bytes, start: int, persistent: Callable[[Any], Any], call: Call
+        self, data: bytes, start: int, end: int, persistent: Callable[[Any], Any], call: Call
     ) -> None:
-        self.data, self.position = data, start
+        self.data, self.position, self.end = data, start, end
         self.persistent, self.call = persistent, call
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under marks
@@ -105,7 +111,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
         end = self.position + count
-        if count < 0 or end > len(self.data):
+        if count < 0 or end > self.end:
             raise ValueError("a pickle that is cut short")
         found = self.data[self.position : end]
         self.position = end
@@ -115,7 +121,7 @@ class _Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def line(self) -> str:
-        end = self.data.find(b"\n", self.position, self.position + 4096)
+        end = self.data.find(b"\n", self.position, self.position + LONG)
         if end < 0:
             raise ValueError("a name in a pickle that does not end")
         found = self.take(end - self.position).decode()
@@ -123,7 +129,18 @@ class _Reader:
         return found
 
     def text(self, form: str, encoding: str = "utf-8") -> None:
-        self.stack.append(self.take(self.number(form)).decode(encoding, "surrogatepass"))
+        found = self.string(form)
+        self.push(found if isinstance(found, Made) else found.decode(encoding, "surrogatepass"))
+
+    def string(self, form: str) -> Any:
+        """Return the bytes of a string; a long one stays where it is, as no name of a tensor."""
+        count = self.number(form)
+        if count <= LONG:
+            return self.take(count)
+        if count > self.end - self.position:
+            raise ValueError("a pickle that is cut short")
+        self.position += count
+        return Made("a long string", ())
 
     def since_mark(self) -> list[Any]:
         """Return what was put on the stack since the last mark."""
@@ -143,7 +160,10 @@ class _Reader:
         self.memo[at] = self.stack[-1]
 
     def long(self, form: str) -> None:
-        self.stack.append(int.from_bytes(self.take(self.number(form)), "little", signed=True))
+        count = self.number(form)
+        if count > LONG:
+            raise ValueError(f"a pickle with a number of more than {LONG} bytes")
+        self.push(int.from_bytes(self.take(count), "little", signed=True))
 
     def named(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -234,10 +254,10 @@ STEPS: dict[bytes, Callable[[_Reader], Any]] = {
     pickle.BINUNICODE8: lambda reader: reader.text("<Q"),
     pickle.BINSTRING: lambda reader: reader.text("<i", "latin-1"),
     pickle.SHORT_BINSTRING: lambda reader: reader.text("<B", "latin-1"),
-    pickle.BINBYTES: lambda reader: reader.push(reader.take(reader.number("<I"))),
-    pickle.SHORT_BINBYTES: lambda reader: reader.push(reader.take(reader.number("<B"))),
-    pickle.BINBYTES8: lambda reader: reader.push(reader.take(reader.number("<Q"))),
-    pickle.BYTEARRAY8: lambda reader: reader.push(reader.take(reader.number("<Q"))),
+    pickle.BINBYTES: lambda reader: reader.push(reader.string("<I")),
+    pickle.SHORT_BINBYTES: lambda reader: reader.push(reader.string("<B")),
+    pickle.BINBYTES8: lambda reader: reader.push(reader.string("<Q")),
+    pickle.BYTEARRAY8: lambda reader: reader.push(reader.string("<Q")),
     # containers; a set is a list
     pickle.EMPTY_TUPLE: _put(()),
     pickle.TUPLE1: lambda reader: reader.tuple(1),

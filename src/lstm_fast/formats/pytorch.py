@@ -65,6 +65,8 @@ def from_torch(
 
     Raises
     ------
+    TypeError
+        If `source` is neither a path nor a mapping, but a module, as it may be.
     FileNotFoundError
         If there is no such file.
     ValueError
@@ -80,7 +82,7 @@ def from_torch(
     LSTM(3, 4, dtype=float32)
     """
     batch_first = boolean("batch_first", batch_first)
-    given = source if isinstance(source, Mapping) else tree(source, file_bytes(source))
+    given = _tree(source)
     found = torch_names.leaves(source, given)
     if found.whole is not None:
         how = "where its program is, save its state_dict(): torch.save(model.state_dict(), path)"
@@ -106,8 +108,7 @@ def inspect(path: str | os.PathLike[str] | Mapping[str, Any]) -> list[Found]:
     ValueError
         If the file is another one or damaged.
     """
-    given = path if isinstance(path, Mapping) else tree(path, file_bytes(path))
-    return torch_names.found(path, given)
+    return torch_names.found(path, _tree(path))
 
 
 def to_torch(block: Block) -> dict[str, Any]:
@@ -177,6 +178,15 @@ def run(block: Block, names: Mapping[str, Any]) -> tuple[Any, Any]:
             y = module(y)
         y = y[0] if isinstance(one, LSTM) else y
     return given, y.numpy()
+
+
+def _tree(source: Any) -> Any:
+    if isinstance(source, Mapping):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        kind = type(source).__name__
+        raise TypeError(f"source: expected a path or a mapping, as a state_dict() is, got {kind}")
+    return tree(source, file_bytes(source))
 
 
 def _module(torch: Any, block: Block) -> Any:

@@ -16,7 +16,7 @@ from .reports import Found, Verify, refusal, verified
 
 __all__ = ["from_safetensors", "inspect"]
 
-JSON = 32  # bytes that a byte of a header may take in memory
+JSON = 48  # bytes that a byte of a header may take in memory
 DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},

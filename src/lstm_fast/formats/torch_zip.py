@@ -74,10 +74,10 @@ class _File:
     def tree(self) -> Any:
         raise NotImplementedError
 
-    def unpickled(self, data: bytes, start: int = 0) -> tuple[Any, int]:
+    def unpickled(self, start: int, end: int) -> tuple[Any, int]:
         try:
             steps = (len(self.bytes) + MARGIN) // STEP
-            return unpickled(data, start, steps, self.persistent, self.call)
+            return unpickled(self.bytes, start, end, steps, self.persistent, self.call)
         except ValueError as error:
             if str(error).startswith(str(self.path)):
                 raise
@@ -165,20 +165,22 @@ class _Zip(_File):
     def tree(self) -> Any:
         """Return what the pickle says."""
         if f"{self.folder}/byteorder" in self.records:
-            order = bytes(self.record("byteorder"))
+            start, end = self.record("byteorder")
+            order = self.bytes[start : min(end, start + 10)]
             if order not in (b"little", b"big"):
                 raise refusal(self.path, "byteorder", order, "little or big is expected")
             self.byteorder = "<" if order == b"little" else ">"
-        return self.unpickled(bytes(self.record("data.pkl")))[0]
+        return self.unpickled(*self.record("data.pkl"))[0]
 
     def storage(self, key: str) -> memoryview:
         """Return the bytes of a storage."""
-        return self.record(f"data/{key}")
+        if key not in self.read:
+            start, end = self.record(f"data/{key}")
+            self.read[key] = self.data[start:end]
+        return self.read[key]
 
-    def record(self, name: str) -> memoryview:
-        """Return the bytes of a record, which are there as they are."""
-        if name in self.read:
-            return self.read[name]
+    def record(self, name: str) -> tuple[int, int]:
+        """Return where the bytes of a record begin and end."""
         info = self.records.get(f"{self.folder}/{name}")
         if info is None:
             raise refusal(self.path, f"record {name!r:.80}", "is missing", DAMAGED)
@@ -193,8 +195,7 @@ class _Zip(_File):
         # torch.serialization.set_crc32_options(False) writes 0 for the checksum.
         if len(found) < info.file_size or (info.CRC and zlib.crc32(found) != info.CRC):
             raise refusal(self.path, f"record {name}", "has other bytes than were written", DAMAGED)
-        self.read[name] = found
-        return found
+        return start, start + info.file_size
 
 
 class _Legacy(_File):
@@ -202,21 +203,21 @@ class _Legacy(_File):
 
     def tree(self) -> Any:
         """Return what the fourth pickle says; the sizes of storages follow it."""
-        data = self.bytes
-        magic, position = self.unpickled(data)
+        end = len(self.bytes)
+        magic, position = self.unpickled(0, end)
         if magic != MAGIC:
             raise refusal(self.path, "file", "does not begin as those of torch.save", DAMAGED)
-        _, position = self.unpickled(data, position)
-        about, position = self.unpickled(data, position)
+        _, position = self.unpickled(position, end)
+        about, position = self.unpickled(position, end)
         if not isinstance(about, dict) or about.get("little_endian") is not True:
             raise refusal(self.path, "byte order", "is not little", "save it with torch >= 1.6")
         # Storages come after the tree: where they are is found first, with none of them.
         self.found: dict[str, memoryview] | None = None
         self.kinds: dict[str, str] = {}
-        _, after = self.unpickled(data, position)
-        keys, after = self.unpickled(data, after)
+        _, after = self.unpickled(position, end)
+        keys, after = self.unpickled(after, end)
         self.found = self.storages(keys, after)
-        return self.unpickled(data, position)[0]
+        return self.unpickled(position, end)[0]
 
     def storages(self, keys: Any, position: int) -> dict[str, memoryview]:
         found: dict[str, memoryview] = {}

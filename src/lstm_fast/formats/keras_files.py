@@ -13,7 +13,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,22 +144,22 @@ def open_keras(path: str | os.PathLike[str], config: Any) -> KerasFile:
         raise FileNotFoundError(f"path: there is no file {os.fspath(path)}")
     if not Path(path).is_file():
         raise refusal(path, "path", "is a folder", "save the model as one file, model.keras")
-    size = Path(path).stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(4)
-    version: str | None = None
-    if start == b"PK\3\4":
-        found, version, weights = _unzipped(path, size)
-        tree = Tree(path, BytesIO(weights), len(weights))
-    else:
-        tree = Tree(path, path, size)
-        text = tree.text("", "model_config")
-        found = None if text is None else config_of(path, text)
-    given, stated = (None, None) if config is None else _given(config)
-    if found is not None and given is not None:
+    if not Path(path).stat().st_size:
+        raise refusal(path, "file", "is empty", "nothing to read")
+    given, version = (None, None) if config is None else _given(config)
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        zipped = data[:4] == b"PK\3\4"
+        found, own, weights = _unzipped(path, len(data)) if zipped else (None, None, data)
+        tree = Tree(path, weights)
+    try:
+        text = None if zipped else tree.text("", "model_config")
+        found = found if text is None else config_of(path, text)
+        if found is not None and given is not None:
+            raise refusal(path, "config", "stands in the file", "call without config=")
+        return KerasFile(path, tree, found if given is None else given, own or version)
+    except BaseException:
         tree.close()
-        raise refusal(path, "config", "stands in the file", "call without config=")
-    return KerasFile(path, tree, found if given is None else given, version or stated)
+        raise
 
 
 def _given(config: Any) -> tuple[Any, str | None]:

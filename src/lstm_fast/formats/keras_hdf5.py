@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from mmap import mmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,10 +43,8 @@ class Tree:
     ----------
     source : path-like
         For errors.
-    file : path-like or BytesIO
-        What to read.
-    size : int
-        Its bytes.
+    data : bytes or mmap
+        The file.
 
     Attributes
     ----------
@@ -61,19 +60,21 @@ class Tree:
         If the package h5py is not installed.
     """
 
-    def __init__(self, source: Any, file: Any, size: int) -> None:
+    def __init__(self, source: Any, data: bytes | mmap) -> None:
         try:
             import h5py
         except ImportError:
             raise ImportError(
                 "files of Keras need the package h5py: pip install 'lstm_fast[keras]'"
             ) from None
-        self._h5py, self._source, self._size, self._left = h5py, source, size, size + SPARE
+        self._h5py, self._source, self._size = h5py, source, len(data)
+        self._left = self._size + SPARE
         self.groups: dict[str, list[str]] = {}
         self.arrays: dict[str, Stored] = {}
         self._objects: dict[str, Any] = {}
+        _check_heaps(source, data)
         with self._reading():
-            self._file = h5py.File(file if isinstance(file, BytesIO) else str(file), "r")
+            self._file = h5py.File(source if isinstance(data, mmap) else BytesIO(data), "r")
         try:
             with self._reading():
                 self._walk()
@@ -265,6 +266,22 @@ class Tree:
             block = np.frombuffer(data, dtype).reshape(chunk)
             value[at] = block[tuple(slice(0, s.stop - s.start) for s in at)]
         return value
+
+
+def _check_heaps(source: Any, data: bytes | mmap) -> None:
+    """Raise for a heap of texts in which HDF5 would go round in circles: an object of no size."""
+    at = data.find(b"GCOL\1")
+    while at >= 0:
+        end = at + int.from_bytes(data[at + 8 : at + 16], "little")
+        place = at + 16
+        while place + 16 <= min(end, len(data)):
+            index = int.from_bytes(data[place : place + 2], "little")
+            size = int.from_bytes(data[place + 8 : place + 16], "little")
+            step = 16 + (size + 7) // 8 * 8 if index else size
+            if not 16 <= step <= end - place:
+                raise refusal(source, "HDF5", f"has a broken heap at {at}", "the file is damaged")
+            place += step
+        at = data.find(b"GCOL\1", at + 5)
 
 
 class Refused(Exception):

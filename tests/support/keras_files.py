@@ -36,8 +36,9 @@ def entry(kind, name, **settings):
 
 
 def lstm_entry(name, H, **settings):
-    usual = {"activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True}
-    return entry("LSTM", name, units=H, return_sequences=True, **(usual | settings))
+    usual = {"units": H, "return_sequences": True, "use_bias": True}
+    usual |= {"activation": "tanh", "recurrent_activation": "sigmoid"}
+    return entry("LSTM", name, **(usual | settings))
 
 
 def sequential(*entries):

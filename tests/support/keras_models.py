@@ -84,5 +84,5 @@ def written(folder):
     """Return the folder, with all models in it."""
     code = "import sys; sys.modules['tensorflow'] = None\n"
     code += f"from support.keras_models import write; write({str(folder)!r})"
-    run_python(code, KERAS_BACKEND="jax")
+    run_python(code, KERAS_BACKEND="numpy")
     return folder

@@ -11,7 +11,7 @@ from ..network.block import Block
 from . import cells
 from .onnx_graph import model_of
 from .onnx_lstm import Node, layered
-from .onnx_values import Group, LinearStep, LSTMStep, Other, Signal, Stack, Steps, joined
+from .onnx_values import AnyStep, Group, LinearStep, LSTMStep, Other, Signal, Stack, joined
 from .onnx_verify import run_model, run_nodes
 from .onnx_walk import Entry, Walk
 from .reports import Found, Verify, refusal, verified
@@ -73,22 +73,17 @@ def from_onnx(
     """
     model, path = model_of(path_or_model)
     source = path_or_model
-    try:
-        walk = Walk(source, path, model)
-        if node is not None:
-            names = [node] if isinstance(node, str) else [*node]
-            nodes = [_chosen(source, walk, name) for name in names]
-            if not nodes:
-                raise refusal(source, "node", "is empty", _listed(walk))
-            lstm = layered(source, nodes, nodes[0].batch_first)
-            return verified(lstm, verify, lambda: run_nodes(source, nodes))
-        output, signal = _output(source, walk)
-        batch_first = _order(source, output, signal)
-        block = cells.chain(source, _blocks(source, signal.steps, batch_first))
-    except UnicodeDecodeError:
-        raise refusal(
-            source, "model", "has names that are no text", "the file is damaged"
-        ) from None
+    walk = Walk(source, path, model)
+    if node is not None:
+        names = [node] if isinstance(node, str) else [*node]
+        nodes = [_chosen(source, walk, name) for name in names]
+        if not nodes:
+            raise refusal(source, "node", "is empty", _listed(walk))
+        lstm = layered(source, nodes, nodes[0].batch_first)
+        return verified(lstm, verify, lambda: run_nodes(source, nodes))
+    output, signal = _output(source, walk)
+    batch_first = _order(source, output, signal)
+    block = cells.chain(source, _blocks(source, signal.steps, batch_first))
     return verified(block, verify, lambda: run_model(source, model, walk, output, signal))
 
 
@@ -106,12 +101,7 @@ def inspect(path_or_model: Any) -> list[Found]:
         As `from_onnx`, if it is no model of ONNX or damaged.
     """
     model, path = model_of(path_or_model)
-    try:
-        return Walk(path_or_model, path, model).rows
-    except UnicodeDecodeError:
-        raise refusal(
-            path_or_model, "model", "has names that are no text", "the file is damaged"
-        ) from None
+    return Walk(path_or_model, path, model).rows
 
 
 # ---- what is asked for
@@ -146,7 +136,7 @@ def _output(source: Any, walk: Walk) -> tuple[str, Signal]:
     computed, states = {}, {}
     for name, value in walk.outputs.items():
         signal = _whole(value)
-        if signal is not None and signal.rows and signal.steps and not signal.of_states:
+        if signal is not None and signal.rows and signal.chain and not signal.of_states:
             computed[name] = signal
         elif signal is not None and signal.of_states and signal.rows:
             states[name] = signal
@@ -182,7 +172,7 @@ def _roots_of_states(value: Any) -> frozenset[str]:
     parts = value.parts if isinstance(value, Stack) else (value,)
     found: set[str] = set()
     for part in parts:
-        if isinstance(part, Signal) and part.steps:
+        if isinstance(part, Signal):
             found |= {step.name for step in part.steps if isinstance(step, LSTMStep)}
         elif isinstance(part, Other):
             found |= part.roots
@@ -226,7 +216,7 @@ def _order(source: Any, output: str, signal: Signal) -> bool:
     return batch_first
 
 
-def _blocks(source: Any, steps: Steps, batch_first: bool) -> list[tuple[str, Block]]:
+def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tuple[str, Block]]:
     from .. import nn
 
     dtype = np.result_type(np.float32, *map(_dtype, steps))

@@ -14,6 +14,7 @@ from ..network.options import FUNCTIONS, Activation
 from .onnx_layout import LAYOUTS, Operator, Value, is_time, value_of, without, without_time
 from .onnx_values import (
     Atom,
+    Chain,
     Filled,
     Group,
     LinearStep,
@@ -61,12 +62,13 @@ def _after(x: Signal, step: Any, columns: Group | None = None) -> Signal:
     """Return a signal after a block that computes rows."""
     columns = x.columns if columns is None else columns
     axes = (*x.axes[:-1], columns)
-    return replace(x, steps=(*x.steps, step), axes=axes, columns=columns)
+    return replace(x, chain=Chain(x.chain, step), axes=axes, columns=columns)
 
 
 def _changed(x: Signal, step: Any) -> Signal:
     """Return a signal whose last block is this one instead."""
-    return replace(x, steps=(*x.steps[:-1], step))
+    assert x.chain is not None
+    return replace(x, chain=Chain(x.chain.before, step))
 
 
 # ---- functions
@@ -180,7 +182,7 @@ def _vector(array: AnyArray, columns: int | None, rank: int) -> AnyArray:
 
 def _embedding(op: Operator, table: AnyArray, x: Signal) -> Signal:
     V, E = _constant(table).shape
-    if op.attributes.integer("axis", 0) != 0 or not x.integer or x.steps:
+    if op.attributes.integer("axis", 0) != 0 or not x.integer or x.chain:
         raise ValueError("takes no rows of a table by numbers of the input")
 
     def make(batch_first: bool, dtype: Any) -> Block:
@@ -193,7 +195,7 @@ def _embedding(op: Operator, table: AnyArray, x: Signal) -> Signal:
     columns = (Atom(f"{op.name}.columns", E),)
     step = Step(op.name, "Embedding", f"{V} -> {E}", make, "", V * E, V)
     return replace(
-        x, steps=(*x.steps, step), axes=(*x.axes, columns), columns=columns, integer=False
+        x, chain=Chain(x.chain, step), axes=(*x.axes, columns), columns=columns, integer=False
     )
 
 
@@ -227,7 +229,7 @@ def _arithmetic(op: Operator, a: Any, b: Any) -> Signal:
     if not any(values):
         raise ValueError("has no output of a block")
     x, other = (a, b) if values[0] else (b, a)
-    last = x.steps[-1] if x.steps else None
+    last = x.last
     if op.kind == "Add" and isinstance(last, LinearStep) and last.bias is None:
         bias = _vector(_constant(other), len(last.weight), len(_rows(x).axes))
         return _changed(x, replace(last, bias=bias))
@@ -250,13 +252,14 @@ def _both(op: Operator, a: Signal, b: Signal) -> Signal:
         return joined([first, second], "sum" if op.kind == "Add" else "mul")
     if op.kind == "Add":
         for above, below in ((a, b), (b, a)):
-            last = above.steps[-1] if above.steps else None
+            last = above.last
             alike = above.axes[:-1] == below.axes[:-1] and above.rows and below.rows
             sizes = size_of(above.columns), size_of(below.columns)
             if (
                 isinstance(last, LSTMStep)
                 and not last.residual
-                and above.steps[:-1] == below.steps
+                and above.chain is not None
+                and above.chain.before is below.chain
                 and alike
                 and sizes[0] == sizes[1] is not None
             ):

@@ -75,11 +75,29 @@ def model_of(source: Any) -> tuple[Any, Path | None]:
             raise refusal(source, "file", f"is no model of ONNX ({error})", "export it") from None
     if not model.HasField("graph") or not model.graph.node:
         raise refusal(source, "file", "has no graph of ONNX", "export the model again")
+    if not _readable(model):
+        raise refusal(source, "model", "has names that are no text", "the file is damaged")
     if any(function.domain in ("", "ai.onnx", "com.microsoft") for function in model.functions):
         raise refusal(
             source, "functions", "define operators of ONNX anew", "inline them in the model"
         )
     return model, path
+
+
+def _readable(message: Any) -> bool:
+    """Return whether all strings in a message are text: protobuf gives bytes for others."""
+    for field, value in message.ListFields():
+        if field.name == "raw_data":
+            continue
+        if field.type == field.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if any(isinstance(text, bytes) for text in texts):
+                return False
+        elif field.type == field.TYPE_MESSAGE:
+            inner = [value] if hasattr(value, "ListFields") else value
+            if not all(map(_readable, inner)):
+                return False
+    return True
 
 
 class Tensors:
@@ -224,11 +242,11 @@ class Attributes:
 
     def text(self, name: str, default: str) -> str:
         found = self._value(name, 3, default.encode())
-        return str(found.decode())
+        return str(found.decode(errors="replace"))
 
     def texts(self, name: str) -> list[str] | None:
         found = self._value(name, 8, None)
-        return None if found is None else [text.decode() for text in found]
+        return None if found is None else [text.decode(errors="replace") for text in found]
 
     def tensor(self, name: str) -> Any:
         return self._value(name, 4, None)

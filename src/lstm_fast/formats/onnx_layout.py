@@ -11,7 +11,19 @@ import numpy as np
 from ..network.block import Block
 from .onnx_graph import Attributes, axes_of, sliced
 from .onnx_lstm import Node
-from .onnx_values import Extent, Group, Signal, Stack, Step, joined, reshaped, stacked
+from .onnx_values import (
+    MOST_AXES,
+    MOST_PARTS,
+    Chain,
+    Extent,
+    Group,
+    Signal,
+    Stack,
+    Step,
+    joined,
+    reshaped,
+    stacked,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -59,7 +71,7 @@ def last_states(x: Signal, node: Node) -> Signal:
     """Return the final states of the LSTM that was the last step."""
     D, reverse = len(node.directions), bool(node.options["reverse"])
     step = _last(f"{node.name}_last", D, reverse, of_states=True)
-    return replace(x, steps=(*x.steps, step), over=True)
+    return replace(x, chain=Chain(x.chain, step), over=True)
 
 
 def _last(name: str, directions: int, reverse: bool, of_states: bool = False) -> Step:
@@ -83,10 +95,11 @@ def without_time(name: str, x: Value, step: Step) -> Value:
     time = parts[0].time
     if parts[0].ragged:
         raise ValueError("takes all rows for equally long, and the LSTM before it has lengths")
+    chains = {part.chain: Chain(part.chain, step) for part in parts}
     found = []
     for part in parts:
         axes = tuple(() if group == (time,) else group for group in part.axes)
-        found.append(replace(part, axes=axes, steps=(*part.steps, step), over=True))
+        found.append(replace(part, axes=axes, chain=chains[part.chain], over=True))
     return replace(x, parts=tuple(found)) if isinstance(x, Stack) else found[0]
 
 
@@ -138,6 +151,8 @@ def _squeeze(op: Operator, x: Value, given: Any = None) -> Value:
 def _unsqueeze(op: Operator, x: Value, given: Any = None) -> Value:
     axes = _given(op, "axes", given) or []
     groups: list[Group] = [*x.axes]
+    if len(groups) + len(axes) > MOST_AXES:
+        raise ValueError("makes very many axes")
     for axis in sorted(axes_of(axes, len(groups) + len(axes))):
         groups.insert(axis, ())
     return x.moved(groups)
@@ -248,6 +263,8 @@ def _split(op: Operator, x: Value, given: Any = None) -> list[Value]:
 
 def _concat(op: Operator, *given: Any) -> Value:
     values = [value_of(x) for x in given]
+    if sum(len(x.parts) if isinstance(x, Stack) else 1 for x in values) > MOST_PARTS:
+        raise ValueError("puts very much together")
     rank = len(values[0].axes)
     axis = axes_of([op.attributes.integer("axis")], rank)[0]
     if len(values) == 1:

@@ -19,7 +19,9 @@ from ..network.block import Block
 from .onnx_lstm import Node
 
 __all__ = [
+    "AnyStep",
     "Atom",
+    "Chain",
     "Extent",
     "Filled",
     "Group",
@@ -44,6 +46,7 @@ class Atom(NamedTuple):
     size: int | None  # where the file says it
 
 
+MOST_AXES, MOST_PARTS = 32, 1024
 Group = tuple[Atom, ...]  # an axis: its atoms, the last one fastest; none for size 1
 
 
@@ -128,7 +131,15 @@ class LSTMStep:
         return self.node.name
 
 
-Steps = tuple[Step | LinearStep | LSTMStep, ...]
+AnyStep = Step | LinearStep | LSTMStep
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A block, and those before it, which other chains may have, too."""
+
+    before: Chain | None
+    step: AnyStep
 
 
 # ---- what they compute
@@ -142,11 +153,11 @@ class Signal:
     ----------
     root : str
         The input.
-    steps : tuple
-        The blocks.
     axes : tuple of Group
     columns : Group
         The axis of columns has these atoms, where it is whole.
+    chain : Chain, optional
+        The blocks.
     order : tuple of Atom
         Time, and batch if there is one, known from the first LSTM on.
     over : bool
@@ -162,7 +173,7 @@ class Signal:
     root: str
     axes: tuple[Group, ...]
     columns: Group
-    steps: Steps = ()
+    chain: Chain | None = None
     order: tuple[Atom, ...] = ()
     over: bool = False
     ragged: bool = False
@@ -177,10 +188,23 @@ class Signal:
         return None if self.over or not self.order else self.order[0]
 
     @property
+    def last(self) -> AnyStep | None:
+        """The last block."""
+        return None if self.chain is None else self.chain.step
+
+    @property
+    def steps(self) -> list[AnyStep]:
+        """The blocks, the first one first."""
+        found, chain = [], self.chain
+        while chain is not None:
+            found.append(chain.step)
+            chain = chain.before
+        return found[::-1]
+
+    @property
     def of_states(self) -> bool:
         """Whether these are the final states of an LSTM."""
-        last = self.steps[-1] if self.steps else None
-        return isinstance(last, Step) and last.of_states
+        return isinstance(self.last, Step) and self.last.of_states
 
     @property
     def rows(self) -> bool:
@@ -235,10 +259,10 @@ def stacked(parts: Sequence[Signal], axis: int) -> Stack | Signal:
     Raises
     ------
     ValueError
-        If there is none.
+        If there is none, or a great many.
     """
-    if not parts:
-        raise ValueError("takes nothing")
+    if not 0 < len(parts) <= MOST_PARTS:
+        raise ValueError(f"takes {len(parts)} states of LSTMs")
     if len(parts) > 1:
         return Stack(tuple(parts), axis)
     inner = parts[0].axes
@@ -260,16 +284,15 @@ def joined(parts: Sequence[Signal], merge: str = "concat") -> Signal:
     if not alike or len(parts) != 2 or first.axes[-1] != first.columns:
         raise ValueError("puts together what are not both directions of an LSTM, forward first")
     columns = first.columns
-    steps = first.steps
+    chain = first.chain
     if merge == "concat":
         columns = (Atom("direction", 2), *columns)
     else:
-        lstm = steps[-1]
-        if not isinstance(lstm, LSTMStep):
+        if chain is None or not isinstance(chain.step, LSTMStep):
             raise ValueError("merges final states")
-        steps = (*steps[:-1], replace(lstm, merge=merge))
+        chain = Chain(chain.before, replace(chain.step, merge=merge))
     axes = (*first.axes[:-1], columns)
-    return replace(first, steps=steps, axes=axes, columns=columns, direction=None)
+    return replace(first, chain=chain, axes=axes, columns=columns, direction=None)
 
 
 # ---- shapes
@@ -291,8 +314,8 @@ def reshaped(axes: Sequence[Group], target: Sequence[int | Extent]) -> list[Grou
     """
     atoms = [atom for group in axes for atom in group]
     unknown = [n for n, entry in enumerate(target) if isinstance(entry, int) and entry == -1]
-    if len(unknown) > 1:
-        raise ValueError(f"has the target {[*target]}")
+    if len(unknown) > 1 or len(target) > MOST_AXES:
+        raise ValueError("has a target with several unknown axes, or very many")
     middle = unknown[0] if unknown else len(target)
 
     def take(n: int, reverse: bool) -> Group:

@@ -15,7 +15,9 @@ from .onnx_graph import Attributes, Folding, Tensors
 from .onnx_layout import MOVES, Operator, last_states
 from .onnx_lstm import INPUTS, QUANTISED, Node, is_lstm, read_node
 from .onnx_values import (
+    AnyStep,
     Atom,
+    Chain,
     Extent,
     Filled,
     LinearStep,
@@ -33,6 +35,7 @@ __all__ = ["Entry", "Walk"]
 AnyArray = npt.NDArray[Any]
 
 STANDARD = ("", "ai.onnx")
+MOST_NODES, LONGEST_NAME, MOST_ROOTS = 2**16, 500, 64
 INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)  # TensorProto.DataType
 FAILURES = (ValueError, TypeError, IndexError, OverflowError)
 
@@ -104,6 +107,7 @@ class Walk:
         self._folding = Folding(model.ByteSize())
         versions = [entry.version for entry in model.opset_import if entry.domain in STANDARD]
         self._version = versions[0] if versions else 1
+        self._nodes = 0
         self.lstms: list[Entry] = []
         self.rows: list[Found] = []
         graph = model.graph
@@ -127,7 +131,11 @@ class Walk:
             name = tensor.values.name
             scope[name] = Other(self._refusal(f"tensor {name!r}", "is sparse", "make it dense"))
         for node in graph.node:
+            self._nodes += 1
+            if self._nodes > MOST_NODES:
+                raise ValueError(f"has more than {MOST_NODES} nodes")
             name = path + (node.name or next(filter(None, node.output), ""))
+            name = name[-LONGEST_NAME:]
             what = f"{node.op_type} {name!r}"
             inputs = [self._value(scope, given, what) for given in node.input]
             try:
@@ -167,7 +175,9 @@ class Walk:
             error = self._refusal(what, error, "no block of lstm_fast is like this")
         roots = [_roots(value) for value in inputs]
         if node.op_type in MOVES and node.domain in STANDARD and None not in roots:
-            return Other(error, frozenset().union(*filter(None, roots)), True)
+            names = frozenset().union(*filter(None, roots))
+            if len(names) <= MOST_ROOTS:
+                return Other(error, names, True)
         return Other(error)
 
     def _note(self, name: str, node: Any, results: Sequence[Any]) -> None:
@@ -211,10 +221,9 @@ class Walk:
 
     def _note_step(self, value: Any, inputs: Sequence[Any]) -> None:
         """Add a row for the block that an operator is, or change that to which it adds a bias."""
-        steps = _steps(value)
-        if not steps or any(_steps(given)[-1:] == steps[-1:] for given in inputs):
+        last = _last(value)
+        if last is None or any(_last(given) is last for given in inputs):
             return
-        last = steps[-1]
         if isinstance(last, LinearStep):
             O, I = last.weight.shape
             size = last.weight.size + (0 if last.bias is None else O)
@@ -345,7 +354,7 @@ class Walk:
                 raise ValueError(f"its {key} is computed in the graph")
         hidden = (Atom("hidden", node.hidden_size),)
         step = LSTMStep(node)
-        x = replace(x, steps=(*x.steps, step), order=order, ragged=lengths)
+        x = replace(x, chain=Chain(x.chain, step), order=order, ragged=lengths)
         D = len(node.directions)
         y_axes = (of_batch, of_time) if node.batch_first else (of_time, of_batch)
         results: list[Any] = []
@@ -370,7 +379,7 @@ class Walk:
             given = np.array([given.value])
         if isinstance(given, np.ndarray) and time.size is not None and (given == time.size).all():
             return False
-        if isinstance(given, Signal) and not given.steps and given.integer and given.root != x.root:
+        if isinstance(given, Signal) and not given.chain and given.integer and given.root != x.root:
             return True
         raise ValueError("its sequence_lens are no input of the model")
 
@@ -392,10 +401,11 @@ def _computed(values: Sequence[Any]) -> bool:
     return any(isinstance(value, Signal | Stack) for value in values)
 
 
-def _steps(value: Any) -> tuple[Any, ...]:
+def _last(value: Any) -> AnyStep | None:
+    """Return the block that gives a value."""
     if isinstance(value, Stack):
-        return value.parts[0].steps
-    return value.steps if isinstance(value, Signal) else ()
+        return value.parts[0].last
+    return value.last if isinstance(value, Signal) else None
 
 
 def _roots(value: Any) -> frozenset[str] | None:
@@ -404,10 +414,10 @@ def _roots(value: Any) -> frozenset[str] | None:
         found = [_roots(part) for part in value.parts]
         return None if None in found else frozenset().union(*filter(None, found))
     if isinstance(value, Signal):
-        if not value.steps:
+        if value.chain is None:
             return frozenset({value.root})
-        names = {step.name for step in value.steps[-2:-1]}
-        return frozenset(names) if value.of_states else None
+        lstm = value.chain.before
+        return frozenset({lstm.step.name}) if value.of_states and lstm is not None else None
     if isinstance(value, Other):
         return value.roots if value.moved else None
     return frozenset()

@@ -485,6 +485,15 @@ def test_digits(name):
     )
 
 
+def test_rounding_to_8_bits_changes_little():
+    read, rounded = (
+        from_tflite(model(f"tflite_micro/{name}.tflite"))
+        for name in ("trained_lstm", "trained_lstm_int8")
+    )
+    digits = np.stack([grey(model(f"tflite_micro/sample{n}.png")) for n in range(10)])
+    assert np.abs(read(digits)[0] - rounded(digits)[0]).max() < 0.05
+
+
 def test_digits_against_litert():
     path = model("tflite_micro/trained_lstm.tflite")
     digit = grey(model("tflite_micro/sample3.png"))[None]
@@ -553,6 +562,14 @@ def test_what_is_refused(tmp_path, rng):
         graph.operator("ADD", [y, x], [z])
         return write(tmp_path, graph, [x], [z])
 
+    def cast():
+        def build(graph, y):
+            z = graph.tensor((B, T, H), "int32")
+            graph.operator("CAST", [y], [z])
+            return z
+
+        return around(build)(tmp_path, rng)
+
     def reverse_only():
         graph = Graph()
         x = graph.tensor((B, T, I))
@@ -591,6 +608,7 @@ def test_what_is_refused(tmp_path, rng):
         (behind("FULLY_CONNECTED", drawn(rng, 2, H), options={1: number("b", 1)}), "another form"),
         (behind("FULLY_CONNECTED", drawn(rng, 2, H), options={0: number("b", 3)}), "function 3"),
         (behind("ADD", ones), "a linear layer"),
+        (cast, "rounds to int32"),
         (residual, "is not constant|depend|is computed"),
         (two_outputs, "one of each"),
         (reverse_only, "reverse order"),

@@ -24,6 +24,7 @@ BEHIND = {
     "SoftPlus": "Softplus",
     "SoftSign": "Softsign",
 }
+FLOATS = ("f16", "bf16", "f32", "f64")
 MOST_NUMBERS = 64  # of a shape
 
 
@@ -94,6 +95,8 @@ def matmul(graph: Graph, layer: Layer) -> Signal:
 
 
 def add(graph: Graph, layer: Layer) -> Signal:
+    if layer.text("auto_broadcast", "numpy") != "numpy":
+        raise Misfit(f"auto_broadcast {layer.text('auto_broadcast')!r}")
     first = isinstance(graph.value(layer), Signal)
     return graph.signal(layer, 0 if first else 1).biased(graph.floats(layer, 1 if first else 0))
 
@@ -197,8 +200,15 @@ def unsqueeze(graph: Graph, layer: Layer) -> Value:
     return graph.regrouped(found, shape)
 
 
-def convert(graph: Graph, layer: Layer) -> Value:
+def result(graph: Graph, layer: Layer) -> Value:
     return graph.value(layer)
+
+
+def convert(graph: Graph, layer: Layer) -> Value:
+    found, target = graph.value(layer), layer.text("destination_type")
+    if isinstance(found, Signal) and found.parts and target not in FLOATS:
+        raise Misfit(f"rounds to {target}")
+    return found
 
 
 def concat(graph: Graph, layer: Layer) -> Value:
@@ -331,6 +341,6 @@ RULES: dict[str, Rule] = {
     "ShapeOf": shape,
     "Broadcast": broadcast,
     "Split": split,
-    "Result": convert,
+    "Result": result,
     **{kind: _activation(name) for kind, name in BEHIND.items()},
 }

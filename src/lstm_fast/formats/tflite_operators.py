@@ -55,6 +55,16 @@ def leaky_relu(graph: Graph, operator: Operator) -> Signal:
     return graph.signal(operator).activated(("LeakyRelu", operator.option(0, "f")))
 
 
+def cast(graph: Graph, operator: Operator) -> Value:
+    found = graph.values.get(operator.input(0))
+    if found is None:
+        raise Misfit("changes the type of a constant")
+    target = graph.file.dtype(operator.outputs[0])
+    if isinstance(found, Signal) and found.parts and not target.startswith("float"):
+        raise Misfit(f"rounds to {target}")
+    return found
+
+
 def unchanged(graph: Graph, operator: Operator) -> Value | None:
     number = operator.input(0)
     if number in graph.values:
@@ -237,7 +247,7 @@ RULES: dict[str, Rule] = {
     "LEAKY_RELU": leaky_relu,
     "QUANTIZE": unchanged,
     "DEQUANTIZE": unchanged,
-    "CAST": unchanged,
+    "CAST": cast,
     "GATHER": gather,
     "RESHAPE": reshape,
     "SQUEEZE": squeeze,

@@ -433,6 +433,22 @@ def test_hybrid_weights_against_litert(tmp_path, rng, dtype):
     assert_close([from_tflite(path)(x)[0]], litert(path, x), 0.02)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_hybrid_dense_layers_against_litert(tmp_path, rng, dtype):
+    steps = rng.integers(-127, 128, (6, H)).astype(np.int8)
+
+    def build(graph, y):
+        z = graph.tensor((B * T, 6))
+        kernel = graph.constant(steps.view(dtype), scale=0.01)
+        graph.operator("FULLY_CONNECTED", [y, kernel, -1], [z])
+        return z
+
+    path = around(build)(tmp_path, rng)
+    x = drawn(rng, B, T, I)
+    y = from_tflite(path)(x)[0].reshape(B * T, 6)
+    assert_close([y], litert(path, x), 0.02)
+
+
 def test_verify(tmp_path, rng, capsys):
     path = one_lstm(tmp_path, weights(rng))
     x = drawn(rng, B, T, I)
@@ -543,6 +559,13 @@ def test_what_is_refused(tmp_path, rng):
     def behind(kind, *constants, options=None, shape=(B, T, H)):
         return lambda: after(kind, shape, *constants, options=options)(tmp_path, rng)
 
+    def clipped_projection():
+        graph = Graph()
+        x = graph.tensor((B, T, I))
+        y = add_lstm(graph, x, weights(rng, projected=P))
+        graph.operators[0][4][2] = number("f", 1.0)
+        return write(tmp_path, graph, [x], [y])
+
     def no_lstm(kind):
         graph = Graph()
         x, y = graph.tensor((B, T, I)), graph.tensor((B, T, I))
@@ -589,7 +612,7 @@ def test_what_is_refused(tmp_path, rng):
         (inputs(_18=ones), "does not begin as zeros"),
         (inputs(_18=None), "does not begin as zeros"),
         (option(0, "b", 3), "activation function 3"),
-        (option(2, "f", 1.0), "clipped projection"),
+        (clipped_projection, "clipped projection"),
         (option(5, "?", True), "diagonal"),
         (behind("HARD_SWISH"), "operator 117"),
         (behind("SOFTMAX", options={0: number("f", 2.0)}), "beta"),

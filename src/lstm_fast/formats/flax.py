@@ -256,7 +256,7 @@ def _of_joint(source: _Source, named: Mapping[str, Any], path: str) -> Cell:
 def _of_equinox(source: _Source, named: Mapping[str, Any], path: str) -> Cell:
     if isinstance(named, Mapping) and {"bias_ih", "bias_hh"} & named.keys():
         raise refusal(source.tree, path, "has two biases", "Equinox has one: use from_torch")
-    _expect(source, path, named, {"weight_ih", "weight_hh"}, {"bias"})
+    _expect(source, path, named, {"weight_ih", "weight_hh"}, frozenset({"bias"}))
     bias = named.get("bias")
     return cell(
         source.tree,
@@ -288,7 +288,7 @@ def _expect(
     path: str,
     named: Mapping[str, Any],
     needed: set[str],
-    possible: set[str] = frozenset(),  # type: ignore[assignment]
+    possible: frozenset[str] = frozenset(),
 ) -> None:
     """Raise unless these names are there, and no others; seeds of nnx are none."""
     names = named.keys() - {"rngs"}

@@ -75,14 +75,14 @@ def _check_absent(operator: Operator, places: range, what: str) -> None:
         raise Misfit(what)
 
 
-def _options(operator: Operator, coupled: bool) -> dict[str, Any]:
+def _options(operator: Operator, coupled: bool, projected: bool) -> dict[str, Any]:
     """Return options of an LSTM, from fields that both operators have."""
     function = operator.option(0)
     if function not in FUSED:
         raise Misfit(f"activation function {function}")
-    clip, projected = operator.option(1, "f"), operator.option(2, "f")
-    if projected:
-        raise Misfit(f"a clipped projection ({projected})")
+    clip, clip_projection = operator.option(1, "f"), operator.option(2, "f")
+    if projected and clip_projection > 0:
+        raise Misfit(f"a clipped projection ({clip_projection})")
     options: dict[str, Any] = {"coupled": coupled}
     if clip > 0:
         options["cell_clip"] = clip
@@ -102,7 +102,7 @@ def one_direction(graph: Graph, operator: Operator) -> Signal:
     return x.recurrent(
         [made],
         time_major=operator.option(3, "?", False),
-        **_options(operator, coupled),
+        **_options(operator, coupled, made.weight_hr is not None),
     )
 
 
@@ -118,7 +118,7 @@ def two_directions(graph: Graph, operator: Operator) -> Signal:
     return x.recurrent(
         [made for made, _ in both],
         time_major=operator.option(4, "?", True),
-        **_options(operator, both[0][1]),
+        **_options(operator, both[0][1], both[0][0].weight_hr is not None),
     )
 
 

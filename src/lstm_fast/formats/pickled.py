@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 __all__ = ["STEP", "Made", "Named", "unpickled"]
 
 LONG = 4096  # bytes of a string or a number
-STEP = 128  # bytes of the largest object that a step makes, and its place in a container
+STEP = 192  # bytes that a step may take in memory: an object, its name, its places in containers
 
 Call = Callable[[str, tuple[Any, ...]], Any]
 

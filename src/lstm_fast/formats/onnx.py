@@ -18,6 +18,8 @@ from .reports import Found, Verify, refusal, verified
 
 __all__ = ["from_onnx", "inspect"]
 
+MOST_BLOCKS = 1024
+
 
 def from_onnx(
     path_or_model: Any, node: str | Sequence[str] | None = None, *, verify: Verify = None
@@ -219,9 +221,12 @@ def _order(source: Any, output: str, signal: Signal) -> bool:
 def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tuple[str, Block]]:
     from .. import nn
 
+    if len(steps) > MOST_BLOCKS:
+        raise refusal(source, "blocks", f"are {len(steps)}", f"at most {MOST_BLOCKS} are read")
     dtype = np.result_type(np.float32, *map(_dtype, steps))
     found: list[tuple[str, Block]] = []
     groups: list[list[Any]] = []
+    taken: set[str] = set()
     for step in steps:
         if isinstance(step, LSTMStep) and groups and _goes_on(groups[-1], step):
             if step.residual and len(groups[-1]) > 1 and not groups[-1][1].residual:
@@ -241,7 +246,9 @@ def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tu
             block.load_state_dict(values)  # type: ignore[arg-type]
         else:
             block = first.make(batch_first, dtype)
-        found.append((_name(first.name, {name for name, _ in found}), block))
+        name = _name(first.name, taken)
+        taken.add(name)
+        found.append((name, block))
     return found
 
 

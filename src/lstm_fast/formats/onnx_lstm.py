@@ -123,11 +123,13 @@ def read_node(
     def wrong(what: str, found: object, instead: str) -> ValueError:
         return refusal(source, f"{name} {what}", found, instead)
 
-    direction = attributes.text("direction", "forward").lower()
-    layout = attributes.integer("layout", 0)
-    coupled = attributes.integer("input_forget", 0)
-    clip = attributes.number("clip")
-    attributes.integer("output_sequence")  # of the oldest: whether there is Y
+    try:
+        direction = attributes.text("direction", "forward").lower()
+        layout, coupled = (attributes.integer(key, 0) for key in ("layout", "input_forget"))
+        hidden_size, clip = attributes.integer("hidden_size"), attributes.number("clip")
+        attributes.integer("output_sequence")  # of the oldest: whether there is Y
+    except ValueError as error:
+        raise wrong("attributes", error, "the file is damaged") from None
     if direction not in DIRECTIONS:
         raise wrong("direction", repr(direction), f"expected one of {', '.join(DIRECTIONS)}")
     if layout not in (0, 1) or coupled not in (0, 1):
@@ -142,8 +144,8 @@ def read_node(
         if array is not None and (array.ndim != rank or len(array) != D):
             raise wrong(key, f"has shape {array.shape}", f"{D} directions and {rank} axes expected")
     H = arrays["R"].shape[2]
-    if attributes.integer("hidden_size", H) != H:
-        raise wrong("hidden_size", attributes.integer("hidden_size"), f"R has {H} columns")
+    if hidden_size not in (None, H):
+        raise wrong("hidden_size", hidden_size, f"R has {H} columns")
     if "B" in arrays and arrays["B"].shape[1] != 8 * H:
         raise wrong("B", f"has shape {arrays['B'].shape}", f"({D}, {8 * H}) is needed")
     directions = tuple(_direction(source, name, arrays, d, H) for d in range(D))

@@ -143,7 +143,7 @@ def main() -> None:
         print(f"the same model in PyTorch                 {theirs:.1f} % right, {took}")
     except ImportError:
         print("PyTorch is not installed, so it is not compared")
-    picture(options.picture, model, x[sides[1][-1]])
+    picture(options.picture, model, x[np.flatnonzero(held_out & (digits == 7))[10]])
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ OPTIONS = [
 
 def trained(rng, block):
     """Return a block whose parameters are all different from what they begin with."""
-    values = {k: v + 0.1 * rng.standard_normal(v.shape) for k, v in block.state_dict().items()}
-    block.load_state_dict(values)
+    with block.writable() as parameters:
+        for value in parameters.values():
+            value += 0.1 * rng.standard_normal(value.shape)
     return block
 
 

@@ -277,6 +277,35 @@ def test_models_of_pytorch(tmp_path, rng, capsys, options, half):
     assert_close([read(x)[0]], [y], 1e-3 if half else 1e-6)
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_final_states_of_pytorch(tmp_path, capsys, layers, directions):
+    """A classifier of h[-1], or of both directions of the last layer."""
+    openvino = pytest.importorskip("openvino", reason="no OpenVINO: pip install openvino")
+    torch = pytest.importorskip("torch", reason="no PyTorch: pip install torch")
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = torch.nn.LSTM(I, H, layers, bidirectional=directions == 2)
+            self.head = torch.nn.Linear(H * directions, 2)
+
+        def forward(self, x):
+            _, (h, _) = self.lstm(x)
+            last = h[-1] if directions == 1 else torch.cat([h[-2], h[-1]], dim=1)
+            return torch.softmax(self.head(last), dim=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer
+        converted = openvino.convert_model(Classifier().eval(), example_input=torch.zeros(T, B, I))
+    path = tmp_path / "model.xml"
+    openvino.save_model(converted, path)
+    read = from_openvino(path, verify=True)
+    assert "verified" in capsys.readouterr().err
+    assert read[-3].directions == directions
+
+
 def test_verify(tmp_path, rng):
     path = one_lstm(tmp_path, weights(rng))
     x = drawn(rng, B, T, I)
@@ -425,12 +454,13 @@ def test_hostile_files(tmp_path, rng):
         data.replace(b'offset="0"', b'offset="99999999"', 1),
         data.replace(b'offset="0"', b'offset="' + b"9" * 5000 + b'"', 1),
         data.replace(b'size="', b'size="9', 1),
-        data.replace(b'shape="1,1,4"', b'shape="100000,100000,4"', 1),
+        data.replace(b'shape="2,1,4"', b'shape="100000,100000,4"', 1),
         data.replace(b'from-layer="0"', b'from-layer="6"', 1),
         b"<net>" * 10**5,
         b"<a/>" * 2 * 10**5,
         b"",
     ]
+    assert data not in other
     assert read_all(from_openvino, path, other, measured=1) == 0
 
 

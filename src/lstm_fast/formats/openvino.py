@@ -144,7 +144,6 @@ def _run(file: File, made: Block) -> tuple[Any, Any]:
     core = openvino.Core()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}  # some CPUs would round to bfloat16
     compiled = core.compile_model(core.read_model(os.fspath(file.path)), "CPU", exact)
-    output = Graph(file, made.batch_first).output.name
+    number = file.results.index(Graph(file, made.batch_first).output)
     outputs = [*compiled([x]).values()]
-    number = [layer.name for layer in file.layers.values() if layer.kind == "Result"].index(output)
     return x, outputs[number].reshape(made(x)[0].shape)

@@ -65,6 +65,8 @@ class File:
     ----------
     layers : dict of str to Layer
         By their numbers, each after those that it needs.
+    results : list of Layer
+        In the order of the model's outputs.
 
     Raises
     ------
@@ -81,7 +83,9 @@ class File:
         self._size = self._constants.stat().st_size
         self._used = 0
         try:
-            self.layers = _layers(_parsed(Path(path).read_bytes()))
+            in_file = _layers(_parsed(Path(path).read_bytes()))
+            self.layers = _in_order(in_file)
+            self.results = [layer for layer in in_file.values() if layer.kind == "Result"]
         except ValueError as error:
             raise refusal(path, "XML", error, "it is no model of OpenVINO") from None
 
@@ -197,6 +201,11 @@ def _layers(root: ElementTree.Element) -> dict[str, Layer]:
             {} if data is None else dict(data.attrib),
             tuple(one for one in inputs if one is not None),
         )
+    return found
+
+
+def _in_order(found: dict[str, Layer]) -> dict[str, Layer]:
+    """Return the layers in an order in which they can be computed."""
     needs = {number: {source for source, _ in layer.inputs} for number, layer in found.items()}
     try:
         return {number: found[number] for number in TopologicalSorter(needs).static_order()}

@@ -14,7 +14,7 @@ from .openvino_file import File, Layer, extents
 from .reports import refusal
 from .signals import Misfit, Signal, WrongOrder, received
 
-__all__ = ["Filled", "Graph", "Rule", "Stored", "Value"]
+__all__ = ["Filled", "Graph", "Rule", "Stack", "Stored", "Value"]
 
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Concat", "Convert")
 MOST_NUMBERS = 64  # of a shape
@@ -33,8 +33,20 @@ class Stored(NamedTuple):
     layer: Layer
 
 
+class Stack(NamedTuple):
+    """Signals one after the other along an axis, as the final states of layers."""
+
+    signals: tuple[Signal, ...]
+    axis: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the axes."""
+        raise Misfit("needs the shape of several layers' states")
+
+
 Integers = npt.NDArray[np.int64]
-Value = Signal | Integers | Filled | Stored
+Value = Signal | Integers | Filled | Stored | Stack
 
 
 class Graph:
@@ -55,8 +67,7 @@ class Graph:
     def __init__(self, file: File, batch_first: bool) -> None:
         self.file, self.path, self._batch_first = file, file.path, batch_first
         self.values: dict[tuple[str, int], Value] = {}
-        results = [layer for layer in file.layers.values() if layer.kind == "Result"]
-        outputs = [layer for layer in results if not self._is_state(layer)]
+        outputs = [layer for layer in file.results if not self._is_state(layer)]
         inputs = [layer.name for layer in file.layers.values() if layer.kind == "Parameter"]
         if len(outputs) != 1 or len(inputs) != 1:
             names = [*inputs, *(layer.name for layer in outputs)]
@@ -137,7 +148,7 @@ class Graph:
         """Return an input that depends on that of the graph."""
         found = self.value(layer, place)
         if not isinstance(found, Signal):
-            raise Misfit(f"its input {place} does not depend on the input of the graph")
+            raise Misfit(f"its input {place} is not computed by blocks from the input")
         return found
 
     def floats(self, layer: Layer, place: int) -> Array:
@@ -176,7 +187,7 @@ class Graph:
         if isinstance(value, Filled):
             return value
         array = self.file.stored(value.layer) if isinstance(value, Stored) else value
-        if isinstance(array, Signal) or not array.size or (array != array.flat[0]).any():
+        if isinstance(array, Signal | Stack) or not array.size or (array != array.flat[0]).any():
             return None
         return Filled(float(array.flat[0]), array.shape)
 
@@ -191,7 +202,7 @@ class Graph:
 
     def constant_shape(self, found: Value) -> tuple[int, ...]:
         """Return the extents of what does not depend on the input."""
-        if isinstance(found, Signal):
+        if isinstance(found, Signal | Stack):
             raise Misfit("does this to more than a constant")
         return self.shape_of(found)
 

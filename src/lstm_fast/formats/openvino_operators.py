@@ -10,7 +10,7 @@ import numpy as np
 from ..engine import Array
 from .cells import Cell, cell
 from .openvino_file import Layer
-from .openvino_graph import Filled, Graph, Rule, Value
+from .openvino_graph import Filled, Graph, Integers, Rule, Stack, Value
 from .signals import Misfit, Signal
 
 __all__ = ["RULES"]
@@ -131,12 +131,23 @@ def gather(graph: Graph, layer: Layer) -> Value:
         if index.size != 1 or index.ndim > 1:
             raise Misfit("gathers several places")
         return found.at_step(axis, int(index.item()), keep=index.ndim == 1)
+    if isinstance(found, Stack):
+        return _of_stack(found, index, axis)
     numbers = graph.integers(layer, 0)
     if numbers.ndim != 1 or axis not in (0, -1) or not index.size:
         raise Misfit("gathers from something else than a shape")
     if ((index < -len(numbers)) | (index >= len(numbers))).any():
         raise Misfit(f"takes places {index.tolist()} of {len(numbers)}", "it is broken")
     return numbers[index]
+
+
+def _of_stack(stack: Stack, index: Integers, axis: int) -> Signal:
+    """Return one of several final states: of a layer, and of a direction of it."""
+    places = [(one, n) for one in stack.signals for n in range(min(one.shape[stack.axis], 2))]
+    if axis != stack.axis or index.size != 1 or not -len(places) <= index.item() < len(places):
+        raise Misfit("gathers otherwise than one of several states")
+    one, place = places[int(index.item())]
+    return one.at_step(axis, place, keep=index.ndim == 1)
 
 
 def mean(graph: Graph, layer: Layer) -> Signal:
@@ -158,6 +169,9 @@ def transpose(graph: Graph, layer: Layer) -> Value:
     found, order = graph.value(layer), graph.integers(layer, 1).tolist()
     if isinstance(found, Signal):
         return found.transposed(order)
+    if isinstance(found, Stack):
+        signals = tuple(one.transposed(order) for one in found.signals)
+        return Stack(signals, order.index(found.axis))
     shape = graph.constant_shape(found)
     if sorted(order) != [*range(len(shape))]:
         raise Misfit("its order is no permutation", "the file is broken")
@@ -213,8 +227,14 @@ def convert(graph: Graph, layer: Layer) -> Value:
 
 def concat(graph: Graph, layer: Layer) -> Value:
     axis = graph.attribute(layer, "axis", "0")
-    if isinstance(graph.value(layer), Signal) and len(layer.inputs) == 2:
-        return graph.signal(layer).beside(graph.signal(layer, 1), axis)
+    first = graph.value(layer)
+    if isinstance(first, Signal):
+        signals = tuple(graph.signal(layer, place) for place in range(len(layer.inputs)))
+        if first.axis(axis) < len(first.axes) - 1:
+            return Stack(signals, first.axis(axis))
+        if len(signals) != 2:
+            raise Misfit(f"puts {len(signals)} outputs side by side")
+        return first.beside(signals[1], axis)
     parts = [graph.integers(layer, place) for place in range(len(layer.inputs))]
     if not 0 < sum(one.size for one in parts) <= MOST_NUMBERS or any(p.ndim != 1 for p in parts):
         raise Misfit("puts other things than two directions or a shape together")

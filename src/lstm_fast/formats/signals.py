@@ -263,11 +263,27 @@ class Signal(NamedTuple):
         axis = self.axis(axis)
         if self.axes[axis] == "" and index in (0, -1):
             return self._without(axis, keep)
+        if self.axes[axis] == "D" and index in (0, 1, -1, -2):
+            return self._of_direction(axis, index % 2, keep)
         T = self.extents.get("T", 0)
         if self.axes[axis] != "T" or index not in (0, -1, T - 1):
             raise Misfit(f"takes place {index} of axis {self.axes[axis] or axis}")
         at_start = (index == 0 and T != 1) != self.flipped
         return self._over_time(axis, keep, "last", at_start)
+
+    def _of_direction(self, axis: int, direction: int, keep: bool) -> Signal:
+        """Return the last output of one direction of an LSTM that has two."""
+        kinds = [part.kind for part in self.parts[-2:]]
+        if kinds != ["lstm", "last"] or self.parts[-1].block.directions != 2:  # type: ignore[attr-defined]
+            raise Misfit("takes one direction of more than the final state")
+        from .. import nn
+
+        before, both = self._replace(parts=self.parts[:-2]), self.parts[-2]
+        reverse, cells = direction == 1, both.cells[direction : direction + 1]
+        block = _lstm(self, [*cells], {**dict(both.options), "reverse": reverse})
+        last = nn.Last(1, reverse, **self.settings)
+        one = before.added(Part("lstm", block, cells, both.options)).added(Part("last", last))
+        return one._without(axis, keep)
 
     def pooled(self, axis: int, kind: str, keep: bool = False) -> Signal:
         """Return the mean or the largest of all steps."""

@@ -2,7 +2,9 @@
 
 Each file of this folder is one format, imports its one small library where it needs it, and checks
 what it finds before it builds anything. `cells` makes an LSTM of weights in any gate order,
-`reports` says what is wrong, compares, and describes. It may import `training` and all below.
+`reports` says what is wrong, compares, and describes. Of PyTorch's files, `torch_zip` and `pickled`
+read the tree, `torch_names` finds modules in it, `torch_blocks` makes blocks of these; `raw` has
+tensors as bytes. It may import `training` and all below.
 """
 
 from importlib import import_module

@@ -307,7 +307,7 @@ def test_what_no_block_computes(tmp_path, rng, message):
     assert [row.name for row in inspect(tmp_path / "model")] == ["lstm"]
 
 
-@pytest.mark.parametrize("settings", [{"merge_mode": None}, {"merge_mode": "sum"}])
+@pytest.mark.parametrize("settings", [{"merge_mode": None}, {"merge_mode": "mul"}])
 def test_bidirectional_without_an_output_that_can_be_read(tmp_path, rng, settings):
     inner = lstm_entry("lstm", H, return_sequences=False)
     config = sequential(entry("Bidirectional", "both", layer=inner, **settings))
@@ -514,6 +514,20 @@ def test_a_heap_in_which_hdf5_would_go_round(tmp_path, rng):
         from_keras(tmp_path / "model")
 
 
+def test_a_model_of_its_authors_class(tmp_path, rng, x):
+    arrays = files.lstm_arrays(rng, I, H)
+    config = {"class_name": "Tagger", "module": "mine", "config": {"units": H}}
+    files.write_keras(tmp_path / "model", config, {"encoder/rnn/cell": arrays})
+    with pytest.raises(ValueError, match=r"is a mine\.Tagger, whose code"):
+        from_keras(tmp_path / "model")
+    (row,) = inspect(tmp_path / "model")
+    lstm = from_keras(tmp_path / "model", layers={row.name: {}})
+    assert_close(lstm(x)[0], files.keras_lstm(x, *arrays), TOLERANCE)
+    for odd in ([], "model", None, 1):
+        files.write_keras(tmp_path / "model", odd, {"encoder/rnn/cell": arrays})
+        assert len(inspect(tmp_path / "model")) == 1
+
+
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         from_keras(tmp_path / "none.keras")
@@ -559,7 +573,7 @@ def test_dtln():
 NAMES = [
     *("lstm", "last", "backwards", "without_bias", "functions", "two_layers", "rnn", "stateful"),
     *("half", "double", "both_last", "around", "nested", "masked", "masking", "words"),
-    *("concat", "sum", "mul", "ave"),
+    *("concat", "sum", "mul", "ave", "sum_last", "ave_last"),
 ]
 
 
@@ -581,7 +595,7 @@ def test_models_that_keras_saved(saved, name, end):
     x = x.astype(model.dtype) if x.dtype.kind == "f" else x
     assert_close(model(x)[0], y, 2e-3 if name == "half" else TOLERANCE)
     assert inspect(saved / f"{name}.{end}")
-    if name != "around":  # whose LayerNormalization without scale has one array less
+    if name not in ("around", "sum_last", "ave_last"):  # in which Keras has other arrays
         for ours, theirs in zip(to_keras(model), arrays, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 

@@ -42,6 +42,7 @@ def models():
             L.LayerNormalization(),
             lstm(),
             L.LayerNormalization(scale=False),
+            L.BatchNormalization(),
             L.LeakyReLU(negative_slope=0.1),
             L.GlobalMaxPooling1D(),
             L.Flatten(),
@@ -55,6 +56,9 @@ def models():
     }
     for merge in ("concat", "sum", "mul", "ave"):
         found[merge] = chain(L.Bidirectional(lstm(), merge_mode=merge))
+    for merge in ("sum", "ave"):
+        last = L.Bidirectional(lstm(return_sequences=False), merge_mode=merge)
+        found[f"{merge}_last"] = chain(last, L.BatchNormalization(center=False), L.Dense(2))
     return found
 
 
@@ -62,15 +66,19 @@ def write(folder):
     """Write each model as .keras, .h5 and .weights.h5, its input and output, and its arrays."""
     import warnings
 
+    import keras
+
     warnings.simplefilter("ignore")
     for name, model in models().items():
         rng = np.random.default_rng(len(name))
-        model.set_weights(
-            [
-                (rng.standard_normal(w.shape) / np.sqrt(len(w))).astype(w.dtype)
-                for w in model.get_weights()
-            ]
-        )
+        arrays = [
+            (rng.standard_normal(w.shape) / np.sqrt(len(w))).astype(w.dtype)
+            for w in model.get_weights()
+        ]
+        model.set_weights(arrays)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.moving_variance.assign(rng.random(layer.moving_variance.shape) + 0.1)
         x = rng.standard_normal((B, *model.inputs[0].shape[1:])).astype(np.float32)
         if x.ndim == 2:
             x = rng.integers(1, 9, x.shape)

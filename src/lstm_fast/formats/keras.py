@@ -24,7 +24,7 @@ BLOCKS = {
     **dict.fromkeys(("LSTM", "CuDNNLSTM", "Bidirectional"), "LSTM"),
     **dict.fromkeys(("ReLU", "LeakyReLU", "ELU", "ThresholdedReLU"), "Activation"),
     **dict.fromkeys(("GlobalAveragePooling1D", "GlobalMaxPooling1D"), "Pool"),
-    "Dense": "Linear",
+    **dict.fromkeys(("Dense", "BatchNormalization"), "Linear"),
     "LayerNormalization": "LayerNorm",
 }
 
@@ -40,10 +40,10 @@ def from_keras(
 
     Read are Sequential and functional models whose layers are one after the other: LSTM (also
     CuDNNLSTM, and RNN of an LSTMCell), Bidirectional, Dense, TimeDistributed, Embedding,
-    LayerNormalization, Dropout, activations, GlobalAveragePooling1D, GlobalMaxPooling1D and
-    Masking. Blocks have the names of Keras's layers; those in a model in the model have its name
-    and an underscore before. A layer without ``return_sequences`` is followed by `nn.Last`.
-    Everything is batch first, but for layers with ``time_major``.
+    LayerNormalization, BatchNormalization, Dropout, activations, GlobalAveragePooling1D,
+    GlobalMaxPooling1D and Masking. Blocks have the names of Keras's layers; those of a model in the
+    model have its name and an underscore before. A layer without ``return_sequences`` is followed
+    by `nn.Last`. Everything is batch first, but for layers with ``time_major``.
 
     What a call does differently:
 
@@ -52,6 +52,8 @@ def from_keras(
     - A stateful layer begins from zeros, too: pass the state that the call before returned.
     - The dropout of LSTMs acts on the input and h(t-1) of all steps alike; noise and other
       dropout layers are left out.
+    - BatchNormalization becomes a `Linear` with what it computes in inference; so does the sum or
+      mean of both directions where a Bidirectional has no ``return_sequences``.
     - Numbers of 16 bits, and layers that compute with such, become float32.
 
     Parameters
@@ -107,7 +109,8 @@ def from_keras(
 
 def _taken(file: KerasFile, layers: Any) -> list[Layer]:
     """Return the layers to read, in order."""
-    if file.config is None:
+    own_class = isinstance(layers, Mapping) and not keras_config.is_model(file.config)
+    if file.config is None or own_class:
         return keras_bare.chosen(file, layers)
     if layers is None:
         return keras_config.in_order(file.source, file.config)
@@ -179,10 +182,10 @@ def inspect(path: str | os.PathLike[str]) -> list[Found]:
         As `from_keras`, but for what is damaged only.
     """
     with open_keras(path, None) as file:
-        if file.config is None or file.config.get("class_name") not in keras_config.MODELS:
-            layers = keras_bare.bare_layers(file)
-        else:
+        if keras_config.is_model(file.config):
             layers = keras_config.flat(path, file.config)
+        else:
+            layers = keras_bare.bare_layers(file)
         return [_row(file, layer) for layer in layers if layer.kind != "InputLayer"]
 
 

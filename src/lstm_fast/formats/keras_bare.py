@@ -22,9 +22,13 @@ ROLES = (
     ({"kernel", "recurrent_kernel", "bias"}, "LSTM"),
     ({"embeddings"}, "Embedding"),
     ({"gamma", "beta"}, "LayerNormalization"),
+    ({"gamma", "beta", "moving_mean", "moving_variance"}, "BatchNormalization"),
 )
 OF_KERAS_1 = re.compile(r"_[WUb](_[ifco])?(:0)?$")
-CLASSES = ("LSTM", "Bidirectional", "Dense", "Embedding", "LayerNormalization")
+CLASSES = (
+    *("LSTM", "Bidirectional", "Dense", "Embedding", "LayerNormalization"),
+    "BatchNormalization",
+)
 INSTEAD = "layers={name: settings, ...} says which layers there are, in order"
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .reports import refusal
 
-__all__ = ["Layer", "Settings", "flat", "in_order"]
+__all__ = ["Layer", "Settings", "flat", "in_order", "is_model"]
 
 DEPTH = 16  # of models in models
 MODELS = ("Sequential", "Functional", "Model")
@@ -19,7 +19,8 @@ SILENT = {
     *("input_shape", "input_dim", "input_length", "input_dtype", "seed", "implementation"),
     *("consume_less", "unroll", "stateful", "unit_forget_bias", "init", "inner_init"),
     *("forget_bias_init", "zero_output_for_mask", "ragged", "sparse", "optional", "data_format"),
-    *("noise_shape", "stddev", "rate", "p", "autocast", "weights"),
+    *("noise_shape", "stddev", "rate", "p", "autocast", "weights", "momentum", "fused"),
+    *("synchronized", "gamma_init", "beta_init", "renorm_momentum", "lora_rank", "lora_alpha"),
 }
 OF_TRAINING = re.compile(r"\w+_(initializer|regularizer|constraint)$")
 
@@ -126,6 +127,11 @@ class Settings:
             if key in SILENT or OF_TRAINING.match(key) or not value:
                 continue
             raise self.wrong(key, value, "this setting is not known")
+
+
+def is_model(config: Any) -> bool:
+    """Whether it is the configuration of a model that says which layers there are."""
+    return isinstance(config, dict) and config.get("class_name") in MODELS
 
 
 def in_order(source: Any, config: Any) -> list[Layer]:

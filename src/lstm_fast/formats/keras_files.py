@@ -22,7 +22,7 @@ from .keras_config import Layer
 from .keras_hdf5 import SPARE, Tree
 from .reports import refusal
 
-__all__ = ["Found", "KerasFile", "config_of", "open_keras"]
+__all__ = ["KerasFile", "Place", "config_of", "open_keras"]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONFIG = 2**24  # bytes
@@ -39,7 +39,7 @@ INSIDE = {
 }
 
 
-class Found(NamedTuple):
+class Place(NamedTuple):
     """Where one array is, and its name in the file, if Keras gives it one."""
 
     name: str
@@ -80,7 +80,7 @@ class KerasFile:
     def __exit__(self, *_: object) -> None:
         self.tree.close()
 
-    def arrays_of(self, layer: Layer) -> list[Found]:
+    def arrays_of(self, layer: Layer) -> list[Place]:
         """Return where the arrays of a layer are, in Keras's order."""
         if not layer.place or layer.kind == "InputLayer":  # without a place it is the user's
             return []
@@ -94,10 +94,10 @@ class KerasFile:
             numbers = sorted(self.tree.groups.get(path, []), key=lambda name: (len(name), name))
             if numbers != [str(n) for n in range(len(numbers))]:
                 raise refusal(self.source, path, f"has arrays {numbers}", "numbers are missing")
-            found += [Found("", f"{path}/{n}") for n in numbers]
+            found += [Place("", f"{path}/{n}") for n in numbers]
         return self._present(found)
 
-    def _by_name(self, layer: Layer) -> list[Found]:
+    def _by_name(self, layer: Layer) -> list[Place]:
         outer = layer.place[0]
         if outer not in (self.names):
             raise refusal(self.source, f"layer {layer.name}", "has no arrays", "another file?")
@@ -108,15 +108,15 @@ class KerasFile:
             names = [name for name in names if own.search(name)]
         if len(set(names)) < len(names):
             raise refusal(self.source, group, f"names {names}", "each array needs its own name")
-        return self._present([Found(name, f"{group}/{name}") for name in names])
+        return self._present([Place(name, f"{group}/{name}") for name in names])
 
-    def _present(self, found: list[Found]) -> list[Found]:
+    def _present(self, found: list[Place]) -> list[Place]:
         for one in found:
             if one.path not in self.tree.arrays:
                 raise refusal(self.source, one.path, "is not there", "the file is damaged")
         return found
 
-    def read(self, found: list[Found]) -> list[Array]:
+    def read(self, found: list[Place]) -> list[Array]:
         """Return arrays."""
         return [self.tree.array(one.path) for one in found]
 

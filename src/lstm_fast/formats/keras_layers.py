@@ -34,7 +34,10 @@ NOTHING = (
     *("AlphaDropout", "SpatialDropout1D"),
 )
 # Layers of a single step, which may stand in a TimeDistributed.
-OF_STEPS = ("Dense", "Activation", "Dropout", "LayerNormalization", *OF_LAYERS)
+OF_STEPS = (
+    *("Dense", "Activation", "Dropout", "LayerNormalization", "BatchNormalization"),
+    *OF_LAYERS,
+)
 
 
 class Given(NamedTuple):
@@ -78,6 +81,7 @@ class Builder:
             **dict.fromkeys(("Dense", "TimeDistributedDense"), self._dense),
             "Embedding": self._embedding,
             "LayerNormalization": self._layer_norm,
+            "BatchNormalization": self._batch_norm,
             "Activation": self._activation,
             **dict.fromkeys(OF_LAYERS, self._function_alone),
             "Dropout": self._dropout,
@@ -155,11 +159,17 @@ class Builder:
             raise settings.wrong("layer", "go_backwards", "the first one has to run forwards")
         if (one.options, one.sequences) != (two.options, two.sequences):
             raise settings.wrong("backward_layer", two.options, "both directions need the same")
-        if not one.sequences and merge != "concat":
+        if one.sequences or merge == "concat":
+            self._made(given.name, [one, two], merge=merge)
+            return
+        if merge == "mul":
             raise settings.wrong(
-                "merge_mode", merge, "without return_sequences, only concat can be read"
+                "merge_mode", merge, "without return_sequences no block computes it"
             )
-        self._made(given.name, [one, two], merge=merge)
+        self._made(given.name, [one, two])
+        H = one.cell.weight_hh.shape[1]
+        both = np.tile(np.eye(H, dtype=self._how["dtype"]), 2) / (2 if merge == "ave" else 1)
+        self._linear(f"{given.name}_{merge}", both)
 
     def _made(self, name: str, directions: list[Direction], **options: Any) -> None:
         if self._axes not in (None, 3):
@@ -182,11 +192,10 @@ class Builder:
         settings = given.settings
         bias = settings.flag("use_bias", "bias", default=True)
         kernel = self._arrays(given, [2, 1] if bias else [2])[0]
-        columns, units = kernel.shape
+        units = kernel.shape[1]
         if settings.value("units", "output_dim", default=units) != units:
             raise settings.wrong("units", settings.value("units"), f"the kernel has {units}")
-        block = nn.Linear(columns, units, bias, **self._how)
-        self._load(given, block, kernel.T, given.arrays[-1] if bias else None)
+        self._linear(given.name, kernel.T, given.arrays[-1] if bias else None)
         self._apply(f"{given.name}_activation", function(settings, self._version, "activation"))
 
     def _embedding(self, given: Given) -> None:
@@ -197,7 +206,7 @@ class Builder:
                 raise settings.wrong(key, settings.value(key), f"the table has {table.shape}")
         settings.value("dropout")  # of Keras 1, in training
         self._masked |= settings.flag("mask_zero")
-        self._load(given, nn.Embedding(*table.shape, **self._how), table)
+        self._load(given.name, nn.Embedding(*table.shape, **self._how), table)
         self._axes = None if self._axes is None else self._axes + 1
 
     def _layer_norm(self, given: Given) -> None:
@@ -213,7 +222,27 @@ class Builder:
         eps = settings.number("epsilon", default=1e-3)
         weight = arrays[0] if scale else np.ones(columns, self._how["dtype"])
         block = nn.LayerNorm(columns, eps, center, **self._how)
-        self._load(given, block, weight, arrays[-1] if center else None)
+        self._load(given.name, block, weight, arrays[-1] if center else None)
+
+    def _batch_norm(self, given: Given) -> None:
+        settings = given.settings
+        self._check_axis(settings)
+        scale, center = (settings.flag(key, default=True) for key in ("scale", "center"))
+        *own, mean, variance = self._arrays(given, [1] * (scale + center + 2))
+        eps = settings.number("epsilon", default=1e-3)
+        if len({array.shape for array in given.arrays}) > 1 or not (variance + eps > 0).all():
+            raise refusal(
+                self._source,
+                f"layer {given.name}",
+                "has a variance below 0, or sizes differ",
+                "damaged",
+            )
+        gain = (own[0] if scale else 1) / np.sqrt(variance + variance.dtype.type(eps))
+        self._linear(given.name, np.diag(gain), (own[-1] if center else 0) - mean * gain)
+
+    def _linear(self, name: str, weight: Array, bias: Array | None = None) -> None:
+        block = nn.Linear(weight.shape[1], len(weight), bias is not None, **self._how)
+        self._load(name, block, weight, bias)
 
     def _arrays(self, given: Given, axes: list[int]) -> list[Array]:
         """Return the arrays, which need so many axes, and no empty ones."""
@@ -227,12 +256,12 @@ class Builder:
             )
         return given.arrays
 
-    def _load(self, given: Given, block: Block, weight: Array, bias: Array | None = None) -> None:
+    def _load(self, name: str, block: Block, weight: Array, bias: Array | None = None) -> None:
         try:
             block.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
         except ValueError as error:
-            raise refusal(self._source, f"layer {given.name}", error, "damaged") from None
-        self.parts.append((given.name, block))
+            raise refusal(self._source, f"layer {name}", error, "damaged") from None
+        self.parts.append((name, block))
 
     # ---- others without
 

@@ -494,7 +494,8 @@ def test_zips_that_lie(tmp_path, rng):
         "no JSON": {**parts, "config.json": b"{"},
         "a key stands twice": {**parts, "config.json": b'{"a": 1, "a": 2}'},
         "zip: cannot be read": {**parts, "config.json": b"\xff"},
-        "configuration": {**parts, "config.json": b"[" * 100000},
+        "configuration: is no JSON": {**parts, "config.json": b"[" * 100000},
+        "config.json: would be": {**parts, "config.json": b"[" + b"[]," * 2**20 + b"[]]"},
     }
     for message, contents in cases.items():
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

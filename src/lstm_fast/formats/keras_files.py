@@ -25,7 +25,7 @@ from .reports import refusal
 __all__ = ["KerasFile", "Place", "config_of", "open_keras"]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-LARGEST_CONFIG = 2**24  # bytes
+LARGEST_CONFIG = 2**21  # bytes, of which Python may make twenty times as many
 BROKEN_ZIP = (
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError),
     *(ValueError, KeyError, IndexError, OverflowError, MemoryError),
@@ -185,6 +185,8 @@ def config_of(source: Any, text: str) -> Any:
             raise ValueError("a key stands twice")
         return found
 
+    if len(text) > LARGEST_CONFIG:
+        raise refusal(source, "configuration", f"has {len(text)} characters", "damaged, or a trap")
     try:
         return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:

@@ -506,6 +506,29 @@ def test_branches_and_bodies(rng):
     np.testing.assert_allclose(from_onnx(model)(x)[0], expected, 0, TOLERANCE)
 
 
+def test_a_step_in_the_body_of_scan(rng):
+    """The LSTM that such a model runs one step at a time; its weights are of the graph around."""
+    arrays = lstm_arrays(rng, I, H) | {"zero": np.array([0])}
+    names = ("h", "c", "xt", "hn", "cn", "yt")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+    nodes = [
+        make_node("Unsqueeze", "xt zero", "x1"),
+        make_node("LSTM", "x1 W R B - h c", "y1 hn cn", name="cell", hidden_size=H),
+        make_node("Squeeze", "hn zero", "yt"),
+    ]
+    body = helper.make_graph(nodes, "body", values[:3], values[3:])
+    scan = make_node("Scan", "h0 c0 x", "hT cT z", name="scan", body=body, num_scan_inputs=1)
+    given = [value(name, [1, B, H]) for name in ("h0", "c0")]
+    model = make_model([scan], [*given, value("x", ["T", B, I])], ["z", "hT", "cT"], arrays)
+    feeds = inputs_of(rng)
+    y, hn, cn = run(model, feeds)
+    actual, state = from_onnx(model, "scan.body.cell")(feeds["x"], (feeds["h0"], feeds["c0"]))
+    np.testing.assert_allclose(actual, y, 0, TOLERANCE)
+    np.testing.assert_allclose(state, (hn, cn), 0, TOLERANCE)
+    with pytest.raises(ValueError, match=r"Scan 'scan'.*'scan.body.cell' \(4 -> 6\)"):
+        from_onnx(model)
+
+
 def test_several_that_have_nothing_to_do_with_each_other(rng):
     arrays = {f"{k}{n}": a for n in (0, 1) for k, a in lstm_arrays(rng, I, H + n).items()}
     nodes = [make_node("LSTM", f"x W{n} R{n} B{n}", f"y{n}", hidden_size=H + n) for n in (0, 1)]

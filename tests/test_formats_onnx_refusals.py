@@ -136,6 +136,18 @@ REFUSED = {
         },
         "no time axis of its own",
     ),
+    "sizes of what is repeated": (
+        {
+            "before": [make_node("Expand", "one shape", "e"), make_node("Mul", "e one", "w")],
+            "inputs": "x w R B",
+            "shape": np.array([2, 2]),
+        },
+        "Mul 'w': has an input that is no constant",
+    ),
+    "an input that is absent": (
+        {"before": [make_node("Concat", "- one", "w", axis=0)], "inputs": "x w R B"},
+        "Concat 'w'",
+    ),
     "a name twice": ({"before": [make_node("Relu", "x", "y")]}, "'y' stands twice"),
     "a name from nowhere": ({"inputs": "nothing W R B"}, "reads 'nothing'"),
 }

@@ -32,11 +32,11 @@ def from_onnx(
     axis, the last step (`nn.Last`), the mean or largest value over time (`nn.Pool`), and what
     only changes the order of axes. Other operators are refused.
 
-    An input and output (B, T, ...) make ``batch_first=True``. The output of ONNX's LSTM itself,
-    (T, D, B, H), is that of `LSTM` here, (T, B, D H). States that are inputs of the model, or
-    outputs, are those that a call takes and returns, all layers in one array; an input for
-    sequence_lens is ``lengths``: what comes after the end of a sequence is 0 here, and nothing is
-    computed from it.
+    An input and output (B, T, ...) make ``batch_first=True``. An output with an axis of directions,
+    as (T, D, B, H) of a node LSTM, is that of `LSTM` here, (T, B, D H). States that are inputs of
+    the model, or outputs, are those that a call takes and returns, all layers in one array; an
+    input for sequence_lens is ``lengths``: what comes after the end of a sequence is 0 here, and
+    nothing is computed from it.
 
     Parameters
     ----------

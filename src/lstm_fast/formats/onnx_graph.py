@@ -330,6 +330,11 @@ class Folding:
         ValueError, TypeError, IndexError, OverflowError
             If it cannot, or would give very much.
         """
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
+        # Of optional inputs, only the axes of Slice stand before another one.
+        if not all(isinstance(x, np.ndarray) for n, x in enumerate(inputs) if (n, x) != (3, None)):
+            raise ValueError("has an input that is no constant")
         result = self._operators[operator](attributes, *inputs)
         if unasked := attributes.unasked():
             raise ValueError(f"attribute {unasked[0]!r} is not known")

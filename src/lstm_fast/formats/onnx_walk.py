@@ -261,6 +261,8 @@ class Walk:
             return inputs[0]
         else:
             values = inputs[0]
+        if not isinstance(values, np.ndarray):
+            raise ValueError("repeats what is no constant")
         if values.size == 0 or any(value != values.flat[0] for value in values.flat):
             raise ValueError("repeats numbers that differ")
         return Filled(values.flat[0])
@@ -319,7 +321,7 @@ class Walk:
         try:
             return self._computed(read, given)
         except ValueError as error:
-            x = given["X"]
+            x = given.get("X")
             refused = self._refusal(f"LSTM {name!r}", error, "no Sequential is like this")
             return [Other(x.error if isinstance(x, Other) else refused)] * 3
 
@@ -335,7 +337,7 @@ class Walk:
 
     def _computed(self, node: Node, given: dict[str, Any]) -> list[Any]:
         """Return Y, Y_h and Y_c."""
-        x = given["X"]
+        x = given.get("X")
         if not isinstance(x, Signal) or not x.rows or len(x.axes) != 3:
             raise ValueError("its input is not (time, batch, columns) of what stands before it")
         first, second = x.axes[:2]

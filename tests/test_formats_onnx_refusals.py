@@ -10,7 +10,7 @@ from support.processes import run_python
 
 from lstm_fast import LSTM
 from lstm_fast.formats import from_onnx, to_onnx
-from lstm_fast.formats.onnx import inspect
+from lstm_fast.formats.onnx.reader import inspect
 from lstm_fast.nn import Embedding, Last, LayerNorm, Linear, Sequential, Softmax
 
 comparisons.require("ONNX Runtime", "onnx", "onnxruntime")
@@ -272,7 +272,7 @@ def test_small_files_stay_small(rng, tmp_path):
     code = f"""if True:
         import pathlib, resource
         import onnx
-        from lstm_fast.formats.onnx import from_onnx, inspect
+        from lstm_fast.formats.onnx.reader import from_onnx, inspect
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for path in pathlib.Path({str(tmp_path)!r}).glob("*.onnx"):
             inspect(path)

@@ -24,7 +24,8 @@ from support.torch_files import (
 )
 
 from lstm_fast import LSTM, nn
-from lstm_fast.formats import from_torch, pytorch, to_torch
+from lstm_fast.formats import from_torch, to_torch
+from lstm_fast.formats.pytorch import reader as pytorch
 
 pytestmark = [
     pytest.mark.no_isa,

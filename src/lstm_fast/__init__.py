@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from .engine.runtime.threads import get_num_threads, set_num_threads
     from .engine.watch import set_adaptive_threads
     from .formats.flax import from_flax
-    from .formats.keras import from_keras
-    from .formats.keras_weights import to_keras
-    from .formats.onnx import from_onnx
-    from .formats.onnx_export import to_onnx
+    from .formats.keras import from_keras, to_keras
+    from .formats.onnx import from_onnx, to_onnx
     from .formats.openvino import from_openvino
     from .formats.pytorch import from_torch, to_torch
     from .formats.rtneural import from_rtneural

@@ -1,10 +1,14 @@
 """Models of other packages, from their files and into them, without these packages.
 
-Each file of this folder is one format, imports its one small library where it needs it, and checks
-what it finds before it builds anything. `cells` makes an LSTM of weights in any gate order,
-`reports` says what is wrong, compares, and describes. Of PyTorch's files, `torch_zip` and `pickled`
-read the tree, `torch_names` finds modules in it, `torch_blocks` makes blocks of these; `raw` has
-tensors as bytes. It may import `training` and all below.
+    pytorch/, keras/, onnx/, tflite/, openvino/, safetensors, rtneural, flax    one format each
+    cells       an LSTM of weights in any order of gates
+    signals     where time, batch and columns are in the graphs of tflite and openvino
+    raw         tensors as the bytes of a file
+    reports     what is refused and why; comparison with recorded numbers; rows of a table
+    files       which reader, which writer, by the extension
+
+Each imports its one small library where it needs it, and checks what it finds before it builds
+anything. It may import `training` and all below.
 """
 
 from importlib import import_module
@@ -16,9 +20,9 @@ FUNCTIONS = {
     "to_torch": "pytorch",
     "from_safetensors": "safetensors",
     "from_keras": "keras",
-    "to_keras": "keras_weights",
+    "to_keras": "keras",
     "from_onnx": "onnx",
-    "to_onnx": "onnx_export",
+    "to_onnx": "onnx",
     "from_tflite": "tflite",
     "from_openvino": "openvino",
     "from_rtneural": "rtneural",

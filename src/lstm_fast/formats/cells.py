@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import nn
 from ..engine import Array
 from ..lstm import LSTM
 from ..network.block import Block
@@ -164,8 +165,6 @@ def lstm(source: Any, name: str, layers: Sequence[Sequence[Cell]], **options: An
 
 def chain(source: Any, parts: Sequence[tuple[str, Block]]) -> Block:
     """Return the one block, or a `Sequential` of all, by their names (dots become underscores)."""
-    from .. import nn
-
     if len(parts) == 1:
         return parts[0][1]
     named = {name.replace(".", "_"): block for name, block in parts}

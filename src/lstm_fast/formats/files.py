@@ -84,7 +84,7 @@ def write(path: str | os.PathLike[str], block: Block) -> None:
     if suffix == ".safetensors":
         save(path, block)
     elif suffix == ".onnx":
-        import_module(".onnx_export", __package__).to_onnx(path, block)
+        import_module(".onnx", __package__).to_onnx(path, block)
     elif suffix in (".npz", ".pt", ".pth"):
         data = io.BytesIO()
         if suffix == ".npz":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import nn
 from ..engine import Array
 from ..network.block import Block
 from .cells import cell, chain, lstm
@@ -183,8 +184,6 @@ def _last(source: Any, what: str, shape: Any) -> int:
 def _layer(
     source: Any, name: str, layer: dict[str, Any], columns: int, size: int, batch_first: bool
 ) -> list[tuple[str, Block]]:
-    from .. import nn
-
     kind, function = layer["type"], layer.get("activation", "")
     weights = layer.get("weights", [])
     if not isinstance(weights, list):
@@ -254,8 +253,6 @@ def _dense(
 
 
 def _linear(weight: Array, bias: Array | None, batch_first: bool) -> Block:
-    from .. import nn
-
     outputs, inputs = weight.shape
     block = nn.Linear(inputs, outputs, bias=bias is not None, batch_first=batch_first)
     block.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..network.block import Block
 from ..network.checks import boolean
-from . import torch_blocks, torch_names
-from .pytorch import run
+from .pytorch import blocks as torch_blocks
+from .pytorch import names as torch_names
+from .pytorch.reader import run
 from .raw import ITEMSIZES, MARGIN, Raw, checked, file_bytes
 from .reports import Found, Verify, refusal, verified
 

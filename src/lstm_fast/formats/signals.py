@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import nn
 from ..engine import Array
 from ..lstm import LSTM
 from ..network.block import Block
@@ -198,8 +199,6 @@ class Signal(NamedTuple):
 
     def embedded(self, table: Array) -> Signal:
         """Return rows of a table, of which it has the numbers."""
-        from .. import nn
-
         if self.parts or sorted(self.letters) != ["B", "T"] or "BT" in self.axes:
             raise Misfit("takes rows of a table by other numbers than the input")
         block = nn.Embedding(*table.shape, batch_first=self.batch_first, dtype=table.dtype)
@@ -226,8 +225,6 @@ class Signal(NamedTuple):
 
     def activated(self, function: str | tuple[str, float] | None) -> Signal:
         """Return an activation function of it, or itself if there is none."""
-        from .. import nn
-
         if function is None:
             return self
         try:
@@ -238,8 +235,6 @@ class Signal(NamedTuple):
 
     def softmax(self, axis: int = -1) -> Signal:
         """Return exp(x) over its sum, of the columns of each row."""
-        from .. import nn
-
         if self.axis(axis) != len(self.axes) - 1:
             raise Misfit(f"softmax over axis {axis}, which has no columns")
         made = self.rows()
@@ -247,8 +242,6 @@ class Signal(NamedTuple):
 
     def rows(self) -> Signal:
         """Return it with its columns in the last axis, or those of all steps one after another."""
-        from .. import nn
-
         if self.axes and self.axes[-1] == self.columns:
             return self
         flat = self.axes[-1:] == (f"T{self.columns}",)
@@ -276,8 +269,6 @@ class Signal(NamedTuple):
         kinds = [part.kind for part in self.parts[-2:]]
         if kinds != ["lstm", "last"] or self.parts[-1].block.directions != 2:  # type: ignore[attr-defined]
             raise Misfit("takes one direction of more than the final state")
-        from .. import nn
-
         before, both = self._replace(parts=self.parts[:-2]), self.parts[-2]
         reverse, cells = direction == 1, both.cells[direction : direction + 1]
         block = _lstm(self, [*cells], {**dict(both.options), "reverse": reverse})
@@ -293,8 +284,6 @@ class Signal(NamedTuple):
 
     def final(self, reverse: bool) -> Signal:
         """Return the last output of each direction of an LSTM, of axes (B, D, T, C)."""
-        from .. import nn
-
         directions = self.extents.get("D", 1)
         block = nn.Last(
             directions,
@@ -305,8 +294,6 @@ class Signal(NamedTuple):
         return made._without(2, False)._replace(flipped=False)
 
     def _over_time(self, axis: int, keep: bool, kind: str, at_start: bool) -> Signal:
-        from .. import nn
-
         block: Block = (
             nn.Last(1, at_start, **self.settings)
             if kind == "last"
@@ -323,8 +310,6 @@ class Signal(NamedTuple):
 
     def beside(self, other: Signal, axis: int) -> Signal:
         """Return the outputs of the two directions of an LSTM side by side."""
-        from .. import nn
-
         axis = self.axis(axis)
         same = self.axes == other.axes and self.flipped == other.flipped
         if not same or axis != len(self.axes) - 1 or self.axes[axis] != "C":
@@ -403,8 +388,6 @@ def _lstm(signal: Signal, cells: list[Cell], options: dict[str, Any]) -> LSTM:
 
 
 def _linear(signal: Signal, weight: Array, bias: Array | None) -> Block:
-    from .. import nn
-
     outputs, inputs = weight.shape
     block = nn.Linear(
         inputs, outputs, bias=bias is not None, batch_first=signal.batch_first, dtype=weight.dtype

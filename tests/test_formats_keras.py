@@ -21,7 +21,7 @@ from support.keras_files import entry, lstm_entry, sequential  # noqa: E402
 
 from lstm_fast import LSTM, nn  # noqa: E402
 from lstm_fast.formats import from_keras, to_keras  # noqa: E402
-from lstm_fast.formats.keras.reader import inspect  # noqa: E402
+from lstm_fast.formats.keras import inspect  # noqa: E402
 
 pytestmark = pytest.mark.no_isa
 

@@ -19,7 +19,7 @@ from support.onnx_models import (
 
 from lstm_fast import LSTM
 from lstm_fast.formats import from_onnx
-from lstm_fast.formats.onnx.reader import inspect
+from lstm_fast.formats.onnx import inspect
 from lstm_fast.nn import Sequential
 
 comparisons.require("ONNX Runtime", "onnx", "onnxruntime")

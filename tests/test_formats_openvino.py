@@ -14,7 +14,7 @@ from support.processes import run_python
 import lstm_fast as lf
 from lstm_fast import nn
 from lstm_fast.formats import from_openvino
-from lstm_fast.formats.openvino.reader import inspect
+from lstm_fast.formats.openvino import inspect
 
 pytestmark = pytest.mark.no_isa
 

@@ -14,7 +14,7 @@ from support.tflite_models import Graph
 import lstm_fast as lf
 from lstm_fast import nn
 from lstm_fast.formats import from_tflite
-from lstm_fast.formats.tflite.reader import inspect
+from lstm_fast.formats.tflite import inspect
 
 pytestmark = pytest.mark.no_isa
 

@@ -31,7 +31,7 @@ class Translator:
             )
             for seed, words in enumerate((english, german))
         )
-        self.attention = nn.Attention()  # of decoder outputs to encoder outputs, as Luong's
+        self.attention = nn.Attention(UNITS**-0.5)  # scaled dot products
         self.head = nn.Sequential(
             mix=nn.Linear(2 * UNITS, COLUMNS, seed=2),
             tanh=nn.Activation("Tanh"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from lstm_fast import optim, training
 
-UNITS, COLUMNS, DROPOUT, BATCH, RATE, CLIP = 256, 128, 0.2, 32, 2e-3, 1.0
+UNITS, COLUMNS, DROPOUT, BATCH, RATE, CLIP = 256, 128, 0.2, 32, 3e-3, 1.0
 BEGIN, END, UNKNOWN = 0, 1, 2  # numbers of what is no word
 
 Sentences = list[list[str]]
@@ -151,7 +151,7 @@ def train_pytorch(first: dict[str, np.ndarray], pairs: Pairs, epochs: int) -> di
             memory, state = encoder["lstm"](packed)
             memory, _ = rnn.pad_packed_sequence(memory)
             y, _ = decoder["lstm"](drop(decoder["embed"](german[:-1])), state)
-            scores = torch.einsum("tbh,sbh->bts", y, memory)
+            scores = torch.einsum("tbh,sbh->bts", y, memory) * UNITS**-0.5
             padding = torch.arange(len(english)) >= n[:, None, None]
             weights = scores.masked_fill(padding, -torch.inf).softmax(2)
             context = torch.einsum("bts,sbh->tbh", weights, memory)

@@ -167,7 +167,7 @@ def numpy_adam(p: Any, g: Any, lr: float = 1e-3) -> Iterator[None]:
 def adam_steps() -> dict[str, Callable[[], Any]]:
     """Return calls that make a step of Adam over 2 million parameters."""
     rng = np.random.default_rng(0)
-    block = nn.Linear(COLUMNS, ROWS, bias=False, seed=0)
+    block = nn.Sequential(linear=nn.Linear(COLUMNS, ROWS, bias=False, seed=0))
     y, _, cache = block.forward(rng.standard_normal((8, COLUMNS)).astype(np.float32))
     grads = block.backward(y, None, cache)[2]
     adam = optim.Adam()
@@ -202,9 +202,12 @@ def share_of_lstm() -> float:
         inside += time.perf_counter() - begin
         return result
 
-    blocks = dict(case.model.blocks)
-    blocks["lstm"] = Timed(64, 256, seed=1)
-    run = ours(case._replace(model=nn.Sequential(**blocks)))
+    model = nn.Sequential(
+        embed=nn.Embedding(V, 64, seed=0),
+        lstm=Timed(64, 256, seed=1),
+        head=nn.Linear(256, V, seed=2),
+    )
+    run = ours(case._replace(model=model))
     run()
     inside, begin = 0.0, time.perf_counter()
     for _ in range(5):

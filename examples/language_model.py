@@ -61,8 +61,8 @@ def sample(model: nn.Sequential, characters: str, count: int) -> str:
 def train_pytorch(
     first: dict[str, np.ndarray],
     V: int,
-    pieces: training.Batch,
-    held_out: training.Batch,
+    pieces: training.Source,
+    held_out: training.Source,
     epochs: int,
 ) -> tuple[float, float]:
     """Return bits a character and seconds of the same model in PyTorch after the same updates."""

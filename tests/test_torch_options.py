@@ -59,8 +59,8 @@ def beside(options):
     module = LSTM(I, **settings, **DOUBLE)
     lstm = lf.LSTM(I, **settings, dtype=np.float64)
     with lstm.writable() as parameters:
-        for name, value in module.state_dict().items():
-            parameters[name] = value.numpy()
+        for name, value in module.named_parameters():
+            parameters[name] = value.detach().numpy()
     return module, lstm
 
 
@@ -219,6 +219,25 @@ def test_initial_options_alone_leave_a_plain_lstm():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         assert isinstance(torch.jit.script(nn.Sequential(module)), torch.jit.ScriptModule)
+
+
+def test_a_state_dict_says_the_options_that_parameters_do_not():
+    module, other = LSTM(I, H, clip=0.5, coupled=True), LSTM(I, H, clip=0.7)
+    state = nn.Sequential(module).state_dict()
+    assert "0.lstm_options" in state
+    again = nn.Sequential(LSTM(I, H, clip=0.5, coupled=True))
+    again.load_state_dict(state)
+    x = torch.randn(T, B, I)
+    assert torch.equal(again(x)[0], module(x)[0])
+    with pytest.raises(RuntimeError, match=r"clip=0\.5, and this one has clip=0\.7"):
+        other.load_state_dict(module.state_dict())
+    plain = {name: value for name, value in state.items() if "options" not in name}
+    with pytest.raises(RuntimeError, match="arrays do not say"):
+        again.load_state_dict(plain)
+    again.load_state_dict(plain, strict=False)
+    with pytest.raises(RuntimeError, match="plain options"):
+        LSTM(I, H).load_state_dict(module.state_dict())
+    assert "lstm_options" not in LSTM(I, H, peephole=True).state_dict()
 
 
 def test_a_compiled_program_computes_the_same():

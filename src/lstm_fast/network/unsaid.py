@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..engine import Array
 from . import options
 
-__all__ = ["check", "is_key", "said"]
+__all__ = ["KEY", "check", "is_key", "said"]
 
 KEY = "lstm_options"
 # Options that neither names nor shapes tell, with what they are in a plain LSTM.
@@ -71,7 +71,8 @@ def check(given: Mapping[str, npt.ArrayLike], own: Mapping[str, Array]) -> None:
         if key not in given:
             raise ValueError(
                 f"state_dict: missing keys [{key!r}]: the LSTM has {_written(here)}, and arrays "
-                "do not say whether they are of such a one; if they are, write them with writable()"
+                f"do not say whether they are of such a one; if they are, add {key!r} of a "
+                "state_dict of this LSTM to them"
             )
         there = _read(key, given[key])
         if here != there:

@@ -12,6 +12,7 @@ from torch._guards import CompileContext
 from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
+from ..network import unsaid
 from .autograd import Three, run
 from .direct import Direct
 from .engine import Form, engine_of, sizes_fit
@@ -164,10 +165,37 @@ class LSTM(_Module, nn.RNNBase):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _new, (type(self),), self.__getstate__()
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """With the options that parameters do not tell, as those of `lf.LSTM`."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for key, value in unsaid.said(self).items():
+            destination[prefix + key] = torch.from_numpy(value)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         """Without the weak references of `nn.RNNBase`: PyTorch swaps no tensor that has some."""
+        key = prefix + unsaid.KEY
+        try:
+            if strict or key in state_dict:
+                given = {unsaid.KEY: state_dict[key]} if key in state_dict else {}
+                unsaid.check(given, unsaid.said(self))
+        except ValueError as error:
+            error_msgs.append(str(error))
         self._flat_weight_refs: list[Any] = []
-        super()._load_from_state_dict(*arguments)
+        super()._load_from_state_dict(
+            *(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys),
+            error_msgs,
+        )
+        if key in unexpected_keys:
+            unexpected_keys.remove(key)
         self._flat_weight_refs = [w if w is None else weakref.ref(w) for w in self._flat_weights]
 
     def __prepare_scriptable__(self) -> nn.LSTM:

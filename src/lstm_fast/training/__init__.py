@@ -15,13 +15,14 @@ from .history import History
 from .pictures import gates, gradient_norms, learning_curve
 from .ragged import batches
 from .series import truncated, windows
-from .sources import Batch
+from .sources import Batch, Source
 from .trainer import Trainer
 
 __all__ = [
     "Batch",
     "Checkpoint",
     "History",
+    "Source",
     "Trainer",
     "batches",
     "gates",

@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     state: bool = False
 
 
+# What `Trainer.fit` takes: batches, or a function of the number of the epoch that returns them.
 Given: TypeAlias = "Batch | tuple[Any, Any]"
 Source: TypeAlias = "Iterable[Given] | Callable[[int], Iterable[Given]]"
 

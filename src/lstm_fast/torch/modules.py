@@ -182,13 +182,14 @@ class LSTM(_Module, nn.RNNBase):
         error_msgs: list[str],
     ) -> None:
         """Without the weak references of `nn.RNNBase`: PyTorch swaps no tensor that has some."""
-        key = prefix + unsaid.KEY
-        try:
-            if strict or key in state_dict:
-                given = {unsaid.KEY: state_dict[key]} if key in state_dict else {}
-                unsaid.check(given, unsaid.said(self))
-        except ValueError as error:
-            error_msgs.append(str(error))
+        key, own = prefix + unsaid.KEY, unsaid.said(self)
+        if key in state_dict:
+            try:
+                unsaid.check({unsaid.KEY: state_dict[key]}, own)
+            except ValueError as error:
+                error_msgs.append(str(error))
+        elif own:
+            missing_keys.append(key)
         self._flat_weight_refs: list[Any] = []
         super()._load_from_state_dict(
             *(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys),

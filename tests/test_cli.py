@@ -143,6 +143,25 @@ assert loaded == {"lstm_fast", "lstm_fast.version", "lstm_fast.cli", "lstm_fast.
     assert (ran.returncode, ran.stdout) == (0, f"lstm_fast {lstm_fast.__version__}\n"), ran.stderr
 
 
+def test_layers_of_a_keras_file(tmp_path, capsys):
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["layer_names"] = [b"other", b"lstm"]
+        shapes = {"kernel": (3, 20), "recurrent_kernel": (5, 20), "bias": (20,)}
+        for layer, arrays in {"other": {"kernel": (3, 3, 3)}, "lstm": shapes}.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [f"{layer}/{name}:0".encode() for name in arrays]
+            for name, shape in arrays.items():
+                group[f"{layer}/{name}:0"] = rng.standard_normal(shape).astype(np.float32)
+    assert run("convert", tmp_path / "a.h5", tmp_path / "out.safetensors") == 2
+    arguments = [tmp_path / "a.h5", tmp_path / "out.safetensors", "--layers"]
+    assert run("convert", *arguments, "lstm") == 2
+    assert "recurrent_activation was hard_sigmoid or sigmoid" in capsys.readouterr().err
+    assert run("convert", *arguments, '{"lstm": {"recurrent_activation": "sigmoid"}}') == 0
+    assert lstm_fast.load(tmp_path / "out.safetensors").hidden_size == 5
+
+
 def test_each_command_has_help(capsys):
     for command in ("convert", "inspect", "verify", "config", "demo"):
         assert run(command, "--help") == 0

@@ -1,6 +1,7 @@
 """``lstm-fast convert``, ``inspect``, ``verify``: models of other packages, in files."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = ["add_commands"]
 # Of what is compared, relative to the largest value, or 1.
 TOLERANCE = 1e-5
 STEPS, ROWS = 20, 3  # of the random input
+WIDEST = 60  # of a text in a table
 
 FORMATS = (
     "PyTorch (.pt, .pth, .ckpt, .bin, .npz), safetensors, Keras (.keras, .h5), ONNX, TFLite, "
@@ -74,6 +76,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", help="of the names in a PyTorch or safetensors file: one part")
     parser.add_argument("--node", help="of an ONNX file: one LSTM by its name")
     parser.add_argument(
+        "--layers",
+        type=_layers,
+        help="of a Keras file: these layers only, in this order, as a,b or, where the file does "
+        'not say how they are set, as JSON: {"a": {"recurrent_activation": "sigmoid"}, "b": {}}',
+    )
+    parser.add_argument(
         "--batch-first",
         action="store_true",
         default=None,
@@ -81,11 +89,16 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _layers(text: str) -> Any:
+    return json.loads(text) if text.startswith("{") else text.split(",")
+
+
 def _read(path: str, options: argparse.Namespace, **further: Any) -> files.Block:
     return files.read(
         path,
         prefix=options.prefix,
         node=options.node,
+        layers=options.layers,
         batch_first=options.batch_first,
         **further,
     )
@@ -145,10 +158,16 @@ def _random_input(block: files.Block) -> Any:
     return rng.standard_normal((*shape, columns)).astype(block.dtype)
 
 
+def _text(value: str | int) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return value if len(value) <= WIDEST else f"{value[: WIDEST - 3]}..."
+
+
 def _table(rows: Sequence[files.Found]) -> str:
     """Return rows as text, columns aligned; those that are empty everywhere are left out."""
     cells = [[field.replace("_", " ") for field in files.Found._fields]]
-    cells += [[f"{value:,}" if isinstance(value, int) else value for value in row] for row in rows]
+    cells += [[_text(value) for value in row] for row in rows]
     columns = [
         column for column in zip(*cells, strict=True) if any(column[1:]) or column[0] == "name"
     ]

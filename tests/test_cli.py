@@ -143,6 +143,23 @@ assert loaded == {"lstm_fast", "lstm_fast.version", "lstm_fast.cli", "lstm_fast.
     assert (ran.returncode, ran.stdout) == (0, f"lstm_fast {lstm_fast.__version__}\n"), ran.stderr
 
 
+def test_what_arrays_do_not_hold_is_not_lost_without_a_word(tmp_path, capsys):
+    model = nn.Sequential(lstm=LSTM(3, 4, seed=0), last=nn.Last(), act=nn.Activation("Tanh"))
+    model.save(tmp_path / "m.safetensors")
+    for suffix in ("npz", "pt"):
+        assert run("convert", tmp_path / "m.safetensors", tmp_path / f"out.{suffix}") == 2
+        assert "last (Last), act (Activation) would be lost" in capsys.readouterr().err
+    assert run("convert", tmp_path / "m.safetensors", tmp_path / "out.onnx", "--verify") == 2
+    assert "m.safetensors is lstm_fast's own file" in capsys.readouterr().err
+    LSTM(3, 4, coupled=True).save(tmp_path / "m.safetensors")
+    assert run("convert", tmp_path / "m.safetensors", tmp_path / "m.npz") == 0
+    assert run("inspect", tmp_path / "m.npz") == 2
+    assert "m.npz: is a state_dict of an LSTM with options" in capsys.readouterr().err
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    assert run("convert", tmp_path / "a.npz", tmp_path / "out.npz") == 2
+    assert f"{tmp_path / 'a.npz'}: LSTM: there is none" in capsys.readouterr().err
+
+
 def test_layers_of_a_keras_file(tmp_path, capsys):
     h5py = pytest.importorskip("h5py")
     rng = np.random.default_rng(0)

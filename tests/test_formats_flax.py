@@ -135,6 +135,13 @@ def test_layers_and_directions(rng):
     for tree in stacks:
         actual, (hn, cn) = from_flax(tree)(x)
         assert_close([actual, hn[1], cn[1]], [y, h, c], 1e-6)
+    square = flax_tree(rng, H)
+    named_by_flax = {"OptimizedLSTMCell_0": square, "OptimizedLSTMCell_1": second}
+    with pytest.raises(ValueError, match="may be layers or directions; give a list of the layers"):
+        from_flax(named_by_flax)
+    with pytest.raises(ValueError, match="may be layers or directions"):
+        from_flax({"LSTMCell_0": first, "LSTMCell_1": flax_tree(rng)})  # the second takes x, too
+    assert from_flax([square, second]).num_layers == 2
     many = {f"lstm_{n}": flax_tree(rng, H) for n in (10, 2, 1, 11, 0, 3, 4, 5, 6, 7, 8, 9)}
     made = from_flax(many)
     assert np.array_equal(made.weight_ih_l10, rows(many["lstm_10"])[0])

@@ -353,3 +353,37 @@ def test_without_frameworks(rng, tmp_path):
             print("asked for")
         """
     assert run_python(code).strip() == "asked for"
+
+
+def test_a_state_of_another_lstm_is_refused(rng):
+    arrays = lstm_arrays(rng, I, H)
+    encoder = make_node("LSTM", "other W R B", "a ah ac", hidden_size=H, name="encoder")
+    for inputs in ("x W R B - ah ac", "x W R B - ah", "other W R B - ah ac"):
+        decoder = make_node("LSTM", inputs, "y yh yc", hidden_size=H, name="decoder")
+        given = [value("x", ["T", "B", I]), value("other", ["T", "B", I])]
+        model = make_model([encoder, decoder], given, ["y"], arrays)
+        with pytest.raises(ValueError, match="is computed in the graph"):
+            from_onnx(model)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1), (4, 1)])
+def test_a_bias_of_other_axes_is_refused(rng, shape):
+    arrays = lstm_arrays(rng, I, H) | {"M": rng.standard_normal((H, 4)).astype(np.float32)}
+    arrays["b"] = rng.standard_normal(shape).astype(np.float32)
+    nodes = [
+        make_node("LSTM", "x W R B", "y yh yc", hidden_size=H),
+        make_node("Squeeze", "y one", "z"),
+        make_node("MatMul", "z M", "m"),
+        make_node("Add", "m b", "out"),
+    ]
+    model = make_model(nodes, [value("x", [4, 4, I])], ["out"], arrays | {"one": np.array([1])})
+    with pytest.raises(ValueError, match="adds an array of shape"):
+        from_onnx(model)
+
+
+def test_weights_that_many_nodes_share_are_counted(rng):
+    W = rng.standard_normal((1, 1024, 256)).astype(np.float32)
+    nodes = [make_node("LSTM", "x W W", f"y{n} h{n} c{n}", hidden_size=256) for n in range(100)]
+    model = make_model(nodes, [value("x", ["T", "B", 256])], ["y0"], {"W": W})
+    rows = inspect(model)
+    assert sum("more than a file of this size" in row.options for row in rows) > 50

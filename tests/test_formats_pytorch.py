@@ -687,3 +687,34 @@ def test_the_file_of_another_format(tmp_path):
     for data in (b"", b"PK\x03\x04", b"\x89HDF\r\n", pickle.dumps({"a": 1}), os.urandom(100)):
         with pytest.raises(ValueError, match=r"a\.pt"):
             from_torch(written(tmp_path / "a.pt", data))
+
+
+def test_norms_that_are_no_layer_norms_by_their_names():
+    weights = {f"lstm.{name}": value for name, value in LSTM(4, 4, seed=0).state_dict().items()}
+    vector = {"weight": np.ones(4, np.float32), "bias": np.ones(4, np.float32)}
+    for name in ("gn", "group_norm", "bn1", "BatchNorm", "instance_norm"):
+        with pytest.raises(ValueError, match=f"{name}.*cannot be read around an LSTM"):
+            from_torch(weights | {f"{name}.{key}": value for key, value in vector.items()})
+    assert from_torch(weights | {f"ln.{key}": value for key, value in vector.items()})
+
+
+def test_verify_runs_the_script_itself(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+
+    class Model(torch.nn.Module):
+        def __init__(self, last):
+            super().__init__()
+            self.lstm, self.head, self.last = torch.nn.LSTM(3, 4), torch.nn.Linear(4, 2), last
+
+        def forward(self, x):
+            y = self.lstm(x)[0]
+            return self.head(torch.relu(y[-1]) if self.last else y)
+
+    for last in (False, True):
+        torch.jit.trace(Model(last).eval(), torch.randn(5, 5, 3)).save(tmp_path / "m.pt")
+        if last:
+            with pytest.raises(ValueError, match="verify: expected an output of shape"):
+                from_torch(tmp_path / "m.pt", verify=True)
+        else:
+            from_torch(tmp_path / "m.pt", verify=True)
+            assert "largest difference" in capsys.readouterr().err

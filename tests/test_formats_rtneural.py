@@ -118,6 +118,25 @@ def test_layers_around(tmp_path, rng):
     assert isinstance(read, nn.Sequential) and len(read) == 7
 
 
+@pytest.mark.parametrize("around", ["in_skip", "skip", "in_gain", "out_gain"])
+def test_what_is_done_around_the_layers_is_refused(tmp_path, rng, around):
+    layers = [layer("lstm", H, keras_weights(rng))]
+    data = {"in_shape": [None, None, I], "layers": layers, around: 0}
+    from_rtneural(written(tmp_path, data))
+    with pytest.raises(ValueError, match=f"{around}: is 1: the output is not that of the layers"):
+        from_rtneural(written(tmp_path, data | {around: 1}))
+
+
+def test_odd_layers_are_refused(tmp_path, rng):
+    lstm, dense = layer("lstm", H, keras_weights(rng)), layer("dense", 2, [drawn(rng, H, 2)])
+    for layers, message in (
+        ([lstm | {"go_backwards": True}], "go_backwards"),
+        ([lstm, dense | {"activation": {"a": 1}}], "activation: is no name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_rtneural(written(tmp_path, {"in_shape": [None, None, I], "layers": layers}))
+
+
 def test_a_state_dict(tmp_path, rng):
     x = drawn(rng, T, B, I)
     lstm, head = lf.LSTM(I, H, 2, seed=1), nn.Linear(H, 2, seed=2)

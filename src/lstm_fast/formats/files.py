@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..network import storage
+from ..network import storage, unsaid
 from ..network.block import Block, load, save
 from .reports import Found
 
@@ -50,7 +50,9 @@ def read(path: str | os.PathLike[str], **options: Any) -> Block:
     """
     module, name = _reader(path)
     given = {key: value for key, value in options.items() if value is not None}
-    if name == "from_safetensors" and _is_ours(path) and not given:
+    if name == "from_safetensors" and _is_ours(path):
+        if given:
+            raise ValueError(f"{next(iter(given))}: {os.fspath(path)} is lstm_fast's own file")
         found = load(path)
         if not isinstance(found, Block):
             raise ValueError(f"{os.fspath(path)}: holds a {type(found).__name__}, not a model")
@@ -59,7 +61,13 @@ def read(path: str | os.PathLike[str], **options: Any) -> Block:
     for key in given:
         if key not in signature(reader).parameters:
             raise ValueError(f"{key}: {name} has no such option")
-    block: Block = reader(_source(path), **given)
+    try:
+        block: Block = reader(_source(path), **given)
+    except ValueError as error:  # of arrays, a reader does not know the file
+        text = str(error)
+        if not text.startswith("dict: "):
+            raise
+        raise ValueError(text.replace("dict", os.fspath(path), 1)) from error
     return block
 
 
@@ -86,6 +94,13 @@ def write(path: str | os.PathLike[str], block: Block) -> None:
     elif suffix == ".onnx":
         import_module(".onnx", __package__).to_onnx(path, block)
     elif suffix in (".npz", ".pt", ".pth"):
+        lost = [row for row in described(block) if not row.parameters and row.kind != "Dropout"]
+        if lost:
+            names = ", ".join(f"{row.name} ({row.kind})" for row in lost)
+            raise ValueError(
+                f"{os.fspath(path)}: holds arrays only, and {names} would be lost: write "
+                ".safetensors or .onnx"
+            )
         data = io.BytesIO()
         if suffix == ".npz":
             np.savez(data, **block.state_dict())  # type: ignore[arg-type]
@@ -136,9 +151,15 @@ def _source(path: str | os.PathLike[str]) -> Any:
         return path
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            found = {name: file[name] for name in file.files}
     except Exception as error:  # whatever the bytes of a file can lead to
         raise ValueError(f"{os.fspath(path)}: is no file of arrays ({error})") from None
+    if any(map(unsaid.is_key, found)):
+        raise ValueError(
+            f"{os.fspath(path)}: is a state_dict of an LSTM with options: load_state_dict of such "
+            "a one reads it"
+        )
+    return found
 
 
 def _is_ours(path: str | os.PathLike[str]) -> bool:

@@ -119,7 +119,22 @@ def _layers(source: _Source, tree: Any, path: str, depth: int) -> list[list[tupl
             f"is a {type(tree).__name__}, no LSTM cell of {', '.join(KINDS)}",
             "give the part of the tree that is the LSTM",
         )
-    return [layer for where, part in parts for layer in _layers(source, part, where, depth + 1)]
+    inner = [_layers(source, part, where, depth + 1) for where, part in parts]
+    if isinstance(tree, Mapping) and len(inner) > 1 and all(map(_is_named_by_flax, tree)):
+        first, second = inner[0][0][0][1], inner[1][0][0][1]
+        if first.weight_ih.shape == second.weight_ih.shape:
+            raise refusal(
+                source.tree,
+                path,
+                f"has {sorted(map(_name, tree))}, which may be layers or directions",
+                'give a list of the layers, or {"forward": ..., "backward": ...}',
+            )
+    return [layer for layers in inner for layer in layers]
+
+
+def _is_named_by_flax(key: Any) -> bool:
+    """Whether Flax gave this name: its Bidirectional has cells with such ones, as layers do."""
+    return re.fullmatch(r"(Optimized)?LSTMCell_\d+", _name(key)) is not None
 
 
 def _directions(

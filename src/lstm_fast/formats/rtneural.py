@@ -22,6 +22,8 @@ __all__ = ["from_rtneural", "inspect"]
 MOST = 64 * 2**20
 MOST_LAYERS = 1000
 ACTIVATIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "elu": "Elu"}
+# What some programs do with input and output around the layers.
+AROUND = ("skip", "in_skip", "in_gain", "out_gain")
 DENSE = ("dense", "time-distributed-dense")
 OF_LSTM = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh))_l(\d{1,4})")
 OF_LINEAR = re.compile(r"(?:(.*)\.)?(weight|bias)")
@@ -65,6 +67,7 @@ def from_rtneural(
     >>> y, state = model(np.zeros((1, 480, 1), np.float32))  # doctest: +SKIP
     """
     data = _read(path)
+    _check_around(path, data)
     if "layers" in data:
         parts = _layers(path, data, batch_first)
     else:
@@ -173,6 +176,14 @@ def _layers(source: Any, data: dict[str, Any], batch_first: bool) -> list[tuple[
     return parts
 
 
+def _check_around(source: Any, data: dict[str, Any]) -> None:
+    """Raise where a program has to add the input to the output, or to scale them."""
+    for key in AROUND:
+        if data.get(key) not in (None, 0, False):
+            found = f"is {data[key]!r:.40}: the output is not that of the layers alone"
+            raise refusal(source, key, found, "leave it out of the file, and do it in the program")
+
+
 def _last(source: Any, what: str, shape: Any) -> int:
     """Return the last size of a shape."""
     last = shape[-1] if isinstance(shape, list) and shape else None
@@ -188,6 +199,8 @@ def _layer(
     weights = layer.get("weights", [])
     if not isinstance(weights, list):
         raise refusal(source, f"{name} weights", "is no list", "it cannot be read")
+    if not isinstance(function, str | None):
+        raise refusal(source, f"{name} activation", "is no name", "it cannot be read")
     if kind == "lstm":
         _check_functions(source, name, layer)
         return [(name, _lstm(source, name, weights, columns, size, batch_first))]
@@ -223,6 +236,8 @@ def _flat(value: Any) -> list[Any]:
 
 def _check_functions(source: Any, name: str, layer: dict[str, Any]) -> None:
     """Raise where a Keras layer had other functions than RTNeural computes."""
+    if layer.get("go_backwards"):
+        raise refusal(source, f"{name} go_backwards", "is true", "RTNeural has no such layer")
     for key, known in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
         if layer.get(key) not in (None, "", known):
             raise refusal(source, f"{name} {key}", repr(layer[key]), f"RTNeural has {known}")

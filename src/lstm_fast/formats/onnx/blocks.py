@@ -169,8 +169,8 @@ def _gemm(op: Operator, x: Any, weight: Any, bias: Any = None) -> Signal:
 
 def _vector(array: AnyArray, columns: int | None, rank: int) -> AnyArray:
     """Return what is added to every row: as many numbers as there are columns."""
-    row = array.ndim <= rank and array.shape[-1:] in ((columns,), (1,), ())
-    if columns is None or not row or array.size not in (1, columns):
+    row = array.size == 1 or (array.size == columns and array.shape[-1] == columns)
+    if columns is None or not row or array.ndim > rank:
         raise ValueError(f"adds an array of shape {array.shape} to rows of {columns}")
     return np.ascontiguousarray(np.broadcast_to(array.ravel(), (columns,)))
 

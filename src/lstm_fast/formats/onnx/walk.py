@@ -231,7 +231,8 @@ class Walk:
             values = inputs[0]
         if not isinstance(values, np.ndarray):
             raise ValueError("repeats what is no constant")
-        if values.size == 0 or any(value != values.flat[0] for value in values.flat):
+        self._folding.allow(values.nbytes)
+        if values.size == 0 or (values != values.flat[0]).any():
             raise ValueError("repeats numbers that differ")
         return Filled(values.flat[0])
 
@@ -278,6 +279,7 @@ class Walk:
                 if not isinstance(value, np.ndarray):
                     raise self._refusal(f"{name} {key}", "is no constant", "weights must be stored")
                 arrays[key] = value
+            self._folding.allow(sum(array.nbytes for array in arrays.values()))
             read = read_node(self._source, name, node, attributes, arrays)
             self._check_states(name, given)
         except ValueError as error:
@@ -320,7 +322,8 @@ class Walk:
             raise ValueError("has sequence_lens, and the LSTM before it has none, or the other way")
         for key in ("initial_h", "initial_c"):
             roots = _roots(given.get(key))
-            if roots is None or x.root in roots:
+            others = {one.name for one in self.lstms}
+            if roots is None or x.root in roots or roots & others:
                 raise ValueError(f"its {key} is computed in the graph")
         hidden = (Atom("hidden", node.hidden_size),)
         step = LSTMStep(node)

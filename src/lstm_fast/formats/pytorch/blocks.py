@@ -24,6 +24,8 @@ __all__ = ["block"]
 LETTERS = {"Linear": "L", "LayerNorm": "N", "Embedding or Linear without bias": "EL"}
 LIKELY = re.compile("E?(|L|N|LN|NL)RN?L?")
 MOST_AROUND = 5
+# Names of norms that have a vector of weights and one of biases, too, but compute something else.
+OTHER_NORM = re.compile(r"(^|[._])(gn|bn|group|batch|instance)[^.]*$", re.IGNORECASE)
 QUANTISED = re.compile(r"_packed_params|_all_weight_values")  # in names of such modules
 UNSAID = "a state_dict does not say what is computed between modules: "
 ALONE = "prefix={!r} reads the LSTM alone"
@@ -84,7 +86,12 @@ def _checked(source: Any, parts: list[Module]) -> str:
         if part.name != name and part.name.startswith(inner):
             how = "such a module computes more than an LSTM"
             raise refusal(source, name or "LSTM", f"has {part.name!r} inside", how)
-    others = [part for part in parts if part.kind not in (*LSTMS, *LETTERS)]
+    others = [
+        part
+        for part in parts
+        if part.kind not in (*LSTMS, *LETTERS)
+        or (part.kind == "LayerNorm" and OTHER_NORM.search(part.name))
+    ]
     if others or len(parts) - 1 > MOST_AROUND:
         how = UNSAID + ALONE.format(name)
         raise refusal(source, _kinds(others or parts), "cannot be read around an LSTM", how)

@@ -44,8 +44,9 @@ def from_torch(
     most an embedding and a linear layer before, a layer norm before and after, and a linear layer
     after it, and sizes and order of the names leave no doubt, they become a `Sequential`, in which
     nothing else is between them: a program that has an activation there, or takes the last output
-    before the linear layer, computes something else, which `verify` shows. Anything else is
-    refused, and `prefix` reads the LSTM alone.
+    before the linear layer, computes something else, which ``verify=(x, y)`` shows. A vector of
+    weights with one of biases is a layer norm with an eps of 1e-5, unless its name says group or
+    batch. Anything else is refused, and `prefix` reads the LSTM alone.
 
     Parameters
     ----------
@@ -56,8 +57,9 @@ def from_torch(
     batch_first, dropout
         As of `LSTM`; the file does not say.
     verify : (x, y) or True, optional
-        Compare with an output y of PyTorch for x; or let PyTorch, which has to be installed, read
-        the file and compute the same modules.
+        Compare with an output y of PyTorch for x; or let PyTorch, which has to be installed, run
+        the script in the file, or, of a state_dict, the same modules one after the other: that
+        shows that weights were read right, not that the program has these modules in this order.
 
     Returns
     -------
@@ -94,6 +96,9 @@ def from_torch(
     )
 
     def run_it() -> tuple[Any, Any]:
+        script = None if prefix or isinstance(source, Mapping) else _script(source)
+        if script is not None:
+            return run_script(block, script)
         return run(block, torch_names.chosen(source, _loaded(source), prefix))
 
     return verified(block, verify, run_it)
@@ -162,13 +167,7 @@ def run(block: Block, names: Mapping[str, Any]) -> tuple[Any, Any]:
     tensors = {module.name: module.tensors for module in torch_names.modules(dict(names))}
     dtype = getattr(torch, np.dtype(block.dtype).name)
     parts = [*_parts(block, "")]
-    first: Any = parts[0][1]
-    rng = np.random.default_rng(0)
-    if isinstance(first, Embedding):
-        given = rng.integers(0, first.vocabulary, (5, 5))
-    else:
-        columns = first.columns if isinstance(first, LayerNorm) else first.input_size
-        given = rng.standard_normal((5, 5, columns)).astype(block.dtype)
+    given = input_of(block)
     y = torch.from_numpy(given)
     for name, one in parts:
         values = tensors[name] if name else next(iter(tensors.values()))
@@ -188,6 +187,34 @@ def _tree(source: Any) -> Any:
         kind = type(source).__name__
         raise TypeError(f"source: expected a path or a mapping, as a state_dict() is, got {kind}")
     return tree(source, file_bytes(source))
+
+
+def run_script(block: Block, script: Any) -> tuple[Any, Any]:
+    """Return an input and what a script gives for it."""
+    torch = _torch()
+    given = input_of(block)
+    with torch.no_grad():
+        y = script(torch.from_numpy(given))
+    return given, (y[0] if isinstance(y, tuple) else y).numpy()
+
+
+def input_of(block: Block) -> Any:
+    """Return an input of a model."""
+    first: Any = next(_parts(block, ""))[1]
+    rng = np.random.default_rng(0)
+    if isinstance(first, Embedding):
+        return rng.integers(0, first.vocabulary, (5, 5))
+    columns = first.columns if isinstance(first, LayerNorm) else first.input_size
+    return rng.standard_normal((5, 5, columns)).astype(block.dtype)
+
+
+def _script(path: Any) -> Any:
+    """Return the script in a file, or None if it holds something else, or cannot be called."""
+    try:
+        script = _torch().jit.load(path, map_location="cpu").eval()
+    except RuntimeError:
+        return None
+    return script if hasattr(script, "forward") else None  # a scripted nn.LSTM has two of its own
 
 
 def _module(torch: Any, block: Block) -> Any:

@@ -1,12 +1,11 @@
 """Models of ONNX are read as ONNX Runtime runs them, or refused."""
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from support import comparisons
+from support.models import model as model_file
 from support.onnx_models import (
     lstm_arrays,
     make_model,
@@ -31,7 +30,6 @@ pytestmark = pytest.mark.no_isa
 
 TOLERANCE = 1e-6
 T, B, I, H = 5, 3, 4, 6
-MODELS = os.environ.get("LSTM_FAST_MODELS")
 
 
 def inputs_of(rng, D=1, I=I, H=H, L=1):
@@ -456,10 +454,9 @@ def test_pytorch_s_exporter(rng, tmp_path):
         np.testing.assert_allclose(block(x.numpy())[0], expected, 0, TOLERANCE)
 
 
-@pytest.mark.skipif(not MODELS, reason="LSTM_FAST_MODELS is not set")
 def test_a_speech_enhancer():
     """Two LSTMs and a mask; states go in and out as one array (1, layer, unit, h or c)."""
-    path = Path(MODELS) / "dtln/model_1.onnx"
+    path = model_file("dtln/model_1.onnx")
     block = from_onnx(path, verify=True)
     lstm, dense, sigmoid = block
     assert (lstm.num_layers, lstm.batch_first, dense.output_size) == (2, True, 257)

@@ -102,12 +102,7 @@ class _File:
         if name == "torch._utils._rebuild_tensor_v3":  # of dtypes that have no class of storages
             storage, offset, shape, strides, _, _, dtype, *_ = arguments
             return self.tensor(storage, offset, shape, strides, dtype)
-        if name in (
-            "torch._utils._rebuild_parameter",
-            "torch._utils._rebuild_parameter_with_state",
-        ):
-            return arguments[0]
-        if name == "torch.jit._pickle.restore_type_tag":
+        if name in AROUND:
             return arguments[0]
         return Made(name, arguments)
 
@@ -201,6 +196,11 @@ class _Zip(_File):
 class _Legacy(_File):
     """Pickles, then storages: of PyTorch before 1.6, or as it is asked to write still."""
 
+    def __init__(self, path: Any, data: bytes) -> None:
+        super().__init__(path, data)
+        self.found: dict[str, memoryview] | None = None
+        self.kinds: dict[str, str] = {}
+
     def tree(self) -> Any:
         """Return what the fourth pickle says; the sizes of storages follow it."""
         end = len(self.bytes)
@@ -212,8 +212,6 @@ class _Legacy(_File):
         if not isinstance(about, dict) or about.get("little_endian") is not True:
             raise refusal(self.path, "byte order", "is not little", "save it with torch >= 1.6")
         # Storages come after the tree: where they are is found first, with none of them.
-        self.found: dict[str, memoryview] | None = None
-        self.kinds: dict[str, str] = {}
         _, after = self.unpickled(position, end)
         keys, after = self.unpickled(after, end)
         self.found = self.storages(keys, after)

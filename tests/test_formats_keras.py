@@ -2,12 +2,10 @@
 
 import itertools
 import json
-import os
 import random
 import struct
 import zipfile
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from support.processes import run_python
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 from support import keras_files as files  # noqa: E402
 from support.keras_files import entry, lstm_entry, sequential  # noqa: E402
+from support.models import model as model_file  # noqa: E402
 
 from lstm_fast import LSTM, nn  # noqa: E402
 from lstm_fast.formats import from_keras, to_keras  # noqa: E402
@@ -27,7 +26,6 @@ pytestmark = pytest.mark.no_isa
 
 B, T, I, H = 3, 5, 4, 6
 TOLERANCE = 1e-6
-MODELS = Path(os.environ.get("LSTM_FAST_MODELS", Path(__file__).parents[2] / "shared/models"))
 CELL = "layers/lstm/cell"
 
 
@@ -539,17 +537,16 @@ def test_no_file(tmp_path):
 # ---- files of others
 
 
-@pytest.mark.skipif(not (MODELS / "dtln").is_dir(), reason="LSTM_FAST_MODELS has no dtln/model.h5")
 @pytest.mark.skipif(find_spec("onnx") is None, reason="onnx is not installed")
 def test_dtln():
     import onnx
 
     settings = {"recurrent_activation": "sigmoid"}
     model = from_keras(
-        MODELS / "dtln/model.h5",
+        model_file("dtln/model.h5"),
         layers={"lstm": settings, "lstm_1": settings, "dense": {"activation": "sigmoid"}},
     )
-    graph = onnx.load(MODELS / "dtln/model_1.onnx").graph
+    graph = onnx.load(model_file("dtln/model_1.onnx")).graph
     arrays = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
 
     def rows(array):  # i, o, f, c
@@ -565,8 +562,8 @@ def test_dtln():
     np.testing.assert_array_equal(model["dense"].weight.T, arrays["dense_2/kernel:0"])
     np.testing.assert_array_equal(model["dense"].bias, arrays["dense_2/bias:0"])
     with pytest.raises(ValueError, match="layer conv1d"):
-        from_keras(MODELS / "dtln/model.h5", layers=["conv1d"])
-    assert "lstm_3" in {row.name for row in inspect(MODELS / "dtln/model.h5")}
+        from_keras(model_file("dtln/model.h5"), layers=["conv1d"])
+    assert "lstm_3" in {row.name for row in inspect(model_file("dtln/model.h5"))}
 
 
 # ---- Keras's own files

@@ -11,12 +11,12 @@ import zipfile
 import numpy as np
 import pytest
 from support.comparing import assert_close, assert_identical
+from support.hostile import changed, truncated
 from support.processes import run_python
 from support.torch_files import (
-    changed,
-    cut_short,
     mapping,
     number,
+    outcome,
     saved,
     tensor,
     text,
@@ -551,15 +551,6 @@ def test_no_file(tmp_path):
 # ---- files that lie
 
 
-def outcome(path, read=from_torch):
-    """Return the parameters that were read, or None if the file was refused."""
-    try:
-        return read(path).state_dict()
-    except ValueError as error:
-        assert str(error).startswith(str(path)), error
-        return None
-
-
 def same(found, expected):
     return found is None or (
         found.keys() == expected.keys()
@@ -570,8 +561,8 @@ def same(found, expected):
 def test_damaged_zip(tmp_path, rng):
     expected = weights(rng, 2, 3)
     data = saved(expected)
-    for number_of, damaged in enumerate([*cut_short(data), *changed(data, rng, 1000)]):
-        assert same(outcome(written(tmp_path / "a.pt", damaged)), expected), number_of
+    for number_of, damaged in enumerate([*truncated(data), *changed(data, rng, 1000)]):
+        assert same(outcome(from_torch, written(tmp_path / "a.pt", damaged)), expected), number_of
 
 
 @pytest.mark.parametrize("how", ["legacy", "script", "zip"])
@@ -586,8 +577,8 @@ def test_damaged_files_of_pytorch(torch, tmp_path, rng, how):
         torch.save(state, tmp_path / "whole.pt", _use_new_zipfile_serialization=not legacy)
     data = (tmp_path / "whole.pt").read_bytes()
     expected = from_torch(tmp_path / "whole.pt").state_dict()
-    for damaged in [*cut_short(data), *changed(data, rng, 150)]:
-        found = outcome(written(tmp_path / "a.pt", damaged))
+    for damaged in [*truncated(data), *changed(data, rng, 150)]:
+        found = outcome(from_torch, written(tmp_path / "a.pt", damaged))
         assert how == "legacy" or same(found, expected)
 
 
@@ -596,8 +587,8 @@ def test_damaged_pickles(tmp_path, rng):
     with zipfile.ZipFile(written(tmp_path / "b.pt", saved(weights(rng, 2, 3)))) as file:
         opcodes = file.read("archive/data.pkl")[2:-1]
         storages = [file.read(f"archive/data/{n}") for n in range(4)]
-    for damaged in [*cut_short(opcodes), *changed(opcodes, rng, 1000)]:
-        outcome(written(tmp_path / "a.pt", zipped(damaged, storages)))
+    for damaged in [*truncated(opcodes), *changed(opcodes, rng, 1000)]:
+        outcome(from_torch, written(tmp_path / "a.pt", zipped(damaged, storages)))
 
 
 def shared_names(count):
@@ -658,7 +649,7 @@ def test_hostile_pickles(tmp_path, case):
     began = time.monotonic()
     tracemalloc.start()
     try:
-        assert outcome(path) is None
+        assert outcome(from_torch, path) is None
         assert tracemalloc.get_traced_memory()[1] < path.stat().st_size + 2**26
     finally:
         tracemalloc.stop()

@@ -67,15 +67,10 @@ def saved(arrays, byteorder="little"):
     return zipped(mapping(items), storages, byteorder)
 
 
-def cut_short(data):
-    """Return the beginnings of a file."""
-    return [data[:n] for n in range(0, len(data), 64)]
-
-
-def changed(data, rng, count):
-    """Return copies of a file, in each of which one to four bytes are others."""
-    for _ in range(count):
-        copy = bytearray(data)
-        for _ in range(rng.integers(1, 5)):
-            copy[rng.integers(len(copy))] = rng.integers(256)
-        yield bytes(copy)
+def outcome(read, path):
+    """Return the parameters that were read, or None if the file was refused."""
+    try:
+        return read(path).state_dict()
+    except ValueError as error:
+        assert str(error).startswith(str(path)), error
+        return None

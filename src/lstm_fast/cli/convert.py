@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn
 from ..formats import files
+from ..formats.reports import compared, random_input
 
 __all__ = ["add_commands"]
 
@@ -122,7 +122,7 @@ def _verify(options: argparse.Namespace) -> int:
         x = x if x.dtype.kind in "iu" else x.astype(block.dtype)
     else:
         other = files.read(options.against)
-        x = _random_input(block)
+        x = random_input(block, STEPS, ROWS)
         order = other.batch_first == block.batch_first
         given = x if order else x.swapaxes(0, 1)
         expected = other(given if x.dtype.kind in "iu" else given.astype(other.dtype))[0]
@@ -132,9 +132,7 @@ def _verify(options: argparse.Namespace) -> int:
     if y.shape != expected.shape:
         print(f"differ: outputs have the shapes {y.shape} and {expected.shape}")
         return 1
-    difference = float(np.max(np.abs(y - expected), initial=0.0))
-    largest = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
-    same = difference <= TOLERANCE * largest
+    difference, same = compared(y, expected, TOLERANCE)
     print(f"{'same' if same else 'differ'}: the largest difference is {difference:.3g}")
     return 0 if same else 1
 
@@ -143,19 +141,6 @@ def _recorded(path: str) -> tuple[Any, Any] | None:
     """Return x and y of a file of arrays, or None if it holds something else."""
     with np.load(path, allow_pickle=False) as arrays:
         return (arrays["x"], arrays["y"]) if {*arrays.files} == {"x", "y"} else None
-
-
-def _random_input(block: files.Block) -> Any:
-    """Return an input of a model: numbers of an embedding, or features."""
-    first = next(iter(getattr(block, "blocks", {"": block}).values()))
-    rng = np.random.default_rng(0)
-    shape = (ROWS, STEPS) if block.batch_first else (STEPS, ROWS)
-    if isinstance(first, nn.Embedding):
-        return rng.integers(0, first.vocabulary, shape)
-    columns = getattr(first, "input_size", None) or getattr(first, "columns", None)
-    if columns is None:
-        raise ValueError(f"{type(first).__name__}: any input fits it; record x and y in an .npz")
-    return rng.standard_normal((*shape, columns)).astype(block.dtype)
 
 
 def _text(value: str | int) -> str:

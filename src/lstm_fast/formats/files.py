@@ -61,13 +61,7 @@ def read(path: str | os.PathLike[str], **options: Any) -> Block:
     for key in given:
         if key not in signature(reader).parameters:
             raise ValueError(f"{key}: {name} has no such option")
-    try:
-        block: Block = reader(_source(path), **given)
-    except ValueError as error:  # of arrays, a reader does not know the file
-        text = str(error)
-        if not text.startswith("dict: "):
-            raise
-        raise ValueError(text.replace("dict", os.fspath(path), 1)) from error
+    block: Block = reader(_source(path), **given)
     return block
 
 
@@ -136,13 +130,23 @@ def described(block: Block, name: str = "") -> list[Found]:
 
 
 def _reader(path: str | os.PathLike[str]) -> tuple[Any, str]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path: there is no file {os.fspath(path)}")
+    storage.existing(path)
     suffix = Path(path).suffix.lower()
     if suffix not in READERS:
         raise ValueError(f"{os.fspath(path)}: expected one of {', '.join(READERS)}")
     module, name = READERS[suffix]
     return import_module(f".{module}", __package__), name
+
+
+class _Arrays(dict[str, Any]):
+    """Arrays by name, which errors name by the file that they are in."""
+
+    def __init__(self, path: str | os.PathLike[str], arrays: dict[str, Any]) -> None:
+        super().__init__(arrays)
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return os.fspath(self._path)
 
 
 def _source(path: str | os.PathLike[str]) -> Any:
@@ -151,7 +155,7 @@ def _source(path: str | os.PathLike[str]) -> Any:
         return path
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+            found = _Arrays(path, {name: file[name] for name in file.files})
     except Exception as error:  # whatever the bytes of a file can lead to
         raise ValueError(f"{os.fspath(path)}: is no file of arrays ({error})") from None
     if any(map(unsaid.is_key, found)):

@@ -6,11 +6,13 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..engine import Array
+from ..network import storage
 from .reports import refusal
 
-__all__ = ["ITEMSIZES", "MARGIN", "Raw", "checked", "file_bytes"]
+__all__ = ["ITEMSIZES", "MARGIN", "Raw", "checked", "file_bytes", "of_bfloat16"]
 
 # What is read, and the NumPy dtype of its bytes: bfloat16 is the upper half of float32.
 FLOATS = {"float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2"}
@@ -77,10 +79,7 @@ class Raw(NamedTuple):
             self.offset * dtype.itemsize,
             tuple(stride * dtype.itemsize for stride in self.strides),
         )
-        if self.dtype != "bfloat16":
-            return values
-        widened: Array = (values.astype(np.uint32) << 16).view(np.float32)
-        return widened
+        return of_bfloat16(values) if self.dtype == "bfloat16" else values
 
 
 def checked(tensor: Raw, source: Any) -> Raw:
@@ -104,6 +103,12 @@ def checked(tensor: Raw, source: Any) -> Raw:
     return tensor
 
 
+def of_bfloat16(bits: npt.NDArray[np.integer[Any]]) -> Array:
+    """Return the numbers whose upper halves as float32 these are."""
+    widened: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+    return widened
+
+
 def file_bytes(path: Any) -> bytes:
     """Return what is in a file.
 
@@ -112,8 +117,4 @@ def file_bytes(path: Any) -> bytes:
     FileNotFoundError
         If there is no such file.
     """
-    from pathlib import Path
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
-    return Path(path).read_bytes()
+    return storage.existing(path).read_bytes()

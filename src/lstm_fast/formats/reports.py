@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import nn
 from ..engine import Array
 from ..network.block import Block
 
-__all__ = ["Found", "Verify", "refusal", "verified"]
+__all__ = ["Found", "Verify", "compared", "random_input", "refusal", "verified"]
 
 # Recorded inputs and outputs, or True: run the framework, which has to be installed.
 Verify = tuple[Any, Any] | bool | None
@@ -76,9 +77,36 @@ def verified(block: Block, verify: Verify, run: Callable[[], tuple[Any, Any]]) -
     y: Array = block(x)[0]
     if y.shape != expected.shape:
         raise ValueError(f"verify: expected an output of shape {expected.shape}, got {y.shape}")
-    difference = float(np.max(np.abs(y - expected), initial=0.0))
-    scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
-    if not difference <= TOLERANCE[np.dtype(block.dtype)] * scale:
+    difference, same = compared(y, expected, TOLERANCE[np.dtype(block.dtype)])
+    if not same:
         raise ValueError(f"verify: the largest difference is {difference:.3g}, more than rounding")
     print(f"verified: the largest difference is {difference:.2g}", file=sys.stderr)
     return block
+
+
+def compared(y: Array, expected: Array, tolerance: float) -> tuple[float, bool]:
+    """Return the largest difference, and whether it is within what the largest value allows."""
+    difference = float(np.max(np.abs(y - expected), initial=0.0))
+    scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
+    return difference, difference <= tolerance * scale
+
+
+def random_input(block: Block, steps: int, rows: int) -> Any:
+    """Return an input of a model: numbers of an embedding, or features.
+
+    Raises
+    ------
+    ValueError
+        If the model does not say how many columns it takes.
+    """
+    first = block
+    while isinstance(first, nn.Sequential):
+        first = first[0]
+    rng = np.random.default_rng(0)
+    shape = (rows, steps) if block.batch_first else (steps, rows)
+    if isinstance(first, nn.Embedding):
+        return rng.integers(0, first.vocabulary, shape)
+    columns = getattr(first, "input_size", None) or getattr(first, "columns", None)
+    if columns is None:
+        raise ValueError(f"{type(first).__name__}: any input fits it; record x and y in an .npz")
+    return rng.standard_normal((*shape, columns)).astype(block.dtype)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import nn
 from ..engine import Array
+from ..network import storage
 from ..network.block import Block
 from .cells import cell, chain, lstm
 from .reports import Found, Verify, refusal, verified
@@ -106,8 +107,7 @@ def inspect(path: str | os.PathLike[str]) -> list[Found]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the object in a JSON file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path: there is no file {os.fspath(path)}")
+    storage.existing(path)
     if Path(path).stat().st_size > MOST:
         raise refusal(path, "file", "has more than 64 MiB", "models of RTNeural are smaller")
     text = Path(path).read_bytes()

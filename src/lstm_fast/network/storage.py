@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine import Array
 
-__all__ = ["read", "write", "write_whole"]
+__all__ = ["existing", "read", "write", "write_whole"]
 
 # Of the description in a file. A reader refuses what is newer than itself.
 VERSION = 1
@@ -77,8 +77,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
         If it is no safetensors file, has no description, or one of a newer version.
     """
     from_package = _safetensors()
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path: there is no file {os.fspath(path)}")
+    existing(path)
     try:
         with from_package.safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
@@ -101,6 +100,13 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
             f"reads up to {VERSION}): update the package"
         )
     return arrays, what
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file; raise FileNotFoundError if there is none."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: there is no file {os.fspath(path)}")
+    return Path(path)
 
 
 def _mode(path: Path) -> int:

@@ -31,7 +31,6 @@ FUNCTIONS: dict[str | None, Any] = {
     SOFTMAX: SOFTMAX,
 }
 OF_LAYERS = ("ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "Softmax")
-OWN = ("keras", "tf_keras", "tensorflow")
 
 
 class Direction(NamedTuple):

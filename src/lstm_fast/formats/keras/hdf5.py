@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...engine import Array
+from ..raw import of_bfloat16
 from ..reports import refusal
 
 __all__ = ["Stored", "Tree"]
@@ -133,8 +134,7 @@ class Tree:
         with self._reading():
             value = self._read(path, dataset, shape, dtype, size)
         if half:
-            bits = value.view("<u2").astype(np.uint32)
-            return (bits << 16).view(np.float32)
+            return of_bfloat16(value.view("<u2"))
         return value.astype(dtype.newbyteorder("="), copy=False)
 
     # ---- walking

@@ -32,7 +32,6 @@ LARGEST = 2**31 - 1  # bytes of a file that protobuf reads
 MERGES = {"sum": "ReduceSum", "ave": "ReduceMean", "mul": "ReduceProd"}
 # What an LSTM can have and ONNX's cannot, by the value that it has otherwise.
 WITHOUT = {"proj_size": 0, "cell_clip": None, "layer_norm": False, "zoneout": None}
-NUMBERS = {"HardSigmoid": 2, "Elu": 1, "LeakyRelu": 1, "ThresholdedRelu": 1}
 
 
 def to_onnx(

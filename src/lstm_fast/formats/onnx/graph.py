@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..raw import of_bfloat16
 from ..reports import refusal
 
 __all__ = ["BFLOAT16", "TYPES", "Attributes", "Tensors", "model_of"]
@@ -136,7 +137,7 @@ class Tensors:
         else:
             array = self._typed(tensor, name, count, dtype, field)
         if tensor.data_type == BFLOAT16:
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = of_bfloat16(array)
         return array.astype(array.dtype.newbyteorder("="), copy=False).reshape(shape)
 
     def _typed(self, tensor: Any, name: str, count: int, dtype: Any, field: str) -> AnyArray:

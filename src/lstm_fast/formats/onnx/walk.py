@@ -77,6 +77,7 @@ class Walk:
         self._version = versions[0] if versions else 1
         self._nodes = 0
         self.lstms: list[Entry] = []
+        self._names: set[str] = set()  # of these
         self.rows: list[Found] = []
         graph = model.graph
         scope = Scope(self._tensors)
@@ -264,8 +265,9 @@ class Walk:
     # ---- LSTM
 
     def _lstm(self, name: str, node: Any, attributes: Attributes, inputs: list[Any]) -> list[Any]:
-        while name in {entry.name for entry in self.lstms}:
+        while name in self._names:
             name += "_"
+        self._names.add(name)
         keys = INPUTS + (QUANTISED if node.op_type == "DynamicQuantizeLSTM" else ())
         given = dict(zip(keys, inputs, strict=False))
         try:
@@ -322,8 +324,7 @@ class Walk:
             raise ValueError("has sequence_lens, and the LSTM before it has none, or the other way")
         for key in ("initial_h", "initial_c"):
             roots = _roots(given.get(key))
-            others = {one.name for one in self.lstms}
-            if roots is None or x.root in roots or roots & others:
+            if roots is None or x.root in roots or roots & self._names:
                 raise ValueError(f"its {key} is computed in the graph")
         hidden = (Atom("hidden", node.hidden_size),)
         step = LSTMStep(node)

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...engine import Array
+from ...network import storage
+from ..raw import of_bfloat16
 from ..reports import refusal
 
 __all__ = ["File", "Layer"]
@@ -78,8 +80,7 @@ class File:
         self.path = path
         self._constants = Path(path).with_suffix(".bin")
         for file in (Path(path), self._constants):
-            if not file.is_file():
-                raise FileNotFoundError(f"path: there is no file {file}")
+            storage.existing(file)
         self._size = self._constants.stat().st_size
         self._used = 0
         try:
@@ -121,9 +122,7 @@ class File:
             file.seek(offset)
             data = file.read(size)
         array = np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)
-        if kind == "bf16":  # the upper half of float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        return array
+        return of_bfloat16(array) if kind == "bf16" else array
 
     def floats(self, layer: Layer) -> Array:
         """Return the numbers of a constant, half precision as float32."""

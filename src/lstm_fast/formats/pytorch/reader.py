@@ -13,7 +13,7 @@ from ...network.block import Block
 from ...network.checks import boolean
 from ...nn import Embedding, LayerNorm, Linear, Sequential
 from ..raw import file_bytes
-from ..reports import Found, Verify, refusal, verified
+from ..reports import Found, Verify, random_input, refusal, verified
 from . import blocks as torch_blocks
 from . import names as torch_names
 from .archive import tree
@@ -167,7 +167,7 @@ def run(block: Block, names: Mapping[str, Any]) -> tuple[Any, Any]:
     tensors = {module.name: module.tensors for module in torch_names.modules(dict(names))}
     dtype = getattr(torch, np.dtype(block.dtype).name)
     parts = [*_parts(block, "")]
-    given = input_of(block)
+    given = random_input(block, 5, 5)
     y = torch.from_numpy(given)
     for name, one in parts:
         values = tensors[name] if name else next(iter(tensors.values()))
@@ -192,20 +192,10 @@ def _tree(source: Any) -> Any:
 def run_script(block: Block, script: Any) -> tuple[Any, Any]:
     """Return an input and what a script gives for it."""
     torch = _torch()
-    given = input_of(block)
+    given = random_input(block, 5, 5)
     with torch.no_grad():
         y = script(torch.from_numpy(given))
     return given, (y[0] if isinstance(y, tuple) else y).numpy()
-
-
-def input_of(block: Block) -> Any:
-    """Return an input of a model."""
-    first: Any = next(_parts(block, ""))[1]
-    rng = np.random.default_rng(0)
-    if isinstance(first, Embedding):
-        return rng.integers(0, first.vocabulary, (5, 5))
-    columns = first.columns if isinstance(first, LayerNorm) else first.input_size
-    return rng.standard_normal((5, 5, columns)).astype(block.dtype)
 
 
 def _script(path: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ...engine import Array
+from ..raw import file_bytes
 from ..reports import refusal
 from .flatbuffer import Table, root
 
@@ -124,10 +124,8 @@ class File:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"path: there is no file {os.fspath(path)}")
         self.path = path
-        self._data = Path(path).read_bytes()
+        self._data = file_bytes(path)
         self._used = 0
         try:
             self._read()

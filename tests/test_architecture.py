@@ -29,7 +29,7 @@ RANKS = [
     ["estimators", "torch", "formats"],
     ["training"],
     ["nn", "optim"],
-    ["lstm", "stream", "functional", "config"],
+    ["lstm", "quantized", "recurrent", "stream", "functional", "config"],
     ["network"],
     ["engine"],
     ["engine.runtime"],

@@ -1,4 +1,4 @@
-/* The LSTM cell, forward in the registers of its recurrent product and backward. See kernels.h. */
+/* The LSTM cell: what follows its recurrent product forward, and backward. See kernels.h. */
 
 static inline ptrdiff_t LF(padded)(ptrdiff_t hidden_size)
 {
@@ -50,78 +50,6 @@ LF_INLINE void LF(finish_cells)(const lf_cell_forward *p, ptrdiff_t row, const i
 /* The same of a variant, whose epilogue is one function for all tiles. See variant.h. */
 static void LF(finish_variants)(const lf_variant_forward *p, ptrdiff_t row, ptrdiff_t panel, int panels, int count,
                                 vec cells[][4]);
-
-/* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
- * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. */
-LF_INLINE void LF(cell_tile)(const int rows, const lf_cell_forward *p, const lf_variant_forward *variant,
-                             ptrdiff_t row, ptrdiff_t panel, const int panels)
-{
-    const real *h = (const real *)p->h + row * p->h_row;
-    const real *w = (const real *)p->w + panel * PANEL * p->depth;
-    const ptrdiff_t next = LF_CLAMP(panel + (p->descending ? -1 : 1), p->end_panel);
-    const real *ahead = LF(ahead)((const real *)p->w + next * PANEL * p->depth, row / rows, p->depth);
-    vec acc[TILE_ROWS][TILE_VECTORS], sum[TILE_ROWS][TILE_VECTORS];
-    LF_ROLLED
-    for (ptrdiff_t k = 0;; k += DEPTH_BLOCK) {
-        const real *b = w + k * PANEL;
-        LF(multiply)(acc, rows, PANEL_VECTORS * panels, h + k, p->h_row, 1, b, b + PANEL * p->depth,
-                     lf_left(p->depth, k, DEPTH_BLOCK), ahead + k * CACHE_LINE);
-        if (k > 0)
-            LF_UNROLL
-            for (int r = 0; r < rows; r++)
-                LF_UNROLL
-                for (int v = 0; v < PANEL_VECTORS * panels; v++)
-                    acc[r][v] = v_add(sum[r][v], acc[r][v]);
-        if (k + DEPTH_BLOCK >= p->depth)
-            break;
-        LF_UNROLL
-        for (int r = 0; r < rows; r++)
-            LF_UNROLL
-            for (int v = 0; v < PANEL_VECTORS * panels; v++)
-                sum[r][v] = acc[r][v];
-    }
-    LF_UNROLL
-    for (int r = 0; r < rows; r++) {
-        const real *projected = (const real *)p->projected + (row + r) * p->projected_row
-                                + panel * p->projected_panel;
-        LF_UNROLL
-        for (int v = 0; v < PANEL_VECTORS * panels; v++)
-            acc[r][v] = v_add(acc[r][v], v_load(LF_VECTOR_AT(projected, v, p->projected_panel, p->projected_gate)));
-    }
-    if (!variant) {
-        LF(finish_cells)(p, row, rows, panel, panels, acc);
-        return;
-    }
-    vec cells[TILE_ROWS + 1][4]; /* in memory, which the accumulators, being elsewhere, are not */
-    LF_UNROLL
-    for (int n = 0; n < rows * panels; n++)
-        LF_UNROLL
-        for (int gate = 0; gate < 4; gate++) {
-            const LF(cell) at = LF(cell_of)(n, panels);
-            cells[n][gate] = acc[at.row][at.gates + gate];
-        }
-    LF(finish_variants)(variant, row, panel, panels, rows * panels, cells);
-}
-
-LF_INLINE void LF(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward *variant)
-{
-    const int at_once = p->rows == 1 ? 2 : 1; /* panels */
-    const ptrdiff_t turns = (p->end_panel - p->first_panel + at_once - 1) / at_once;
-    LF_FOR_ROW_BLOCKS(p->rows, first, end)
-        for (ptrdiff_t turn = 0; turn < turns; turn++) {
-            const ptrdiff_t panel = p->first_panel + at_once * (p->descending ? turns - 1 - turn : turn);
-            if (at_once == 2 && panel + 2 <= p->end_panel)
-                LF(cell_tile)(1, p, variant, 0, panel, 2);
-            else
-                LF_FOR_TILES(first, end, row, rows)
-                    LF_SWITCH_ROWS(rows, LF(cell_tile), p, variant, row, panel, 1)
-        }
-}
-
-static void LF(cell_forward)(const lf_cell_forward *p)
-{
-    LF(cell_tiles)(p, NULL);
-}
 
 /* The backward cell of one row and LANES units from `unit` on, dh included. */
 static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, ptrdiff_t unit, vec dh)

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "lstm_fast/kernels.h"
 
@@ -11,6 +12,7 @@
 #define LF_STRING(name) LF_STRING_EXPANDED(name)
 #define LF_STRING_EXPANDED(name) #name
 #define LF_TABLE_NAME LF_PASTE(kernels_, LF_ISA, ) /* lf_kernels_avx2_f32 */
+#define LF_PRODUCTS_NAME LF_PASTE(products_, LF_ISA, ) /* lf_products_avx2_int8 */
 #define LF_INLINE static inline __attribute__((always_inline))
 /* Before a loop: unroll it whole, or leave it. Clang gives a loop that says neither the directive of the last loop
  * within, and then complains. */
@@ -53,7 +55,7 @@ LF_INLINE ptrdiff_t lf_left(ptrdiff_t total, ptrdiff_t done, ptrdiff_t most)
     for (ptrdiff_t first = 0, end; end = LF_CLAMP(first + ROW_BLOCK, count), first < (count);   \
          first = end)
 #define LF_FOR_TILES(first, end, row, rows)                                                     \
-    for (ptrdiff_t row = first, rows; rows = lf_tile_rows((end) - row, TILE_ROWS), row < (end); \
+    for (ptrdiff_t row = first, rows; rows = lf_tile_rows((end) - row, ROWS), row < (end); \
          row += rows)
 
 static inline int lf_tile_rows(ptrdiff_t left, int most)
@@ -62,18 +64,18 @@ static inline int lf_tile_rows(ptrdiff_t left, int most)
     return tiles ? (int)((left + tiles - 1) / tiles) : 0;
 }
 
-/* FUNCTION(rows, ...), where rows is a compile-time constant, 1 .. TILE_ROWS. What follows TILE_ROWS is never called,
+/* FUNCTION(rows, ...), where rows is a compile-time constant, 1 .. ROWS. What follows ROWS is never called,
  * but compiled, and LF_AT_MOST keeps it inside the accumulators. */
 #define LF_SWITCH_ROWS(rows, FUNCTION, ...)                                                      \
     switch (rows) {                                                                              \
     case 1: FUNCTION(1, __VA_ARGS__); break;                                                     \
-    case 2: if (TILE_ROWS >= 2) FUNCTION(LF_AT_MOST(2), __VA_ARGS__); break;                     \
-    case 3: if (TILE_ROWS >= 3) FUNCTION(LF_AT_MOST(3), __VA_ARGS__); break;                     \
-    case 4: if (TILE_ROWS >= 4) FUNCTION(LF_AT_MOST(4), __VA_ARGS__); break;                     \
-    case 5: if (TILE_ROWS >= 5) FUNCTION(LF_AT_MOST(5), __VA_ARGS__); break;                     \
-    case 6: if (TILE_ROWS >= 6) FUNCTION(LF_AT_MOST(6), __VA_ARGS__); break;                     \
+    case 2: if (ROWS >= 2) FUNCTION(LF_AT_MOST(2), __VA_ARGS__); break;                     \
+    case 3: if (ROWS >= 3) FUNCTION(LF_AT_MOST(3), __VA_ARGS__); break;                     \
+    case 4: if (ROWS >= 4) FUNCTION(LF_AT_MOST(4), __VA_ARGS__); break;                     \
+    case 5: if (ROWS >= 5) FUNCTION(LF_AT_MOST(5), __VA_ARGS__); break;                     \
+    case 6: if (ROWS >= 6) FUNCTION(LF_AT_MOST(6), __VA_ARGS__); break;                     \
     }
-#define LF_AT_MOST(r) ((r) < TILE_ROWS ? (r) : TILE_ROWS)
+#define LF_AT_MOST(r) ((r) < ROWS ? (r) : ROWS)
 
 /* FUNCTION(rows, vectors, ...), where vectors is a compile-time constant: 1, 2 or 4. */
 #define LF_SWITCH_VECTORS(rows, vectors, FUNCTION, ...)                                          \

@@ -1,11 +1,16 @@
 /* The kernels of one ISA and one dtype, and the table that exports them. */
 #include "lstm_fast/simd.h"
 #include "lstm_fast/vmath.h"
+#include "lstm_fast/tile.h"
+#undef LF_PRECISION
+#define LF_PRECISION LF_FULL
+#include "lstm_fast/precision.h"
 #include "lstm_fast/product.h"
 #include "lstm_fast/pack.h"
 #include "lstm_fast/cell.h"
 #include "lstm_fast/activation.h"
 #include "lstm_fast/variant.h"
+#include "lstm_fast/step.h"
 #include "lstm_fast/rows.h"
 #include "lstm_fast/blocks.h"
 #include "lstm_fast/update.h"
@@ -23,17 +28,22 @@ LF_ELEMENTWISE(sigmoid)
 LF_ELEMENTWISE(tanh)
 #undef LF_ELEMENTWISE
 
+#undef LF_PRODUCTS
+#define LF_PRODUCTS(name, rounding, cell, variant)                                                             \
+    {                                                                                                         \
+        .precision = name, .group = GROUP, .weight_size = sizeof(WEIGHT), .head_size = HEAD * sizeof(real),     \
+        .operand_size = sizeof(OPERAND), .operand_head = ROW_HEAD * sizeof(OPERAND), .round = rounding,          \
+        .pack_gates = LP(pack_gates), .pack_transposed = LP(pack_transposed), .product = LP(product),            \
+        .cell_forward = cell, .variant_forward = variant,                                                      \
+    }
+
 const lf_kernels LF(LF_TABLE_NAME) = {
     .isa = LF_STRING(LF_ISA),
     .itemsize = sizeof(real),
     .lanes = LANES,
-    .pack_gates = LF(pack_gates),
+    .full = LF_PRODUCTS("full", NULL, LF(cell_forward), LF(variant_forward)),
     .pack_columns = LF(pack_columns),
-    .pack_transposed = LF(pack_transposed),
-    .product = LF(product),
-    .cell_forward = LF(cell_forward),
     .cell_backward = LF(cell_backward),
-    .variant_forward = LF(variant_forward),
     .variant_backward = LF(variant_backward),
     .add_rows = LF(add_rows),
     .add_products = LF(add_products),
@@ -56,3 +66,29 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .sigmoid = LF(array_sigmoid),
     .tanh = LF(array_tanh),
 };
+
+#if !LF_DOUBLE
+#undef LF_PRECISION
+#define LF_PRECISION LF_BF16
+#include "lstm_fast/precision.h"
+#include "lstm_fast/operands.h"
+#include "lstm_fast/product.h"
+#include "lstm_fast/pack.h"
+#include "lstm_fast/step.h"
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("bfloat16", LP(round), LP(cell_forward), LP(variant_forward));
+#undef LF_PRECISION
+#define LF_PRECISION LF_INT8
+#include "lstm_fast/precision.h"
+#include "lstm_fast/operands.h"
+#include "lstm_fast/product.h"
+#include "lstm_fast/pack.h"
+#include "lstm_fast/step.h"
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("int8", LP(round), LP(cell_forward), LP(variant_forward));
+#undef LF_PRECISION
+#define LF_PRECISION LF_WIDENED
+#include "lstm_fast/precision.h"
+#include "lstm_fast/operands.h"
+#include "lstm_fast/product.h"
+#include "lstm_fast/pack.h"
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("widened", LP(round), NULL, NULL);
+#endif

@@ -194,29 +194,57 @@ typedef struct lf_update {
     int nesterov;
 } lf_update;
 
+/* The most terms of a sum in int8: of at most 127^2 each, they fit into 32 bits. */
+#define LF_INT8_DEPTH ((ptrdiff_t)1 << 17)
+
+/* Forward, in one precision of the products: what lies in packed weights, and what multiplies them.
+ *
+ *   precision   weights               operands
+ *   full        of the dtype          rows of the dtype, as they are
+ *   bfloat16    bfloat16              the same, from `round`
+ *   int8        8 bits, and a scale   8 bits, and a scale for each row, from `round`
+ *               for each column
+ *   widened     the same              rows of the dtype, as they are, or bfloat16 from `round`
+ *
+ * Where operands are not rows of the dtype, `a` of lf_product and `h` of lf_cell_forward are what `round` wrote, and
+ * their strides count operands. A packed depth is rounded up to `group` terms, which lie side by side:
+ * b[panel][k / group][column in panel][k % group], and a panel begins with the scales of its columns. */
+typedef struct lf_products {
+    const char *precision;
+    ptrdiff_t group;
+    size_t weight_size, head_size;     /* bytes of a weight, and of what a panel has for each of its columns besides */
+    size_t operand_size, operand_head; /* bytes of an operand, and of what is before those of a row */
+    /* NULL, or rows (count, depth) to operands, each row with its depth rounded up to `group`. In int8, the scale of a
+     * row is 1/127 of its largest magnitude or of `least`. */
+    void (*round)(void *operands, const void *rows, ptrdiff_t row, ptrdiff_t count, ptrdiff_t depth, double least);
+    /* b[k, column] = w[gate * hidden_size + unit, k], in gates: w is (4 hidden_size, depth), of weights, and `scale`,
+     * (4 hidden_size), what each row of it is multiplied by, where the precision has that.
+     * b is where panel 0 begins, here and below. */
+    void (*pack_gates)(void *b, const void *w, const void *scale, ptrdiff_t hidden_size, ptrdiff_t depth,
+                       ptrdiff_t first_panel, ptrdiff_t end_panel);
+    /* The same in columns, from the transpose of a matrix: b[k, column] = m[column * m_row + k]. */
+    void (*pack_transposed)(void *b, const void *m, const void *scale, ptrdiff_t m_row, ptrdiff_t depth,
+                            ptrdiff_t columns, ptrdiff_t first_panel, ptrdiff_t end_panel);
+    void (*product)(const lf_product *);
+    /* These two NULL in widened. */
+    void (*cell_forward)(const lf_cell_forward *);
+    void (*variant_forward)(const lf_variant_forward *);
+} lf_products;
+
 typedef struct lf_kernels {
     const char *isa;
     size_t itemsize; /* bytes of an element */
     ptrdiff_t lanes;
+    lf_products full;
 
-    /* b[k, column] = w[gate * hidden_size + unit, k], in gates: w is (4 hidden_size, depth).
-     * b is where panel 0 begins, here and below. */
-    void (*pack_gates)(void *b, const void *w, ptrdiff_t hidden_size, ptrdiff_t depth, ptrdiff_t first_panel,
-                       ptrdiff_t end_panel);
     /* b[k, column] = m[k * m_row + column], in columns. */
     void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
                          ptrdiff_t first_panel, ptrdiff_t end_panel);
-    /* The same from the transpose of a matrix: b[k, column] = m[column * m_row + k]. */
-    void (*pack_transposed)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
-                            ptrdiff_t first_panel, ptrdiff_t end_panel);
-    void (*product)(const lf_product *);
-    void (*cell_forward)(const lf_cell_forward *);
     void (*cell_backward)(const lf_cell_backward *);
     /* sums[column] += sum over rows of m[row * m_row + column], in pieces of fixed length. */
     void (*add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns);
     /* The same of the products of the elements of a and b. */
     void (*add_products)(void *sums, const void *a, const void *b, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t columns);
-    void (*variant_forward)(const lf_variant_forward *);
     void (*variant_backward)(const lf_variant_backward *);
     /* out = a b + c, elementwise; out may be any of them; b or c may be absent (NULL). */
     void (*multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,

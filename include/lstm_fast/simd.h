@@ -19,6 +19,17 @@
  *   v_select_negative(s, a, b) a where the sign bit of s is set, else b
  *   v_exponent(t)              2^n from t = n + EXPONENT_MAGIC (vmath.h), n a normal exponent
  *   v_ldexp(a, n)              a 2^n for integral n, rounded once; optional: use LF(ldexp)
+ *
+ * With float, for weights of lower precision (precision.h):
+ *
+ *   LOWER_ROWS                 rows of the register tile, beside which what is unpacked has to have registers
+ *   v_bfloat16_even(p), _odd   LANES numbers of p[0], p[2] ..., or of p[1], p[3] ..., which are bfloat16
+ *   v_int8(p)                  LANES numbers of 8-bit integers
+ *   ivec, INT8_GROUP           vector of LANES sums of 32 bits; terms that an instruction adds up
+ *   INT8_OPERAND, INT8_OFFSET  what holds an 8-bit operand, and what is added to it there
+ *   i_zero, i_real(s)          sums of nothing; the real numbers of sums
+ *   i_weights(p)               LANES groups of 8-bit weights; i_operand(p): one group of operands for all lanes
+ *   i_dot(s, x, w)             s + the products of groups, exact
  */
 #undef vec
 #undef LANES

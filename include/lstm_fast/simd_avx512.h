@@ -31,4 +31,21 @@
 #define v_fnma(a, b, c) OP(fnmadd)(a, b, c)
 #define v_select_negative(s, a, b) OP(mask_blend)(SIGN_MASK(s), b, a)
 #define v_ldexp(a, n) OP(scalef)(a, n)
+
+#define LOWER_ROWS TILE_ROWS
+#define v_bfloat16_even(p) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))
+#define v_bfloat16_odd(p) _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), \
+                                                               _mm512_set1_epi32((int)0xffff0000)))
+#define v_int8(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
+
+/* Pairs of 16 bits: no pair of products saturates, and beside 32-bit sums they take two instructions. */
+#define ivec __m512i
+#define INT8_GROUP 2
+#define INT8_OPERAND int16_t
+#define INT8_OFFSET 0
+#define i_zero() _mm512_setzero_si512()
+#define i_real(s) _mm512_cvtepi32_ps(s)
+#define i_weights(p) _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(p)))
+#define i_operand(p) _mm512_castps_si512(_mm512_set1_ps(*(const float *)(p)))
+#define i_dot(s, x, w) _mm512_add_epi32(s, _mm512_madd_epi16(x, w))
 #endif

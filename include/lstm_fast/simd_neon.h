@@ -39,4 +39,30 @@
 #define v_copysign(a, s) OP(vbslq)(SIGN_LANES, s, a)
 #define v_select_negative(s, a, b) OP(vbslq)(SIGN_FILL(s), a, b)
 #define v_exponent(t) EXPONENT(t)
+
+#define LOWER_ROWS TILE_ROWS
+#define v_bfloat16_even(p) vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u16(vld1q_u16(p)), 16))
+#define v_bfloat16_odd(p) \
+    vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u16(vld1q_u16(p)), vdupq_n_u32(0xffff0000u)))
+static inline float32x4_t lf_int8(const int8_t *p)
+{
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vld1_dup_s32((const int32_t *)p)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+#define v_int8(p) lf_int8(p)
+
+/* Pairs of 16 bits, whose products are added up in 32 bits. */
+#define ivec int32x4_t
+#define INT8_GROUP 2
+#define INT8_OPERAND int16_t
+#define INT8_OFFSET 0
+#define i_zero() vdupq_n_s32(0)
+#define i_real(s) vcvtq_f32_s32(s)
+#define i_weights(p) vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)))
+#define i_operand(p) vld1q_dup_s32((const int32_t *)(p))
+static inline int32x4_t lf_dot(int32x4_t s, int16x8_t x, int16x8_t w)
+{
+    return vaddq_s32(s, vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(w)), vmull_high_s16(x, w)));
+}
+#define i_dot(s, x, w) lf_dot(s, vreinterpretq_s16_s32(x), vreinterpretq_s16_s32(w))
 #endif

@@ -170,21 +170,6 @@ LF_INLINE void LF(normed_cells)(const lf_variant_forward *p, const int parts, co
         }
 }
 
-static void LF(variant_forward)(const lf_variant_forward *p)
-{
-    const int plain = LF(plain_functions)(p->variant);
-    if (p->parts == (LF_CELL | LF_OUTPUT))
-        LF(cell_tiles)(p->step, p);
-    else if (p->parts == LF_CELL && plain)
-        LF(normed_cells)(p, LF_CELL, 1);
-    else if (p->parts == LF_CELL)
-        LF(normed_cells)(p, LF_CELL, 0);
-    else if (plain)
-        LF(normed_cells)(p, LF_OUTPUT, 1);
-    else
-        LF(normed_cells)(p, LF_OUTPUT, 0);
-}
-
 /* The derivative of f at x, where y is the value; `function`: f's, a constant, or -1. */
 LF_INLINE vec LF(slope)(const lf_activation *f, const int function, vec x, vec y)
 {

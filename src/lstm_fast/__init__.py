@@ -1,6 +1,7 @@
 """A fast and exact CPU LSTM for NumPy arrays, forward and backward.
 
     LSTM                          layers and directions, with PyTorch's names, shapes and gate order
+    QuantizedLSTM                 weights of 8 bits or bfloat16, for inference: ``LSTM.quantize``
     Stream                        one time step at a time, from ``LSTM.stream``
     lstm_forward, lstm_backward   one layer and direction, arrays only
     reference                     the same two functions, and networks, in plain NumPy: the
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .functional import lstm_backward, lstm_forward
     from .lstm import LSTM
     from .network.block import load, save
+    from .quantized import QuantizedLSTM
     from .stream import Stream
 
 # Modules are imported when one of their names is used for the first time.
@@ -56,12 +58,14 @@ _MODULES = {
     "functional": ("lstm_backward", "lstm_forward"),
     "lstm": ("LSTM",),
     "network.block": ("load", "save"),
+    "quantized": ("QuantizedLSTM",),
     "stream": ("Stream",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "LSTM",
+    "QuantizedLSTM",
     "Stream",
     "from_flax",
     "from_keras",

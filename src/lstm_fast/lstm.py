@@ -14,20 +14,21 @@ from .engine import Array
 from .engine.tape import Cache
 from .network import checks, options, unsaid
 from .network.arguments import Arguments, BackwardArguments, Input, State
-from .network.block import Block
 from .network.initial import initial_values
+from .network.lower import Inputs, Weights
 from .network.network import Network
 from .network.noise import RATES, NoiseSource, Rates
 from .network.options import Activation
 from .network.parameters import Parameters
 from .network.results import Out
 from .network.settings import Init, Merge, Settings, warn_of_dropout
-from .stream import Stream
+from .quantized import QuantizedLSTM
+from .recurrent import Recurrent
 
 __all__ = ["LSTM"]
 
 
-class LSTM(Block):
+class LSTM(Recurrent):
     """A long short-term memory network on the CPU, for NumPy arrays.
 
     Each layer computes, for every time step, with ``s`` the logistic sigmoid and ``*`` the product
@@ -127,32 +128,12 @@ class LSTM(Block):
     ((7, 2, 5), (1, 2, 5))
     """
 
-    stateful = True
     _said = unsaid.said
 
-    # What __getattr__ finds.
-    input_size: int
-    hidden_size: Any
-    num_layers: int
-    bias: bool
-    bidirectional: bool
-    proj_size: int
-    reverse: bool
-    merge: Merge
-    peephole: bool
-    coupled: bool
-    clip: float | None
-    cell_clip: float | None
-    activations: tuple[Activation, ...]
-    layer_norm: bool
-    residual: bool
-    init: Init
-    forget_bias: float | None
+    # What __getattr__ finds, besides settings.
     dropout: float
     variational_dropout: float
     recurrent_dropout: float
-    zoneout: tuple[float, float] | None
-
     matmul: checks.Matmul
 
     _network: Network[Parameters]
@@ -196,64 +177,28 @@ class LSTM(Block):
         parameters = Parameters(initial_values(settings, rng))
         object.__setattr__(self, "_network", Network(settings, parameters, noise, matmul))
 
-    # ---- computing
-
-    def __call__(
-        self,
-        x: Input,
-        state: State | None = None,
-        *,
-        lengths: npt.ArrayLike | None = None,
-        mask: npt.NDArray[np.bool_] | None = None,
-        padding: checks.Padding = "zero",
-        out: Out | None = None,
-    ) -> tuple[Array, State]:
-        """Run over sequences without keeping anything for backward.
+    def quantize(self, weights: Weights, inputs: Inputs = "bfloat16") -> QuantizedLSTM:
+        """Return a copy for inference, with weights of lower precision: see docs/precision.md.
 
         Parameters
         ----------
-        x : ndarray, shape (T, B, I), or (B, T, I) with `batch_first`, or (T, I) for one sequence
-            T and B may be 0. Any strides, either byte order; the dtype must be that of the LSTM.
-            Or (concatenated, offsets): sequences one after the other, (steps of all, I), of which
-            number b has the rows from offsets[b] to offsets[b + 1]; `y` has this form then.
-        state : (h0, c0), optional
-            Initial state, shapes (L D, B, H) (h0: P columns when projected), or (L D, H) for one
-            sequence. Zeros where absent or None.
-        lengths : array_like of int, shape (B,), optional
-            Time steps of each sequence, from 0 to T, in any order. What comes after the end of a
-            sequence is neither read nor computed, its final state is that at its last step, and its
-            reverse direction starts there. A sequence of length 0 keeps its state.
-        mask : ndarray of bool, shape (B, T), optional
-            Where it is False, a sequence has no step. With `lengths`, both must allow a step.
-        padding : {"zero", "hold"}
-            What `y` has where a sequence has no step: zeros, or the output of its last step before
-            (zeros if there is none).
-        out : (y, (hn, cn)), optional
-            Arrays for the results, which are then returned; any of them None. They may overlap with
-            `x` and `state`.
-
-        Returns
-        -------
-        y : ndarray, shape (T, B, D H), or as `x`; P instead of H when projected
-        (hn, cn) : tuple of ndarray
-            State after the last step, shaped as the initial one.
+        weights : {"int8", "bfloat16"}
+            8-bit integers with a scale for each row of the weights, and products with h, in 8 bits
+            too, by exact sums; or bfloat16, with sums in float32.
+        inputs : {"bfloat16", "int8", "float32"}
+            What 8-bit weights multiply x as: 8-bit integers, with a scale for each row and step,
+            are fastest at large batches and least exact.
 
         Raises
         ------
         TypeError
-            If an array has another dtype or is no array.
+            If this LSTM is not of float32.
         ValueError
-            If a shape or value is wrong.
+            If an argument is unknown, or a weight is not finite.
         """
-        network = self._network
-        one_call = network.one_call
-        if one_call is not None and lengths is None and mask is None and padding == "zero":
-            found = one_call.infer(x, state, out)
-            if found is not None:
-                return found
-        given = Arguments(network.settings, x, state, lengths, mask, padding, out)
-        network.infer(given.arrays, given.ragged)
-        return given.results()
+        return QuantizedLSTM._of(self, weights, inputs)
+
+    # ---- training
 
     def forward(
         self,
@@ -342,16 +287,6 @@ class LSTM(Block):
         dx, dh0, dc0, grads = network.differentiate(cache, *given.arrays)
         return *given.results(dx, dh0, dc0), grads
 
-    def stream(self, batch_size: int = 1) -> Stream[LSTM]:
-        """Return a `Stream`, which runs this LSTM one time step at a time from a zero state.
-
-        Raises
-        ------
-        ValueError
-            If the LSTM is bidirectional or runs in reverse, from the end of the sequence.
-        """
-        return Stream(self, batch_size)
-
     def _forward(self, x: Any, state: Any, lengths: Any, owned: bool) -> tuple[Array, State, Cache]:
         found = None
         if lengths is None:
@@ -360,9 +295,6 @@ class LSTM(Block):
 
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in signature(LSTM).parameters if name != "seed"}
-
-    def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
-        return *shape[:-1], self._network.settings.columns
 
     @property
     def _generators(self) -> dict[str, np.random.Generator]:

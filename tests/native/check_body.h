@@ -41,7 +41,7 @@ static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t d
             b_transposed[j * depth + n] = b[n * columns + j];
     memcpy(again, packed, panels * panel * depth * sizeof(real)); /* what is behind a narrow panel */
     memset(again, 1, ((panels - 1) * panel + k->lanes) * depth * sizeof(real));
-    k->pack_transposed(again, b_transposed, depth, depth, columns, 0, panels);
+    k->full.pack_transposed(again, b_transposed, NULL, depth, depth, columns, 0, panels);
     report(k, "pack_transposed", rows, depth, columns, memcmp(again, packed, panels * panel * depth * sizeof(real)), 0);
     free(b_transposed), free(again);
 
@@ -49,20 +49,20 @@ static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t d
         .rows = rows, .depth = depth, .columns = columns, .a = a, .a_row = depth, .a_step = 1, .b = packed,
         .accumulate = 1, .out = out, .out_row = columns, .out_panel = panel,
         .first_panel = 0, .end_panel = panels};
-    k->product(&p);
+    k->full.product(&p);
     report(k, "product", rows, depth, columns, NAME(worst)(out, exact, rows * columns), TOLERANCE * depth);
 
     /* The same bits from the transpose of a, past the caches, to aligned rows. */
     real *transposed = NAME(random)(rows * depth), *memory = NAME(random)((rows + 1) * panels * panel);
     lf_product q = p;
     q.accumulate = 0;
-    k->product(&q);
+    k->full.product(&q);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t n = 0; n < depth; n++)
             transposed[n * rows + r] = a[r * depth + n];
     q.a = transposed, q.a_row = 1, q.a_step = rows, q.stream = 1;
     q.out = (real *)(((uintptr_t)memory + 63) / 64 * 64), q.out_row = panels * panel;
-    k->product(&q);
+    k->full.product(&q);
     int different = 0;
     for (ptrdiff_t r = 0; r < rows; r++)
         different |= memcmp((real *)q.out + r * q.out_row, out + r * columns, columns * sizeof(real));
@@ -80,13 +80,13 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
     real *y = NAME(random)(rows * H), *gates = NAME(random)(4 * size), *dy = NAME(random)(rows * H);
     real *dc = NAME(random)(size), *dgates = NAME(random)(rows * 4 * H), *again = NAME(random)(rows * H);
     double *exact = allocate(rows * H * sizeof(double)), *dexact = allocate(rows * 4 * H * sizeof(double));
-    k->pack_gates(packed, w, H, depth, 0, (H + k->lanes - 1) / k->lanes);
+    k->full.pack_gates(packed, w, NULL, H, depth, 0, (H + k->lanes - 1) / k->lanes);
     const lf_cell_forward f = {
         .rows = rows, .depth = depth, .hidden_size = H, .h = h, .h_row = depth, .w = packed,
         .projected = projected, .projected_row = 4 * lanes, .projected_panel = rows * 4 * lanes,
         .projected_gate = lanes, .c_prev = c_prev, .c = c, .c_row = padded, .y = y, .y_row = H, .gates = gates,
         .first_panel = 0, .end_panel = panels};
-    k->cell_forward(&f);
+    k->full.cell_forward(&f);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t u = 0; u < H; u++) {
             double a[4];
@@ -115,7 +115,7 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
                     projected[u / lanes * f.projected_panel + r * f.projected_row + g * lanes + u % lanes];
     lf_cell_forward q = f;
     q.projected = unpadded, q.projected_row = 4 * H, q.projected_panel = lanes, q.projected_gate = H, q.y = again;
-    k->cell_forward(&q);
+    k->full.cell_forward(&q);
     report(k, "cell_forward, unpadded", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
 
     const lf_cell_backward b = {
@@ -175,7 +175,7 @@ static void NAME(check_activations)(const lf_kernels *k, ptrdiff_t rows, ptrdiff
             .y_row = H, .first_panel = 0, .end_panel = panels};
         const lf_variant_forward f = {.variant = &v, .parts = LF_CELL | LF_OUTPUT, .step = &step, .a = a,
                                       .a_row = 4 * H, .a_panel = lanes, .a_gate = H};
-        k->variant_forward(&f);
+        k->full.variant_forward(&f);
         const lf_variant_backward b = {
             .product = {.rows = rows, .columns = H, .a = dh, .a_step = 1, .b = x, .init = dh, .init_row = H,
                         .init_panel = 4 * lanes, .first_panel = 0, .end_panel = (H + 4 * lanes - 1) / (4 * lanes)},

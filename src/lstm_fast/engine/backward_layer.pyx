@@ -59,7 +59,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
         return
     if job.columns_hr != NULL:
         p.out = at(scratch.dy, in_chunk * P, job.k)
-        job.k.product(&p)
+        job.k.full.product(&p)
         lf_barrier_wait(&job.barrier, parts)
         p = product_of(job, rows, <const char *>p.out, P, job.columns_hr, H, part, parts)
     step.product = p
@@ -124,7 +124,7 @@ cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t 
     else:
         p = product_of(job, end_row - row, dgates, 4 * H, job.columns_ih, I, 0, 1)
         p.out = dx
-        job.k.product(&p)
+        job.k.full.product(&p)
 
 
 cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssize_t rows, Py_ssize_t columns, int part,
@@ -155,7 +155,7 @@ cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw,
     p.accumulate = accumulate
     p.stream = (not accumulate and parts == 1 and rows <= STREAMED_ROWS
                 and dw_rows * columns * <Py_ssize_t>job.k.itemsize >= STREAMED_BYTES)
-    job.k.product(&p)
+    job.k.full.product(&p)
 
 
 cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, Py_ssize_t first_t, Py_ssize_t end_t,

@@ -15,7 +15,7 @@ cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) 
     cdef const char *added = NULL
     cdef Py_ssize_t added_row = 0
     if job.variant == NULL or job.variant.recurrent == NULL:
-        job.k.product(p)
+        job.k.full.product(p)
         return
     if columns <= 0:
         return
@@ -24,7 +24,7 @@ cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) 
     elif p.accumulate:
         added, added_row = out, P
     p.init, p.accumulate, p.out = NULL, False, at(job.variant.dmasked, first_row * P, job.k)
-    job.k.product(p)
+    job.k.full.product(p)
     mask = at(job.variant.recurrent, first_row * P + column, job.k)
     job.k.multiply_add(out, P, strided(at(<const char *>p.out, column, job.k), P), strided(mask, P),
                        strided(added, added_row), p.rows, columns)
@@ -48,7 +48,7 @@ cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, 
         if goes_on:
             masked_product(job, p, first_row)
         else:
-            job.k.product(p)
+            job.k.full.product(p)
         v.product.depth, v.product.init, v.product.init_row = 0, dh, P
     if job.columns_hr != NULL:
         lf_barrier_wait(&job.barrier, parts)

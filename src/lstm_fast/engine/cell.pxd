@@ -3,11 +3,16 @@
 cimport numpy as cnp
 
 from lstm_fast.engine.memory cimport Buffer
-from lstm_fast.engine.runtime.kernels cimport lf_kernels, lf_variant
+from lstm_fast.engine.runtime.kernels cimport lf_kernels, lf_products, lf_variant
 
 
 cdef class Cell:
     cdef const lf_kernels *k
+    cdef const lf_products *of_x  # products with the input, and with h and what it is projected from
+    cdef const lf_products *of_h
+    cdef bint rounds_x
+    cdef readonly bint quantised  # whether weights are of lower precision: for inference
+    cdef double least             # what `round` is told of o tanh(c): that lies within 1, or not (0)
     cdef int type_number
     cdef readonly Py_ssize_t input_size, hidden_size, proj_size
     cdef Py_ssize_t output_size  # columns of h: proj_size, or hidden_size without projection
@@ -24,12 +29,13 @@ cdef class Cell:
     cdef Buffer gates_ih, gates_hh, bias, project_hr            # forward
     cdef Buffer columns_ih, columns_hh, columns_hr              # backward
     cdef bint prepared
+    cdef void set_precision(self, cnp.ndarray w_ih, str inputs) except *
     cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options) except *
     cdef object sum_of(self, b_ih, b_hh)
-    cdef Buffer pack_forward(self, cnp.ndarray w)
-    cdef Buffer pack_gates(self, cnp.ndarray w, Py_ssize_t depth)
+    cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale)
+    cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth)
     cdef Buffer pack_columns(self, cnp.ndarray m)
-    cdef Buffer pack_transposed(self, cnp.ndarray m)
+    cdef Buffer pack_transposed(self, const lf_products *products, cnp.ndarray m, scale)
     cpdef void prepare(self, bint training, bint blas) except *
 
 

@@ -4,11 +4,11 @@ cimport numpy as cnp
 
 import numpy as np
 
-from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels
-from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, new_buffer, times
-from lstm_fast.engine.runtime.isa cimport kernels
-from lstm_fast.engine.runtime.kernels cimport (LF_SIGMOID, LF_TANH, lf_activation, lf_fpenv, lf_fpenv_enter,
-                                               lf_fpenv_leave)
+from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels, unpacked
+from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, data_or_null, new_buffer, times
+from lstm_fast.engine.runtime.isa cimport kernels, lower
+from lstm_fast.engine.runtime.kernels cimport (LF_HARD_SIGMOID, LF_INT8_DEPTH, LF_SIGMOID, LF_TANH, lf_activation,
+                                               lf_fpenv, lf_fpenv_enter, lf_fpenv_leave)
 
 cnp.import_array()
 
@@ -38,13 +38,19 @@ cdef class Cell:
         Gains and bias of layer norm; the bias may be absent.
     options : CellOptions, optional
         None: those of a plain cell.
+    scales : tuple of ndarray, optional
+        Of the rows of w_ih, w_hh and w_hr (or None), float32: these hold 8-bit integers then.
+    inputs : {"bfloat16", "float32", "int8"}
+        How 8-bit weights multiply the input.
 
-    C-contiguous, aligned, all of one dtype, float32 or float64, in native byte order. The caller has checked the
-    shapes, and does not write to the arrays before the last `prepare`.
+    C-contiguous, aligned, all of one dtype, float32 or float64, in native byte order; or w_ih, w_hh and w_hr of int8,
+    with scales, or of uint16, which hold bfloat16, and the others of float32. The caller has checked the shapes, and
+    does not write to the arrays before the last `prepare`.
     """
 
     def __init__(self, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih=None, b_hh=None, w_hr=None, w_ch=None,
-                 w_ln_ih=None, w_ln_hh=None, w_ln_c=None, b_ln_c=None, options=None):
+                 w_ln_ih=None, w_ln_hh=None, w_ln_c=None, b_ln_c=None, options=None, tuple scales=(None, None, None),
+                 str inputs="bfloat16"):
         cdef list parameters = [], shapes = []
         cdef Py_ssize_t n = 0
         for value in (w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c):
@@ -53,9 +59,9 @@ cdef class Cell:
                 shapes.append(value.shape)
             n += 1
         self.parameters, self.shapes = tuple(parameters), tuple(shapes)
-        self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr
-        self.type_number = cnp.PyArray_TYPE(w_ih)
-        self.k = kernels(self.type_number)
+        self.set_precision(w_ih, inputs)
+        if not self.quantised:  # else only packed weights are kept
+            self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr
         self.hidden_size = cnp.PyArray_DIM(w_ih, 0) // 4
         self.input_size, self.output_size = cnp.PyArray_DIM(w_ih, 1), cnp.PyArray_DIM(w_hh, 1)
         self.proj_size = 0 if w_hr is None else self.output_size
@@ -65,11 +71,24 @@ cdef class Cell:
         self.bias_sum = self.sum_of(b_ih, b_hh)
         if self.layer_norm:  # it is added after that
             self.norm_bias, self.bias_sum = self.bias_sum, np.zeros_like(self.bias_sum)
-        self.bias = self.pack_gates(self.bias_sum, 1)
-        self.gates_ih = self.pack_forward(w_ih)
-        self.gates_hh = self.pack_forward(w_hh)
+        self.bias = self.pack_gates(&self.k.full, self.bias_sum, None, 1)
+        self.gates_ih = self.pack_forward(self.of_x, w_ih, scales[0])
+        self.gates_hh = self.pack_forward(self.of_h, w_hh, scales[1])
         if w_hr is not None:
-            self.project_hr = self.pack_transposed(w_hr)
+            self.project_hr = self.pack_transposed(self.of_h, w_hr, scales[2])
+
+    cdef void set_precision(self, cnp.ndarray w_ih, str inputs) except *:
+        """Which kernels and products serve the cell."""
+        cdef int type_number = cnp.PyArray_TYPE(w_ih)
+        self.quantised = type_number == cnp.NPY_INT8 or type_number == cnp.NPY_UINT16
+        self.type_number = cnp.NPY_FLOAT if self.quantised else type_number
+        self.k = kernels(self.type_number)
+        self.of_x = self.of_h = &self.k.full
+        self.rounds_x = self.quantised and inputs != "float32"
+        if type_number == cnp.NPY_UINT16:
+            self.of_x = self.of_h = lower("bfloat16")
+        elif type_number == cnp.NPY_INT8:
+            self.of_x, self.of_h = lower("int8" if inputs == "int8" else "widened"), lower("int8")
 
     cdef object sum_of(self, b_ih, b_hh):
         """Both biases together."""
@@ -105,31 +124,61 @@ cdef class Cell:
                       H * self.k.itemsize, 3, H * self.k.itemsize)
         if self.layer_norm:
             self.w_ln_ih, self.w_ln_hh, self.w_ln_c = w_ln_ih.copy(), w_ln_hh.copy(), w_ln_c.copy()
-            self.b_ln_c = np.zeros(H, self.w_ih.dtype) if b_ln_c is None else b_ln_c.copy()
+            self.b_ln_c = np.zeros(H, w_ln_c.dtype) if b_ln_c is None else b_ln_c.copy()
+        if self.variant.output.function == LF_TANH and self.variant.gate.function in (LF_SIGMOID, LF_HARD_SIGMOID):
+            self.least = 1
 
     @property
     def isa(self):
         """Name of the ISA whose kernels run this cell."""
         return self.k.isa.decode()
 
-    cdef Buffer pack_forward(self, cnp.ndarray w):
-        """Weights (4 H, depth) for forward: in gates or, with layer norm of whole rows, in columns."""
-        if self.layer_norm:
-            return self.pack_transposed(w)
-        return self.pack_gates(w, cnp.PyArray_DIM(w, 1))
+    @property
+    def nbytes(self):
+        """Bytes of memory that a cell of lower precision holds."""
+        cdef Buffer buffer
+        return (sum([buffer.size for buffer in (self.gates_ih, self.gates_hh, self.project_hr, self.bias, self.peephole)
+                     if buffer is not None])
+                + sum([a.nbytes for a in (self.bias_sum, self.w_ln_ih, self.w_ln_hh, self.w_ln_c, self.b_ln_c,
+                                          self.norm_bias) if a is not None]))
 
-    cdef Buffer pack_gates(self, cnp.ndarray w, Py_ssize_t depth):
-        return pack_panels(self.k, data_of(w), GATES, depth, depth, self.hidden_size)
+    def weights(self):
+        """What a cell of lower precision was made from: w_ih, w_hh, w_hr or None, and `scales`, or None."""
+        cdef int how = TRANSPOSED if self.layer_norm else GATES
+        cdef Py_ssize_t units = 4 * self.hidden_size if self.layer_norm else self.hidden_size
+        dtype = np.dtype(np.int8 if self.of_h.head_size else np.uint16)
+        found = [unpacked(self.gates_ih, self.k, self.of_x, how, self.input_size, units),
+                 unpacked(self.gates_hh, self.k, self.of_h, how, self.output_size, units)]
+        if self.proj_size:
+            found.append(unpacked(self.project_hr, self.k, self.of_h, TRANSPOSED, self.hidden_size, self.proj_size))
+        weights = [np.ascontiguousarray(w).view(dtype)[..., 0] for w, _ in found]
+        nothing = [None] * (3 - len(found))
+        if not self.of_h.head_size:
+            return (*weights, *nothing), None
+        scales = [np.ascontiguousarray(heads[..., :4]).view(np.float32)[..., 0] for _, heads in found]
+        return (*weights, *nothing), (*scales, *nothing)
+
+    cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale):
+        """Weights (4 H, depth) for forward: in gates or, with layer norm of whole rows, in columns."""
+        if products.operand_head and cnp.PyArray_DIM(w, 1) > LF_INT8_DEPTH:
+            raise ValueError(f"a sum of more than {LF_INT8_DEPTH} products may not fit into 32 bits")
+        if self.layer_norm:
+            return self.pack_transposed(products, w, scale)
+        return self.pack_gates(products, w, scale, cnp.PyArray_DIM(w, 1))
+
+    cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth):
+        return pack_panels(self.k, products, data_of(w), data_or_null(scale), GATES, depth, depth, self.hidden_size)
 
     cdef Buffer pack_columns(self, cnp.ndarray m):
         """A C-contiguous matrix (depth, columns), packed in columns."""
         cdef Py_ssize_t columns = cnp.PyArray_DIM(m, 1)
-        return pack_panels(self.k, data_of(m), COLUMNS, columns, cnp.PyArray_DIM(m, 0), columns)
+        return pack_panels(self.k, &self.k.full, data_of(m), NULL, COLUMNS, columns, cnp.PyArray_DIM(m, 0), columns)
 
-    cdef Buffer pack_transposed(self, cnp.ndarray m):
+    cdef Buffer pack_transposed(self, const lf_products *products, cnp.ndarray m, scale):
         """The transpose of a C-contiguous matrix (columns, depth), packed in columns."""
         cdef Py_ssize_t depth = cnp.PyArray_DIM(m, 1)
-        return pack_panels(self.k, data_of(m), TRANSPOSED, depth, depth, cnp.PyArray_DIM(m, 0))
+        return pack_panels(self.k, products, data_of(m), data_or_null(scale), TRANSPOSED, depth, depth,
+                           cnp.PyArray_DIM(m, 0))
 
     cpdef void prepare(self, bint training, bint blas) except *:
         """Keep what backward needs, and what BLAS reads, as the weights are now.

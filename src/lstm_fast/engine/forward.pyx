@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at, rows_before, rows_of
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
-from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, operand_row, y_at
 from lstm_fast.engine.forward_layer cimport run_chunk
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
                                       data_or_null, new_buffer, take, times)
@@ -93,8 +93,19 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
             job.step.c = take(arena, times(B, call.padded) * call.size)
             if call.chained and n < call.count - 1:
                 job.y = take(arena, times(times(call.rows.total, call.P), call.size))
+        if cell.quantised:
+            job.operands_size = operands_size(call, cell)
+            job.operands = take(arena, max(call.split.threads, call.split.pieces) * job.operands_size)
         if call.variants:
             carve_variant(call, job, cell, noise is not None and (<Noise>noise[n]).recurrent is not None, arena)
+
+
+cdef Py_ssize_t operands_size(const Call *call, Cell cell) except *:
+    """Bytes of the most that a thread rounds at once, in whole cache lines."""
+    cdef Py_ssize_t B = call.rows.B
+    cdef size_t x = times(call.chunk_rows, operand_row(cell.of_x, cell.input_size) * <Py_ssize_t>cell.of_x.operand_size)
+    cdef size_t h = times(B, operand_row(cell.of_h, max(call.H, call.P)) * <Py_ssize_t>cell.of_h.operand_size)
+    return (max(x, h) + 63) // 64 * 64
 
 
 cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint masked, Arena *arena) except *:
@@ -166,6 +177,8 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp
 cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
     """What follows from the weights and from the plan."""
     job.k, job.rows, job.chunk_rows = cell.k, &call.rows, call.chunk_rows
+    job.of_x, job.of_h, job.rounds_x = cell.of_x, cell.of_h, cell.rounds_x
+    job.least_h, job.least_m = 0 if cell.proj_size else cell.least, cell.least
     job.training, job.by_rows = call.training, call.split.by_rows
     job.I, job.H, job.P, job.panels = cell.input_size, call.H, call.P, cell.panels
     job.gemm = load_gemm(call.size) if call.blas else NULL

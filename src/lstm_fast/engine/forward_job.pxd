@@ -4,7 +4,8 @@
 from lstm_fast.engine.batch cimport Rows, rows_before
 from lstm_fast.engine.memory cimport at
 from lstm_fast.engine.runtime.gemm cimport gemm_function
-from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_cell_forward, lf_counter, lf_kernels, lf_variant_forward
+from lstm_fast.engine.runtime.kernels cimport (lf_barrier, lf_cell_forward, lf_counter, lf_kernels, lf_products,
+                                               lf_variant_forward)
 
 cdef extern from *:
     """
@@ -40,6 +41,12 @@ cdef struct ForwardVariant:
 cdef struct ForwardJob:
     # One layer and direction. Steps are counted in the order of computing, times in that of the input.
     const lf_kernels *k
+    const lf_products *of_x   # with w_ih, and with w_hh and w_hr
+    const lf_products *of_h
+    bint rounds_x
+    double least_h, least_m   # of `lf_products.round`, for h and for what is projected to it
+    char *operands            # what is rounded: so many bytes for each thread of a group
+    Py_ssize_t operands_size
     const Rows *rows
     gemm_function gemm        # NULL: own product
     bint reverse, training
@@ -69,3 +76,19 @@ cdef inline char *y_at(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noex
 cdef inline Py_ssize_t c_row(const ForwardJob *job, Py_ssize_t t) noexcept nogil:
     """Where c of time t begins: each time has its own in training, else the newest overwrites the last."""
     return job.rows.B + rows_before(job.rows, t) if job.training else 0
+
+
+cdef inline Py_ssize_t operand_row(const lf_products *products, Py_ssize_t depth) noexcept nogil:
+    """Operands from one row of `lf_products.round` to the next."""
+    cdef Py_ssize_t group = products.group
+    return <Py_ssize_t>(products.operand_head // products.operand_size) + (depth + group - 1) // group * group
+
+
+cdef inline const void *rounded(const lf_products *products, char *operands, const void *rows, Py_ssize_t *row,
+                                Py_ssize_t count, Py_ssize_t depth, double least) noexcept nogil:
+    """Rows as operands, and in `row` how far apart; the rows themselves where the products take these."""
+    if products.round == NULL:
+        return rows
+    products.round(operands, rows, row[0], count, depth, least)
+    row[0] = operand_row(products, depth)
+    return operands

@@ -3,7 +3,7 @@
 from libc.string cimport memcpy
 
 from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
-from lstm_fast.engine.forward_job cimport ForwardJob, c_row, y_at
+from lstm_fast.engine.forward_job cimport ForwardJob, c_row, rounded, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
 from lstm_fast.engine.memory cimport at
 from lstm_fast.engine.runtime.kernels cimport lf_barrier_wait, lf_cell_forward, lf_product
@@ -11,13 +11,13 @@ from lstm_fast.engine.schedule cimport share
 
 
 cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,
-                  Py_ssize_t first_panel, Py_ssize_t end_panel, char *projected) noexcept nogil:
+                  Py_ssize_t first_panel, Py_ssize_t end_panel, char *projected, char *operands) noexcept nogil:
     """x w_ih' + bias of the times first_t .. end_t - 1 into the chunk's buffer, for some rows and panels."""
     cdef Py_ssize_t panel = 4 * job.k.lanes, t = first_t, start, first = rows_before(job.rows, first_t)
     cdef lf_product p
     p.depth = job.I
     p.columns = panel * job.panels
-    p.a_row, p.a_step = job.I, 1
+    p.a_step = 1
     p.b = job.w_ih
     p.init, p.init_row, p.init_panel = job.bias, 0, panel
     p.accumulate = p.stream = False
@@ -34,9 +34,11 @@ cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssiz
             p.rows, t = min(end_row, rows_at(job.rows, t)) - first_row, t + 1
             if p.rows <= 0:
                 return
-        p.a = at(job.x, start * job.I, job.k)
+        p.a, p.a_row = at(job.x, start * job.I, job.k), job.I
+        if job.rounds_x:
+            p.a = rounded(job.of_x, operands, p.a, &p.a_row, p.rows, job.I, 0)
         p.out = at(projected, (start - first) * p.out_row, job.k)
-        job.k.product(&p)
+        job.of_x.product(&p)
 
 
 cdef void project_blas(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_panel,
@@ -57,26 +59,27 @@ cdef void project_blas(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py
                  at(projected, column, job.k), <int>(4 * H), True)
 
 
-cdef void project_hidden(ForwardJob *job, char *y, Py_ssize_t first_row, Py_ssize_t end_row, int part,
-                         int parts) noexcept nogil:
+cdef void project_hidden(ForwardJob *job, char *y, Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts,
+                         char *operands) noexcept nogil:
     """y(t) = (o tanh(c)) w_hr' for some rows; one of `parts` shares of the columns."""
     cdef lf_product p
     cdef Py_ssize_t panel = 4 * job.k.lanes
     p.rows = end_row - first_row
     p.depth = job.H
     p.columns = job.P
-    p.a = at(job.unprojected_h, first_row * job.H, job.k)
     p.a_row, p.a_step = job.H, 1
+    p.a = rounded(job.of_h, operands, at(job.unprojected_h, first_row * job.H, job.k), &p.a_row, p.rows, job.H,
+                  job.least_m)
     p.b = job.w_hr
     p.init, p.accumulate, p.stream = NULL, False, False
     p.out = y
     p.out_row, p.out_panel = job.y_b, panel
     share((job.P + panel - 1) // panel, part, parts, &p.first_panel, &p.end_panel)
-    job.k.product(&p)
+    job.of_h.product(&p)
 
 
 cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projected, Py_ssize_t t, Py_ssize_t before,
-                    Py_ssize_t first_row, Py_ssize_t end_row, int part) noexcept nogil:
+                    Py_ssize_t first_row, Py_ssize_t end_row, int part, char *operands) noexcept nogil:
     """The rows first_row .. end_row - 1 at time t, after that at time `before`; -1: their first step."""
     cdef Py_ssize_t c_at = first_row * step.c_row
     step.rows = end_row - first_row
@@ -95,9 +98,10 @@ cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projecte
     else:
         step.y = at(job.unprojected_h, first_row * job.H, job.k)
     if job.variant == NULL:
-        job.k.cell_forward(step)
+        step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P, job.least_h)
+        job.of_h.cell_forward(step)
     else:
-        variant_rows(job, step, rows_before(job.rows, t), first_row, part)
+        variant_rows(job, step, rows_before(job.rows, t), first_row, part, operands)
 
 
 cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected, int part,
@@ -111,6 +115,7 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
     cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
     cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
     cdef const char *x
+    cdef char *operands = job.operands + part * job.operands_size
     cdef int threads = parts
     if job.by_rows:
         share_rows(job.rows, part, parts, &first_row, &end_row)
@@ -121,7 +126,8 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
     if job.gemm != NULL:
         project_blas(job, first_t, end_t, step.first_panel, step.end_panel, projected)
     else:
-        project(job, first_t, end_t, first_row, end_row, step.first_panel, step.end_panel, projected)
+        project(job, first_t, end_t, first_row, end_row, step.first_panel, step.end_panel, projected,
+                operands)
     if job.variant != NULL and job.variant.layer_norm:
         normalise_input(job, first_t, end_t, first_row, end_row, projected)
     for s in range(first_step, end_step):
@@ -132,12 +138,12 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
         running = first_row if s == 0 else max(first_row, min(end_at_t, rows_at(job.rows, before)))
         x = at(projected, (rows_before(job.rows, t) - rows_before(job.rows, first_t)) * step.projected_row, job.k)
         if running > first_row:
-            step_rows(job, &step, x, t, before, first_row, running, part)
+            step_rows(job, &step, x, t, before, first_row, running, part, operands)
         if end_at_t > running:
-            step_rows(job, &step, x, t, -1, running, end_at_t, part)
+            step_rows(job, &step, x, t, -1, running, end_at_t, part, operands)
         if job.w_hr != NULL and end_at_t > first_row:
             lf_barrier_wait(&job.barrier, parts)
-            project_hidden(job, y_at(job, t, first_row), first_row, end_at_t, part, parts)
+            project_hidden(job, y_at(job, t, first_row), first_row, end_at_t, part, parts, operands)
         lf_barrier_wait(&job.barrier, parts)
     if job.by_rows and job.rows.counts != NULL:
         # Where a row lies in `projected` depends on the chunk: nobody goes ahead of the others.

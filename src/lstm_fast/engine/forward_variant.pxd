@@ -6,4 +6,4 @@ from lstm_fast.engine.runtime.kernels cimport lf_cell_forward
 cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
                           Py_ssize_t end_row, char *projected) noexcept nogil
 cdef void variant_rows(ForwardJob *job, const lf_cell_forward *step, Py_ssize_t row_at_t, Py_ssize_t first_row,
-                       int part) noexcept nogil
+                       int part, char *operands) noexcept nogil

@@ -1,7 +1,7 @@
 """One step of a variant of the cell: as that of a plain one, or, with layer norm, of whole rows between products."""
 
 from lstm_fast.engine.batch cimport rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, rounded
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
                                                lf_variant_forward)
@@ -20,13 +20,13 @@ cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t,
 
 
 cdef void variant_rows(ForwardJob *job, const lf_cell_forward *plain, Py_ssize_t row_at_t, Py_ssize_t first_row,
-                       int part) noexcept nogil:
+                       int part, char *operands) noexcept nogil:
     """A step that is set up for a plain cell; `row_at_t`: rows of earlier times, `first_row`: of the batch."""
     cdef lf_variant_forward v = job.variant.step
-    cdef lf_cell_forward step
+    cdef lf_cell_forward step = plain[0]
     cdef Py_ssize_t row = row_at_t + first_row
     cdef char *masked
-    v.step = plain
+    v.step = &step
     v.h_prev, v.h_prev_row = plain.h, plain.h_row
     if v.zone_h != NULL:
         v.zone_h = at(<const char *>v.zone_h, row * v.zone_row, job.k)
@@ -35,17 +35,16 @@ cdef void variant_rows(ForwardJob *job, const lf_cell_forward *plain, Py_ssize_t
     if v.a != NULL:
         v.a = at(<const char *>v.a, (row if job.training else first_row) * v.a_row, job.k)
     if job.variant.recurrent != NULL:
-        step = plain[0]
         masked = at(job.variant.masked_h, (part * job.rows.B + first_row) * job.P, job.k)
         job.k.multiply_add(masked, job.P, strided(<const char *>step.h, step.h_row),
                            strided(at(job.variant.recurrent, first_row * job.P, job.k), job.P), strided(NULL, 0),
                            step.rows, job.P)
         step.h, step.h_row = masked, job.P
-        v.step = &step
+    step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P, job.least_h)
     if job.variant.layer_norm:
         normed_rows(job, &v, row if job.training else first_row, first_row)
     else:
-        job.k.variant_forward(&v)
+        job.of_h.variant_forward(&v)
 
 
 cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, Py_ssize_t first_row) noexcept nogil:
@@ -61,15 +60,15 @@ cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, P
     p.init, p.accumulate, p.stream = NULL, False, False
     p.out, p.out_row, p.out_panel = normal_hh, 4 * H, 4 * job.k.lanes
     p.first_panel, p.end_panel = 0, (4 * H + p.out_panel - 1) // p.out_panel
-    job.k.product(&p)
+    job.of_h.product(&p)
     job.k.normalise(normal_hh, 4 * H, at(norm.scale_hh, kept, job.k), LAYER_NORM_EPSILON, rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(<const char *>v.step.projected, 4 * H), strided(norm.w_ih, 0),
                        strided(norm.bias, 0), rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(normal_hh, 4 * H), strided(norm.w_hh, 0),
                        strided(<const char *>v.a, v.a_row), rows, 4 * H)
     v.parts, v.n = LF_CELL, normal_c
-    job.k.variant_forward(v)
+    job.of_h.variant_forward(v)
     job.k.normalise(normal_c, H, at(norm.scale_c, kept, job.k), LAYER_NORM_EPSILON, rows, H)
     v.parts, v.n = LF_OUTPUT, at(norm.u, first_row * H, job.k)
     job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
-    job.k.variant_forward(v)
+    job.of_h.variant_forward(v)

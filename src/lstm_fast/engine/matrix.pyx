@@ -7,6 +7,8 @@ which overlaps no argument.
 
 cimport numpy as cnp
 
+import numpy as np
+
 from lstm_fast.engine.memory cimport at, check_vector, data_of, new_buffer, new_matrix, real_type, times
 from lstm_fast.engine.runtime.isa cimport kernels
 from lstm_fast.engine.runtime.kernels cimport lf_product
@@ -20,8 +22,10 @@ cnp.import_array()
 cdef struct Source:
     # A matrix, and where it is packed
     const lf_kernels *k
+    const lf_products *products
     void *packed
     const void *matrix
+    const void *scale
     int how
     Py_ssize_t row, depth, units, panels  # units of a gate, or columns
 
@@ -31,28 +35,60 @@ cdef void pack_share(void *what, Py_ssize_t first, Py_ssize_t end, const Place *
     cdef Source *source = <Source *>what
     share(source.panels, here.part, here.parts, &first, &end)
     if source.how == GATES:
-        source.k.pack_gates(source.packed, source.matrix, source.units, source.depth, first, end)
+        source.products.pack_gates(source.packed, source.matrix, source.scale, source.units, source.depth, first, end)
     elif source.how == COLUMNS:
         source.k.pack_columns(source.packed, source.matrix, source.row, source.depth, source.units, first, end)
     else:
-        source.k.pack_transposed(source.packed, source.matrix, source.row, source.depth, source.units, first, end)
+        source.products.pack_transposed(source.packed, source.matrix, source.scale, source.row, source.depth,
+                                        source.units, first, end)
 
 
-cdef Buffer pack_panels(const lf_kernels *k, const char *matrix, int how, Py_ssize_t row, Py_ssize_t depth,
-                        Py_ssize_t units):
-    """Pack a matrix whose rows are contiguous and `row` elements apart.
+cdef size_t column_size(const lf_products *products, Py_ssize_t depth) except? 0:
+    """Bytes of a packed column."""
+    cdef Py_ssize_t group = products.group
+    return products.head_size + times((depth + group - 1) // group * group, products.weight_size)
 
-    It has so many units of four gates, of `depth` columns; or so many columns and rows; or as its transpose.
+
+cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const char *matrix, const char *scale, int how,
+                        Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units):
+    """Pack a matrix whose rows are contiguous and `row` elements apart, for products of some precision.
+
+    It has so many units of four gates, of `depth` columns; or so many columns and rows; or as its transpose. Columns
+    of a full matrix have no `scale`, and only such a matrix is packed as it is.
     """
     cdef Source source
     cdef Schedule schedule
     cdef Py_ssize_t width = k.lanes if how == GATES else 4 * k.lanes, panels = (units + width - 1) // width
-    cdef Buffer packed = new_buffer(times(times(panels, 4 * k.lanes), depth), k.itemsize)
-    source.k, source.packed, source.matrix, source.how = k, packed.data, matrix, how
+    cdef Buffer packed = new_buffer(times(panels, 4 * k.lanes), column_size(products, depth))
+    source.k, source.products, source.packed, source.how = k, products, packed.data, how
+    source.matrix, source.scale = matrix, scale
     source.row, source.depth, source.units, source.panels = row, depth, units, panels
     begin(&schedule, plan_packing(panels, packed.size), 1, 1, 0, &source, pack_share)
     run_all(&schedule, False)
     return packed
+
+
+cdef tuple unpacked(Buffer packed, const lf_kernels *k, const lf_products *products, int how, Py_ssize_t depth,
+                    Py_ssize_t units):
+    """What was packed in gates, or transposed, as bytes: weights (rows, depth, weight_size), and heads (rows, size)."""
+    cdef Py_ssize_t lanes = k.lanes, group = products.group, head = products.head_size, size = products.weight_size
+    cdef Py_ssize_t groups = (depth + group - 1) // group, gates = 4 if how == GATES else 1, vectors
+    cdef Py_ssize_t panel = 4 * lanes * <Py_ssize_t>column_size(products, depth), first = 0, start = 0
+    cdef cnp.npy_intp bytes = packed.size
+    cdef cnp.ndarray memory = cnp.PyArray_SimpleNewFromData(1, &bytes, cnp.NPY_UINT8, packed.data)
+    cdef list weights = [], heads = []
+    while first < units:
+        vectors = 4
+        if how == TRANSPOSED:  # the last panel is narrowed: see kernels.h
+            vectors = 4 if units - first > 2 * lanes else 2 if units - first > lanes else 1
+        columns = vectors * lanes
+        heads.append(memory[start:start + columns * head].reshape(gates, columns // gates, head))
+        found = memory[start + columns * head:start + columns * (head + groups * group * size)]
+        found = found.reshape(groups, gates, columns // gates, group * size).transpose(1, 2, 0, 3)
+        weights.append(found.reshape(gates, columns // gates, groups * group, size)[:, :, :depth])
+        first, start = first + columns // gates, start + panel
+    return tuple(np.concatenate(parts, axis=1)[:, :units].reshape(gates * units, *parts[0].shape[2:])
+                 for parts in (weights, heads))
 
 
 cdef class Packed:
@@ -115,9 +151,11 @@ def pack(cnp.ndarray matrix not None):
     steps = steps_of(matrix, "matrix")
     packed.depth, packed.columns = cnp.PyArray_DIM(matrix, 0), cnp.PyArray_DIM(matrix, 1)
     if steps.column == 1:
-        packed.buffer = pack_panels(packed.k, data_of(matrix), COLUMNS, steps.row, packed.depth, packed.columns)
+        packed.buffer = pack_panels(packed.k, &packed.k.full, data_of(matrix), NULL, COLUMNS, steps.row, packed.depth,
+                                    packed.columns)
     elif steps.row == 1 or packed.depth <= 1:
-        packed.buffer = pack_panels(packed.k, data_of(matrix), TRANSPOSED, steps.column, packed.depth, packed.columns)
+        packed.buffer = pack_panels(packed.k, &packed.k.full, data_of(matrix), NULL, TRANSPOSED, steps.column,
+                                    packed.depth, packed.columns)
     else:
         raise ValueError("matrix: expected contiguous rows or columns")
     return packed
@@ -147,7 +185,7 @@ cdef void multiply_share(void *what, Py_ssize_t first, Py_ssize_t end, const Pla
         p.out = at(<const char *>p.out, first * p.out_row, product.k)
     else:
         share(product.panels, here.part, here.parts, &p.first_panel, &p.end_panel)
-    product.k.product(&p)
+    product.k.full.product(&p)
 
 
 def multiply(cnp.ndarray a not None, Packed b not None, cnp.ndarray init=None, cnp.ndarray out=None,

@@ -44,7 +44,9 @@ static int always(void) { return 1; }
 #endif
 
 #define KERNELS(isa) &lf_kernels_##isa##_f32, &lf_kernels_##isa##_f64
-#define DECLARE(isa) extern const lf_kernels lf_kernels_##isa##_f32, lf_kernels_##isa##_f64
+#define DECLARE(isa)                                                   \
+    extern const lf_kernels lf_kernels_##isa##_f32, lf_kernels_##isa##_f64; \
+    extern const lf_products lf_products_##isa##_bfloat16, lf_products_##isa##_int8, lf_products_##isa##_widened
 DECLARE(avx512);
 DECLARE(avx2);
 DECLARE(baseline);
@@ -65,3 +67,24 @@ const lf_isa lf_isas[] = {
 #endif
 };
 const int lf_isa_count = sizeof lf_isas / sizeof lf_isas[0];
+
+#define LOWERS(isa, fma, dot, supported)                                   \
+    {#isa, "widened, " fma, &lf_products_##isa##_bfloat16, supported}, \
+    {#isa, dot, &lf_products_##isa##_int8, supported},                     \
+    {#isa, "widened, " fma, &lf_products_##isa##_widened, supported}
+
+const lf_lower lf_lowers[] = {
+#ifdef LF_HAVE_AVX512
+    LOWERS(avx512, "vfmadd", "vpmaddwd", has_avx512),
+#endif
+#ifdef LF_HAVE_AVX2
+    LOWERS(avx2, "vfmadd", "vpmaddwd", has_avx2),
+#endif
+#ifdef LF_HAVE_BASELINE
+    LOWERS(baseline, "mulps", "pmaddwd", always),
+#endif
+#ifdef LF_HAVE_NEON
+    LOWERS(neon, "fmla", "smull", always),
+#endif
+};
+const int lf_lower_count = sizeof lf_lowers / sizeof lf_lowers[0];

@@ -123,7 +123,7 @@ class Block(ABC):
         An LSTM whose options arrays do not tell (reverse, merge, coupled, clip, cell_clip,
         activations, zoneout, residual) has ``lstm_options`` besides, for `load_state_dict`.
         """
-        return self._parameters.state_dict() | self._said()
+        return self._parameters.state_dict() | self._said() | self._fixed()
 
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Set all parameters; nothing changes if this raises.
@@ -145,22 +145,33 @@ class Block(ABC):
             If a key is missing or unknown, a value has another shape, or the arrays are of an LSTM
             with other options.
         """
+        set_fixed = _nothing
         if isinstance(state_dict, Mapping):
             own = self._said()
             unsaid.check(state_dict, own)
-            if own:
-                state_dict = {name: state_dict[name] for name in state_dict if name not in own}
+            state_dict = {name: state_dict[name] for name in state_dict if name not in own}
+            set_fixed = self._take_fixed(state_dict)
         self._parameters.load_state_dict(state_dict)
+        set_fixed()
 
     def _load(self, arrays: Mapping[str, Array]) -> None:
         """Set all parameters from a file, whose description has the options already."""
-        self._parameters.load_state_dict(
-            {name: value for name, value in arrays.items() if not unsaid.is_key(name)}
-        )
+        parameters = {name: value for name, value in arrays.items() if not unsaid.is_key(name)}
+        set_fixed = self._take_fixed(parameters)
+        self._parameters.load_state_dict(parameters)
+        set_fixed()
 
     def _said(self) -> dict[str, Array]:
         """Return the options that parameters do not tell, as arrays by name; see `unsaid`."""
         return {}
+
+    def _fixed(self) -> dict[str, Array]:
+        """Return copies of the arrays of its state_dict that nothing trains."""
+        return {}
+
+    def _take_fixed(self, arrays: dict[str, Any]) -> Callable[[], None]:
+        """Take them, checked, from arrays by name, and return what sets them."""
+        return _nothing
 
     def writable(self) -> AbstractContextManager[WritableParameters]:
         """Open the parameters for writing: ``with lstm.writable() as p: p["bias_hh_l0"] += 1``.
@@ -189,6 +200,9 @@ class Block(ABC):
     def __copy__(self: B) -> B:
         """Return a deep copy: with shared arrays, one would not see writes to the other."""
         return deepcopy(self)
+
+
+def _nothing() -> None: ...
 
 
 def described(block: Block) -> dict[str, Any]:

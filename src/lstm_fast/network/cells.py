@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 from ..engine.cell import Cell
 from .options import CellOptions
 from .parameters import ParameterSource, lock
 
-__all__ = ["PackedCells"]
+__all__ = ["CellSource", "PackedCells"]
+
+
+class CellSource(Protocol):
+    """What a network needs of its cells: `PackedCells`, or `LowerCells`.
+
+    Attributes
+    ----------
+    kept : tuple
+        Version of the parameters, their cells, whether these have what training and BLAS need.
+    """
+
+    kept: tuple[int, list[Cell], bool, bool]
+
+    def current(self, training: bool, blas: bool) -> list[Cell]:
+        """Return the cells of the present parameters, with what training and BLAS need."""
 
 
 class PackedCells:
@@ -54,7 +71,7 @@ class PackedCells:
             return cells
 
     def _pack(self) -> list[Cell]:
-        values = dict(self._parameters.items())
+        values: dict[str, Any] = dict(self._parameters.items())
         return [
             Cell(**{kind: values[name] for kind, name in names.items()}, options=self._options)
             for names in self._names.values()

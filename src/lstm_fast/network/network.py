@@ -16,7 +16,7 @@ from ..engine.packing import Packing
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..engine.tape import Cache, Noise, Stage
 from .arguments import State
-from .cells import PackedCells
+from .cells import CellSource, PackedCells
 from .checkpoint import Checkpoint
 from .checks import Matmul
 from .noise import NoiseSource
@@ -34,6 +34,13 @@ class Network(Generic[Source]):
     """Settings, parameters, noise and wiring of an LSTM, and what it computes.
 
     Arrays are those of `Wiring`, x, h0 and so on in the order of `engine.forward`.
+
+    Parameters
+    ----------
+    settings, parameters, noise, matmul
+        See the attributes.
+    cells : CellSource, optional
+        Where they are not packed from the parameters.
 
     Attributes
     ----------
@@ -58,11 +65,16 @@ class Network(Generic[Source]):
     )
 
     def __init__(
-        self, settings: Settings, parameters: Source, noise: NoiseSource, matmul: Matmul
+        self,
+        settings: Settings,
+        parameters: Source,
+        noise: NoiseSource,
+        matmul: Matmul,
+        cells: CellSource | None = None,
     ) -> None:
         self.settings, self.parameters, self.noise = settings, parameters, noise
         self._wiring = wiring = Wiring(settings)
-        self._cells = PackedCells(parameters, settings.cell)
+        self._cells = PackedCells(parameters, settings.cell) if cells is None else cells
         self.form = self.one_call = None
         if settings.engine_form:
             self.form = Form(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from types import MappingProxyType
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine import Array
+from ..lstm import LSTM
 from ..network.block import Block
 from ..network.joint import JointParameters
 from ..network.layout import Gradients
+from ..network.lower import Inputs, Weights
 from .rows import Kept, kept_in
 from .streaming import ModelStream
 
@@ -99,6 +102,48 @@ class Sequential(Block):
             for name, block in self._blocks.items()
             for key, value in block._said().items()
         }
+
+    def _fixed(self) -> dict[str, Array]:
+        return {
+            f"{name}.{key}": value
+            for name, block in self._blocks.items()
+            for key, value in block._fixed().items()
+        }
+
+    def _take_fixed(self, arrays: dict[str, Any]) -> Callable[[], None]:
+        setters = []
+        for name, block in self._blocks.items():
+            prefix = f"{name}."
+            mine = {
+                key.removeprefix(prefix): value
+                for key, value in arrays.items()
+                if isinstance(key, str) and key.startswith(prefix)
+            }
+            given = [*mine]
+            setters.append(block._take_fixed(mine))
+            for key in given:
+                if key not in mine:
+                    del arrays[prefix + key]
+
+        def set_all() -> None:
+            for setter in setters:
+                setter()
+
+        return set_all
+
+    def quantize(self, weights: Weights, inputs: Inputs = "bfloat16") -> Sequential:
+        """Return a copy of this model whose LSTMs have weights of lower precision.
+
+        For inference: see `LSTM.quantize`.
+        """
+        return Sequential(
+            **{
+                name: block.quantize(weights, inputs)
+                if isinstance(block, (LSTM, Sequential))
+                else deepcopy(block)
+                for name, block in self._blocks.items()
+            }
+        )
 
     @property
     def _generators(self) -> dict[str, np.random.Generator]:

@@ -10,7 +10,7 @@ import numpy as np
 cimport numpy as cnp
 
 from lstm_fast.engine.runtime.kernels cimport (lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_isa, lf_isa_count, lf_isas,
-                                               lf_kernels)
+                                               lf_kernels, lf_lower, lf_lower_count, lf_lowers, lf_products)
 
 cnp.import_array()
 
@@ -44,6 +44,24 @@ cdef const lf_kernels *kernels(int type_number) noexcept:
     return _active.f32 if type_number == cnp.NPY_FLOAT else _active.f64
 
 
+cdef const lf_lower *_lower(str precision) noexcept:
+    """The first row that serves a precision beside the active kernels and that the CPU runs."""
+    cdef int n
+    for n in range(lf_lower_count):
+        if (lf_lowers[n].isa == _active.name and lf_lowers[n].products.precision.decode() == precision
+                and lf_lowers[n].supported()):
+            return &lf_lowers[n]
+    return NULL
+
+
+cdef const lf_products *lower(str precision) except NULL:
+    """The products of a lower precision beside the active kernels for NPY_FLOAT."""
+    cdef const lf_lower *found = _lower(precision)
+    if found == NULL:
+        raise ValueError(f"there are no products of {precision}")
+    return found.products
+
+
 def isas():
     """What this build holds and what runs here.
 
@@ -52,7 +70,7 @@ def isas():
     dict
         ``built``: names of the ISAs compiled in, best first; ``detected``: those of them that this CPU
         and operating system run; ``active``: the one in use; ``reason``: why; ``needs``: CPU features
-        by name.
+        by name; ``precisions``: by which instructions the active ISA multiplies bfloat16 and 8-bit numbers.
     """
     cdef int n
     built = [lf_isas[n].name.decode() for n in range(lf_isa_count)]
@@ -62,6 +80,7 @@ def isas():
         "active": _active.name.decode(),
         "reason": f"LSTM_FAST_ISA={_forced}" if _forced else "the best of those detected",
         "needs": {lf_isas[n].name.decode(): lf_isas[n].needs.decode() for n in range(lf_isa_count)},
+        "precisions": {precision: _lower(precision).how.decode() for precision in ("bfloat16", "int8")},
     }
 
 

@@ -98,21 +98,30 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         double rate, decay, keep, momentum, square, root, eps
         bint nesterov
 
+    const Py_ssize_t LF_INT8_DEPTH
+
+    ctypedef struct lf_products:
+        const char *precision
+        Py_ssize_t group
+        size_t weight_size, head_size, operand_size, operand_head
+        void (*round)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double) noexcept nogil
+        void (*pack_gates)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                           Py_ssize_t) noexcept nogil
+        void (*pack_transposed)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                Py_ssize_t) noexcept nogil
+        void (*product)(const lf_product *) noexcept nogil
+        void (*cell_forward)(const lf_cell_forward *) noexcept nogil
+        void (*variant_forward)(const lf_variant_forward *) noexcept nogil
+
     ctypedef struct lf_kernels:
         const char *isa
         size_t itemsize
         Py_ssize_t lanes
-        void (*pack_gates)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                           Py_ssize_t) noexcept nogil
+        lf_products full
         void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                              Py_ssize_t) noexcept nogil
-        void (*pack_transposed)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                Py_ssize_t) noexcept nogil
-        void (*product)(const lf_product *) noexcept nogil
-        void (*cell_forward)(const lf_cell_forward *) noexcept nogil
         void (*cell_backward)(const lf_cell_backward *) noexcept nogil
         void (*add_products)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*variant_forward)(const lf_variant_forward *) noexcept nogil
         void (*variant_backward)(const lf_variant_backward *) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*multiply_add)(void *, Py_ssize_t, lf_rows, lf_rows, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -144,6 +153,13 @@ cdef extern from "lstm_fast/dispatch.h" nogil:
         int (*supported)() noexcept nogil
     const lf_isa *lf_isas
     int lf_isa_count
+    ctypedef struct lf_lower:
+        const char *isa
+        const char *how
+        const lf_products *products
+        int (*supported)() noexcept nogil
+    const lf_lower *lf_lowers
+    int lf_lower_count
 
 cdef extern from "lstm_fast/barrier.h" nogil:
     long long lf_now()

@@ -1,0 +1,137 @@
+/* The words of one precision, in which products are written: LF_PRECISION, for the dtype that simd.h has selected.
+ * Include it again with another LF_PRECISION, and then product.h, pack.h and step.h.
+ *
+ *   WEIGHT, OPERAND      what packed weights are, and the left-hand sides that they are multiplied with
+ *   GROUP                terms of a sum that lie side by side in both; packed depths are rounded up to it, with zeros
+ *   PARTS                instructions that a group takes
+ *   HEAD                 vectors of column constants that a panel begins with, for each of its vectors: scales
+ *   ROW_HEAD             operands' room before a row of them, which has its scale
+ *   ROWS                 of the register tile, at most TILE_ROWS
+ *   PIECE                terms of a sum in one accumulator, see DEPTH_BLOCK
+ *   sum, wvec, xvec      vectors of sums, of weights, and of one group of operands for all lanes
+ *   s_zero()             sums of nothing
+ *   w_load(p, part)      what a part of a group multiplies, LANES columns; x_load(p, part) one row's operands
+ *   s_dot(s, x, w)       s + x w
+ *   s_value(s, a, w)     the real numbers of sums, for a row of operands a and the head w of their columns
+ *
+ *   precision    weights     operands           sums     values
+ *   LF_FULL      real        real               real     s
+ *   LF_BF16      bfloat16    bfloat16           float    s            (operands are widened: floats)
+ *   LF_INT8      8 bits      8 bits, scaled     exact    s times the row's scale, times the column's
+ *   LF_WIDENED   8 bits      float              float    s times the column's scale
+ */
+#ifndef LF_PRECISIONS
+#define LF_PRECISIONS
+#define LF_FULL 0
+#define LF_BF16 1
+#define LF_INT8 2
+#define LF_WIDENED 3
+#endif
+
+#undef LP
+#undef WEIGHT
+#undef OPERAND
+#undef GROUP
+#undef PARTS
+#undef HEAD
+#undef ROW_HEAD
+#undef PIECE
+#undef ROWS
+#undef SUM
+#undef WVEC
+#undef XVEC
+#undef s_zero
+#undef w_load
+#undef x_load
+#undef s_dot
+#undef s_value
+
+#define SUM vec
+#define WVEC vec
+#define XVEC vec
+#define OPERAND real
+#define GROUP 1
+#define PARTS 1
+#define HEAD 0
+#define ROW_HEAD 0
+#define PIECE DEPTH_BLOCK
+#if LF_PRECISION == LF_FULL
+#define ROWS TILE_ROWS
+#else
+#define ROWS LOWER_ROWS
+#endif
+#define s_zero() v_set1((real)0)
+#define x_load(p, part) v_set1(*(p))
+#define s_dot(s, x, w) v_fma(x, w, s)
+#define s_value(s, a, w) (s)
+
+#if LF_PRECISION == LF_FULL
+#define LP(name) LF(name)
+#define WEIGHT real
+#define w_load(p, part) v_load(p)
+#elif LF_PRECISION == LF_BF16
+#define LP(name) LF_PASTE(lf_, name, _bfloat16)
+#define WEIGHT uint16_t
+#undef GROUP
+#undef PARTS
+#undef x_load
+#define GROUP 2
+#define PARTS 2
+#define w_load(p, part) ((part) ? v_bfloat16_odd(p) : v_bfloat16_even(p))
+#define x_load(p, part) v_set1((p)[part])
+#elif LF_PRECISION == LF_INT8
+#define LP(name) LF_PASTE(lf_, name, _int8)
+#define WEIGHT int8_t
+#undef SUM
+#undef WVEC
+#undef XVEC
+#undef OPERAND
+#undef GROUP
+#undef HEAD
+#undef ROW_HEAD
+#undef PIECE
+#undef s_zero
+#undef x_load
+#undef s_dot
+#undef s_value
+#define SUM ivec
+#define WVEC ivec
+#define XVEC ivec
+#define OPERAND INT8_OPERAND
+#define GROUP INT8_GROUP
+#define HEAD 1
+#define ROW_HEAD (16 / (ptrdiff_t)sizeof(OPERAND))
+#define PIECE LF_INT8_DEPTH
+#define s_zero() i_zero()
+#define w_load(p, part) i_weights(p)
+#define x_load(p, part) i_operand(p)
+#define s_dot(s, x, w) i_dot(s, x, w)
+#define s_value(s, a, w) v_mul(v_mul(i_real(s), v_set1(*(const float *)(a))), v_load(w))
+#else
+#define LP(name) LF_PASTE(lf_, name, _widened)
+#define WEIGHT int8_t
+#undef HEAD
+#undef s_value
+#define HEAD 1
+#define w_load(p, part) v_int8(p)
+#define s_value(s, a, w) v_mul(s, v_load(w))
+#endif
+
+/* Terms of a depth in packed weights, and in a row of operands. */
+static inline ptrdiff_t LP(padded_depth)(ptrdiff_t depth)
+{
+    return (depth + GROUP - 1) / GROUP * GROUP;
+}
+
+/* Where panel p of packed weights begins: HEAD vectors for each of its vectors, then the weights. Those before it are
+ * all full. */
+static inline char *LP(panel)(const void *b, ptrdiff_t p, ptrdiff_t depth)
+{
+    return (char *)b + p * PANEL * (ptrdiff_t)(HEAD * sizeof(real) + LP(padded_depth)(depth) * sizeof(WEIGHT));
+}
+
+/* The weights of a panel of so many vectors. */
+static inline WEIGHT *LP(weights)(char *panel, int vectors)
+{
+    return (WEIGHT *)(panel + HEAD * (size_t)vectors * LANES * sizeof(real));
+}

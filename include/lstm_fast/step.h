@@ -1,0 +1,91 @@
+/* One time step of the LSTM cell, in the registers of its recurrent product, in one precision. See kernels.h. */
+
+/* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
+ * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. */
+LF_INLINE void LP(cell_tile)(const int rows, const lf_cell_forward *p, const lf_variant_forward *variant,
+                             ptrdiff_t row, ptrdiff_t panel, const int panels)
+{
+    const OPERAND *h = (const OPERAND *)p->h + row * p->h_row;
+    char *w = LP(panel)(p->w, panel, p->depth), *w_next = LP(panel)(p->w, panel + 1, p->depth);
+    const ptrdiff_t next = LF_CLAMP(panel + (p->descending ? -1 : 1), p->end_panel);
+    const char *ahead = LP(ahead)((const WEIGHT *)LP(panel)(p->w, next, p->depth), row / rows,
+                                  LP(padded_depth)(p->depth) / GROUP);
+    SUM sums[TILE_ROWS][TILE_VECTORS];
+    vec acc[TILE_ROWS][TILE_VECTORS], sum[TILE_ROWS][TILE_VECTORS];
+    LF_ROLLED
+    for (ptrdiff_t k = 0;; k += PIECE) {
+        LP(multiply)(sums, rows, PANEL_VECTORS * panels, h + ROW_HEAD + k, p->h_row, 1,
+                     LP(weights)(w, PANEL_VECTORS) + k * PANEL, LP(weights)(w_next, PANEL_VECTORS) + k * PANEL,
+                     (lf_left(p->depth, k, PIECE) + GROUP - 1) / GROUP, ahead + k / GROUP * 64);
+        LP(values)(acc, sums, rows, PANEL_VECTORS * panels, h, p->h_row, w, w_next);
+        if (k > 0)
+            LF_UNROLL
+            for (int r = 0; r < rows; r++)
+                LF_UNROLL
+                for (int v = 0; v < PANEL_VECTORS * panels; v++)
+                    acc[r][v] = v_add(sum[r][v], acc[r][v]);
+        if (PIECE > DEPTH_BLOCK || k + PIECE >= p->depth) /* int8 has one piece */
+            break;
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < PANEL_VECTORS * panels; v++)
+                sum[r][v] = acc[r][v];
+    }
+    LF_UNROLL
+    for (int r = 0; r < rows; r++) {
+        const real *projected = (const real *)p->projected + (row + r) * p->projected_row
+                                + panel * p->projected_panel;
+        LF_UNROLL
+        for (int v = 0; v < PANEL_VECTORS * panels; v++)
+            acc[r][v] = v_add(acc[r][v], v_load(LF_VECTOR_AT(projected, v, p->projected_panel, p->projected_gate)));
+    }
+    if (!variant) {
+        LF(finish_cells)(p, row, rows, panel, panels, acc);
+        return;
+    }
+    vec cells[TILE_ROWS + 1][4]; /* in memory, which the accumulators, being elsewhere, are not */
+    LF_UNROLL
+    for (int n = 0; n < rows * panels; n++)
+        LF_UNROLL
+        for (int gate = 0; gate < 4; gate++) {
+            const LF(cell) at = LF(cell_of)(n, panels);
+            cells[n][gate] = acc[at.row][at.gates + gate];
+        }
+    LF(finish_variants)(variant, row, panel, panels, rows * panels, cells);
+}
+
+LF_INLINE void LP(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward *variant)
+{
+    const int at_once = p->rows == 1 ? 2 : 1; /* panels */
+    const ptrdiff_t turns = (p->end_panel - p->first_panel + at_once - 1) / at_once;
+    LF_FOR_ROW_BLOCKS(p->rows, first, end)
+        for (ptrdiff_t turn = 0; turn < turns; turn++) {
+            const ptrdiff_t panel = p->first_panel + at_once * (p->descending ? turns - 1 - turn : turn);
+            if (at_once == 2 && panel + 2 <= p->end_panel)
+                LP(cell_tile)(1, p, variant, 0, panel, 2);
+            else
+                LF_FOR_TILES(first, end, row, rows)
+                    LF_SWITCH_ROWS(rows, LP(cell_tile), p, variant, row, panel, 1)
+        }
+}
+
+static void LP(cell_forward)(const lf_cell_forward *p)
+{
+    LP(cell_tiles)(p, NULL);
+}
+
+static void LP(variant_forward)(const lf_variant_forward *p)
+{
+    const int plain = LF(plain_functions)(p->variant);
+    if (p->parts == (LF_CELL | LF_OUTPUT))
+        LP(cell_tiles)(p->step, p);
+    else if (p->parts == LF_CELL && plain)
+        LF(normed_cells)(p, LF_CELL, 1);
+    else if (p->parts == LF_CELL)
+        LF(normed_cells)(p, LF_CELL, 0);
+    else if (plain)
+        LF(normed_cells)(p, LF_OUTPUT, 1);
+    else
+        LF(normed_cells)(p, LF_OUTPUT, 0);
+}

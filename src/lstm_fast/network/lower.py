@@ -1,0 +1,215 @@
+"""Parameters of lower precision: 8-bit integers with scales, and bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engine import Array
+from ..engine.cell import Cell
+from ..engine.direct import Version
+from ..engine.runtime.arithmetic import DefaultArithmetic
+from . import checks
+from .options import CellOptions
+from .parameters import copy_checked
+
+__all__ = ["Inputs", "LowerCells", "Weights", "dequantized", "lower_shapes", "quantized"]
+
+Weights = Literal["int8", "bfloat16"]
+Inputs = Literal["bfloat16", "int8", "float32"]
+Shapes = Mapping[str, tuple[int, ...]]
+
+PACKED = ("weight_ih", "weight_hh", "weight_hr")  # what becomes smaller; the rest stays float32
+SCALE = "_scale"  # after the name of a weight: one for each row
+MOST = 127  # the largest magnitude of an 8-bit weight
+
+
+def is_packed(name: str) -> bool:
+    """Return whether a parameter is one that becomes smaller."""
+    return name.startswith(PACKED)
+
+
+def lower_shapes(shapes: Shapes, weights: Weights) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the arrays that parameters of these shapes become."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        found[name] = shape
+        if weights == "int8" and is_packed(name):
+            found[name + SCALE] = shape[:1]
+    return found
+
+
+def quantized(parameters: Mapping[str, Array], weights: Weights) -> dict[str, Any]:
+    """Return parameters in lower precision: arrays with the names of `lower_shapes`.
+
+    int8: in each row of a weight w the nearest integers of w / s, ties to even, and
+    s = max |w| / 127. bfloat16: the nearest ones, ties to even, as their bits in uint16.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite.
+    """
+    found: dict[str, Any] = {}
+    with DefaultArithmetic():
+        for name, value in parameters.items():
+            if not is_packed(name):
+                found[name] = value.copy()
+                continue
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name}: a weight is not finite, and has no number near it")
+            if weights == "int8":
+                found[name], found[name + SCALE] = _rows(value)
+            else:
+                found[name] = _bfloat16(value)
+    return found
+
+
+def _rows(w: Array) -> tuple[npt.NDArray[np.int8], Array]:
+    """Return the integers of each row, and its scale."""
+    scale = np.abs(w).max(axis=1, initial=0) / np.float32(MOST)
+    divisor = np.where(scale > 0, scale, 1)[:, None]
+    return np.clip(np.rint(w / divisor), -MOST, MOST).astype(np.int8), scale
+
+
+def _bfloat16(w: Array) -> npt.NDArray[np.uint16]:
+    bits = np.ascontiguousarray(w).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def dequantized(arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the float32 parameters that arrays of lower precision stand for."""
+    found: dict[str, Array] = {}
+    with DefaultArithmetic():
+        for name, value in arrays.items():
+            if name + SCALE in arrays:
+                found[name] = value * arrays[name + SCALE][:, None]
+            elif value.dtype == np.uint16:
+                found[name] = (value.astype(np.uint32) << 16).view(np.float32)
+            elif not name.endswith(SCALE):
+                found[name] = value
+    return found
+
+
+def checked(arrays: Mapping[str, Any], shapes: Shapes, weights: Weights) -> dict[str, Any]:
+    """Return copies of arrays of lower precision, with the names of `lower_shapes`.
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype.
+    ValueError
+        If a name or a shape is another one, or a value is impossible.
+    """
+    expected = lower_shapes(shapes, weights)
+    checks.keys("state_dict", arrays, tuple(expected))
+    found: dict[str, Any] = {}
+    for name, shape in expected.items():
+        label, value = f"state_dict[{name!r}]", arrays[name]
+        if not is_packed(name) or name.endswith(SCALE):
+            found[name] = copy_checked(label, value, shape, np.dtype(np.float32))
+            if name.endswith(SCALE) and not (np.isfinite(found[name]) & (found[name] >= 0)).all():
+                raise ValueError(f"{label}: expected finite scales, from 0 on")
+            continue
+        dtype = np.dtype(np.int8 if weights == "int8" else np.uint16)
+        if not isinstance(value, np.ndarray) or value.dtype != dtype:
+            given = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise TypeError(f"{label}: expected {dtype}, got {given}")
+        if value.shape != shape:
+            raise ValueError(f"{label}: expected shape {shape}, got {value.shape}")
+        if weights == "int8" and value.size and value.min() < -MOST:
+            raise ValueError(f"{label}: expected integers from -{MOST} to {MOST}")
+        found[name] = np.array(value, dtype, order="C")
+    return found
+
+
+class LowerCells:
+    """The cells of a network whose weights have lower precision: what `PackedCells` is for others.
+
+    They hold the only copy of these weights.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Of the floating-point parameters, by layers and directions.
+    options : CellOptions
+    weights : {"int8", "bfloat16"}
+    inputs : {"bfloat16", "int8", "float32"}
+
+    Attributes
+    ----------
+    version : Version
+        Its number is another one after `load`.
+    names : tuple of str
+        None: nothing is trained.
+    kept : tuple
+        As of `PackedCells`.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def __init__(
+        self, shapes: Shapes, options: CellOptions, weights: Weights, inputs: Inputs
+    ) -> None:
+        self.shapes, self.weights, self.inputs = shapes, weights, inputs
+        self._options = None if options.plain else options
+        self.version = Version()
+        self._rest: dict[str, Array] = {}
+        self.kept: tuple[int, list[Cell], bool, bool] = -1, [], False, False
+
+    def load(self, arrays: Mapping[str, Any]) -> None:
+        """Use these arrays, which `checked` or `quantized` returned, from the next call on."""
+        of_cells: dict[str, dict[str, str]] = {}
+        for name in self.shapes:
+            kind, suffix = name.rsplit("_l", 1)
+            of_cells.setdefault(suffix, {})[kind.replace("weight", "w").replace("bias", "b")] = name
+        cells = [
+            Cell(
+                **{kind: arrays[name] for kind, name in names.items()},
+                options=self._options,
+                scales=tuple(
+                    arrays.get(names.get(kind, "") + SCALE) for kind in ("w_ih", "w_hh", "w_hr")
+                ),
+                inputs=self.inputs,
+            )
+            for names in of_cells.values()
+        ]
+        self._rest = {name: arrays[name] for name in self.shapes if not is_packed(name)}
+        self.kept = self.version.number + 1, cells, False, False
+        self.version.number += 1
+
+    def current(self, training: bool, blas: bool) -> list[Cell]:
+        """Return the cells, for inference."""
+        if training:
+            raise RuntimeError("weights of lower precision are for inference: train the LSTM")
+        return self.kept[1]
+
+    def arrays(self) -> dict[str, Any]:
+        """Return copies of all arrays, with the names of `lower_shapes`."""
+        found: dict[str, Any] = {}
+        kinds = iter(self.kept[1])
+        cell: Any = None
+        for name in self.shapes:
+            if name.startswith("weight_ih"):
+                weights, scales = next(kinds).weights()
+                cell = (
+                    dict(zip(PACKED, weights, strict=True)),
+                    dict(zip(PACKED, scales or (), strict=False)),
+                )
+            if is_packed(name):
+                found[name] = cell[0][name.rsplit("_l", 1)[0]]
+                if scales is not None:
+                    found[name + SCALE] = cell[1][name.rsplit("_l", 1)[0]]
+            else:
+                found[name] = self._rest[name].copy()
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that all parameters take."""
+        return sum(cell.nbytes for cell in self.kept[1]) + sum(
+            value.nbytes for value in self._rest.values()
+        )

@@ -83,6 +83,7 @@ static inline int lf_tile_rows(ptrdiff_t left, int most)
      : (vectors) == 2 ? FUNCTION(rows, 2, __VA_ARGS__)                                           \
                       : FUNCTION(rows, 1, __VA_ARGS__))
 
+#include "lstm_fast/bfloat16.h"
 #define LF_DOUBLE 0
 #include "lstm_fast/kernel_table.h"
 #undef LF_DOUBLE

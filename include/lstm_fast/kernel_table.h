@@ -48,6 +48,7 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .add_rows = LF(add_rows),
     .add_products = LF(add_products),
     .multiply_add = LF(multiply_add),
+    .bfloat16 = LF_DOUBLE ? NULL : lf_bfloat16_rows,
     .normalise = LF(normalise),
     .normalise_backward = LF(normalise_backward),
     .softmax = LF(softmax),

@@ -1,37 +1,5 @@
 /* Rounding of rows to the operands that one precision multiplies its weights with. See kernels.h. */
 
-#ifndef LF_OPERANDS
-#define LF_OPERANDS
-static inline uint32_t lf_bits(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-/* The nearest bfloat16, ties to even, as a float. A NaN stays one. */
-static inline float lf_bfloat16(float x)
-{
-    const uint32_t bits = lf_bits(x), nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    const uint32_t rounded = (nan ? bits | 0x00400000u : bits + 0x7fffu + (bits >> 16 & 1)) & 0xffff0000u;
-    memcpy(&x, &rounded, sizeof x);
-    return x;
-}
-
-/* The largest magnitude of a row, or NaN where one is: as bits, magnitudes are in order. */
-static inline float lf_magnitude(const float *row, ptrdiff_t depth)
-{
-    uint32_t most = 0;
-    for (ptrdiff_t k = 0; k < depth; k++) {
-        const uint32_t bits = lf_bits(row[k]) & 0x7fffffffu;
-        most = bits > most ? bits : most;
-    }
-    float magnitude;
-    memcpy(&magnitude, &most, sizeof magnitude);
-    return magnitude;
-}
-#endif
-
 #if LF_PRECISION == LF_INT8
 /* A row's scale, then the nearest integers of x / scale, ties to even: -127 to 127. Where `most` is not finite the scale
  * is NaN, and so is what is computed from it; where it is next to nothing, all is 0. */

@@ -103,6 +103,10 @@ class LSTM(Recurrent):
         With "packed" the bits of a row's results depend neither on its batch nor on how a sequence
         is cut into calls, and no bits depend on the number of threads.
 
+    matmul_precision : {"highest", "bfloat16"}
+        What the products multiply, in inference and in training: numbers of the dtype, or those of
+        float32 rounded to bfloat16, with sums in float32: see docs/precision.md.
+
     Attributes
     ----------
     weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0, weight_ih_l0_reverse, ... :
@@ -110,7 +114,7 @@ class LSTM(Recurrent):
         Read-only views of the parameters, shapes (4 H, I), (4 H, H or P), (4 H,), (4 H,), (P, H).
         With `peephole` also weight_ch_l0 (3 H,), order i, f, o; with `layer_norm` the gains
         weight_ln_ih_l0 and weight_ln_hh_l0 (4 H,), weight_ln_c_l0 (H,), and bias_ln_c_l0 (H,).
-    dropout, variational_dropout, recurrent_dropout, zoneout, matmul
+    dropout, variational_dropout, recurrent_dropout, zoneout, matmul, matmul_precision
         As above; may be set. The other settings are fixed.
 
     Raises
@@ -135,6 +139,7 @@ class LSTM(Recurrent):
     variational_dropout: float
     recurrent_dropout: float
     matmul: checks.Matmul
+    matmul_precision: checks.MatmulPrecision
 
     _network: Network[Parameters]
 
@@ -166,16 +171,20 @@ class LSTM(Recurrent):
         dtype: npt.DTypeLike = np.float32,
         seed: int | np.random.Generator | None = None,
         matmul: checks.Matmul = "auto",
+        matmul_precision: checks.MatmulPrecision = "highest",
     ) -> None:
         given = locals()
         settings = Settings(**{name: given[name] for name in SETTINGS})
         matmul = checks.matmul(matmul)
+        precision = checks.matmul_precision(matmul_precision, matmul, settings.dtype)
         rng = checks.generator("seed", seed)
         rates = Rates(dropout, variational_dropout, recurrent_dropout, zoneout)
         noise = NoiseSource(settings, rates, rng)
         warn_of_dropout(settings, dropout)
         parameters = Parameters(initial_values(settings, rng))
-        object.__setattr__(self, "_network", Network(settings, parameters, noise, matmul))
+        object.__setattr__(
+            self, "_network", Network(settings, parameters, noise, matmul, precision)
+        )
 
     def quantize(self, weights: Weights, inputs: Inputs = "bfloat16") -> QuantizedLSTM:
         """Return a copy for inference, with weights of lower precision: see docs/precision.md.
@@ -313,8 +322,8 @@ class LSTM(Recurrent):
                 return getattr(network.settings, name)
             if name in RATES:
                 return getattr(network.noise.rates, name)
-            if name == "matmul":
-                return network.matmul
+            if name in MULTIPLY:
+                return getattr(network, name)
             if name in network.parameters:
                 return network.parameters[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -323,7 +332,12 @@ class LSTM(Recurrent):
         if name in RATES:
             self._network.set_rate(name, value)
         elif name == "matmul":
-            self._network.matmul = checks.matmul(value)
+            value = checks.matmul(value)
+            checks.matmul_precision(self.matmul_precision, value, self.dtype)
+            self._network.matmul = value
+        elif name == "matmul_precision":
+            value = checks.matmul_precision(value, self.matmul, self.dtype)
+            self._network.matmul_precision = value
         elif name in SETTINGS:
             raise AttributeError(f"{name} is fixed when an LSTM is made")
         elif name in self._network.parameters:
@@ -335,7 +349,7 @@ class LSTM(Recurrent):
         raise AttributeError(f"{name} cannot be deleted")
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *SETTINGS, *RATES, "matmul", *self.parameters})
+        return sorted({*super().__dir__(), *SETTINGS, *RATES, *MULTIPLY, *self.parameters})
 
     def __repr__(self) -> str:
         words = [str(self.input_size), str(self.hidden_size)]
@@ -349,4 +363,5 @@ DEFAULTS = {
     for name, parameter in signature(LSTM).parameters.items()
     if name not in ("input_size", "hidden_size", "dtype", "seed")
 }
-SETTINGS = {*signature(LSTM).parameters} - {*RATES, "seed", "matmul"}
+MULTIPLY = ("matmul", "matmul_precision")
+SETTINGS = {*signature(LSTM).parameters} - {*RATES, *MULTIPLY, "seed"}

@@ -94,7 +94,7 @@ class QuantizedLSTM(Recurrent):
         settings = Settings(**of_settings, init="uniform", forget_bias=None, dtype=np.float32)
         noise = NoiseSource(settings, Rates(zoneout=given["zoneout"]), np.random.default_rng(0))
         self._cells = LowerCells(parameter_shapes(settings), settings.cell, weights, inputs)
-        self._network = Network(settings, self._cells, noise, "packed", self._cells)
+        self._network = Network(settings, self._cells, noise, "packed", cells=self._cells)
         self.weights, self.inputs = weights, inputs
         self.dtype, self.batch_first = settings.dtype, settings.batch_first
         self._nothing = Parameters({})

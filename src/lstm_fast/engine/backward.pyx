@@ -107,6 +107,8 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     cdef size_t p_size = times(times(rows, call.P), size), h_size = times(times(rows, call.H), size)
     memset(scratch, 0, sizeof(Scratch))
     scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
+    if not tape.cell.full:
+        scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
     if not call.blas:
         columns = panels_of(call.widest, tape.cell.k) * 4 * tape.cell.k.lanes
         scratch.packed = take(arena, times(times(rows, columns), size))
@@ -137,7 +139,7 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         cell = tape.cell
         job.k, job.rows, job.reverse = cell.k, &call.rows, tape.reverse
         job.I, job.H, job.P, job.padded = cell.input_size, H, P, call.padded
-        job.gemm = load_gemm(size) if call.blas else NULL
+        job.gemm, job.rounds = load_gemm(size) if call.blas else NULL, not cell.full
         job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
         job.pipelined = call.chained and call.count > 1 and call.split.groups > 1
         if job.pipelined:

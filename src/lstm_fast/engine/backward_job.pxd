@@ -2,7 +2,7 @@
 # variants of the cell, backward_variant.pyx.
 
 from lstm_fast.engine.batch cimport Rows
-from lstm_fast.engine.memory cimport at
+from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.gemm cimport gemm_function
 from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_counter, lf_kernels, lf_product, lf_variant_backward
 from lstm_fast.engine.schedule cimport share
@@ -46,6 +46,7 @@ cdef struct BackwardJob:
     const lf_kernels *k
     const Rows *rows
     gemm_function gemm             # NULL: own products
+    bint rounds                    # products are those of bfloat16 numbers
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units
     Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline
@@ -83,8 +84,8 @@ cdef struct BackwardJob:
 cdef struct Scratch:
     # What a group of threads needs for a chunk, (rows of the chunk, columns)
     char *dgates                   # 4H
-    char *dgates_ih                # 4H: the same before layer norm of the input's part, else dgates
-    char *dgates_hh                # 4H: the same of the recurrent part
+    char *dgates_ih                # 4H: what of them products take: before layer norm of the input's part, rounded
+    char *dgates_hh                # 4H: the same of the recurrent part; both are dgates where they are no others
     char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
     char *hidden                   # H: with projection, o tanh(c)
     char *dy                       # P: with projection or noise, gradients of y(t)
@@ -122,3 +123,26 @@ cdef inline lf_product product_of(const BackwardJob *job, Py_ssize_t rows, const
     p.out, p.out_row, p.out_panel = NULL, columns, 4 * job.k.lanes
     share(panels_of(columns, job.k), part, parts, &p.first_panel, &p.end_panel)
     return p
+
+
+cdef inline void round_columns(const BackwardJob *job, char *out, const char *x, Py_ssize_t row, Py_ssize_t rows,
+                               Py_ssize_t first, Py_ssize_t end) noexcept nogil:
+    """Round some columns to bfloat16, where products take such numbers; `out` may be x."""
+    if job.rounds and end > first:
+        job.k.bfloat16(at(out, first, job.k), row, strided(at(x, first, job.k), row), rows, end - first)
+
+
+cdef inline void round_gates(const BackwardJob *job, char *out, const char *dgates, Py_ssize_t rows,
+                             const lf_product *p) noexcept nogil:
+    """Round the gradients of all gates of the units that are columns of a product."""
+    cdef Py_ssize_t gate, H = job.H, panel = 4 * job.k.lanes
+    for gate in range(4):
+        round_columns(job, out, dgates, 4 * H, rows, gate * H + p.first_panel * panel,
+                      gate * H + min(H, p.end_panel * panel))
+
+
+cdef inline void round_panels(const BackwardJob *job, const lf_product *p) noexcept nogil:
+    """Round what a product has written."""
+    cdef Py_ssize_t panel = 4 * job.k.lanes
+    round_columns(job, <char *>p.out, <const char *>p.out, p.out_row, p.rows, p.first_panel * panel,
+                  min(p.columns, p.end_panel * panel))

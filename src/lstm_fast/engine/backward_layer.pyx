@@ -11,7 +11,8 @@ projection packing o tanh(c) and dw_hr.
 
 from libc.string cimport memcpy
 
-from lstm_fast.engine.backward_job cimport BackwardJob, Scratch, dy_at, panels_of, product_of, time_of
+from lstm_fast.engine.backward_job cimport (BackwardJob, Scratch, dy_at, panels_of, product_of, round_columns,
+                                                 round_gates, round_panels, time_of)
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
 from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
@@ -60,6 +61,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
     if job.columns_hr != NULL:
         p.out = at(scratch.dy, in_chunk * P, job.k)
         job.k.full.product(&p)
+        round_panels(job, &p)
         lf_barrier_wait(&job.barrier, parts)
         p = product_of(job, rows, <const char *>p.out, P, job.columns_hr, H, part, parts)
     step.product = p
@@ -70,6 +72,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
     step.dgates = at(scratch.dgates, in_chunk * 4 * H, job.k)
     step.unprojected_h = at(scratch.hidden, in_chunk * H, job.k) if job.columns_hr != NULL else NULL
     job.k.cell_backward(&step)
+    round_gates(job, at(scratch.dgates_hh, in_chunk * 4 * H, job.k), <const char *>step.dgates, rows, &p)
 
 
 cdef void step_back(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_ssize_t origin, const char *later,
@@ -134,6 +137,15 @@ cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssi
     if job.gemm == NULL:
         share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
         job.k.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel)
+        if job.rounds and end_panel > first_panel:
+            round_columns(job, packed, packed, 0, 1, first_panel * 4 * job.k.lanes * rows,
+                          packed_columns(job, columns, end_panel) * rows)
+
+
+cdef Py_ssize_t packed_columns(const BackwardJob *job, Py_ssize_t columns, Py_ssize_t end_panel) noexcept nogil:
+    """Columns that some panels have, of which the last may be narrowed: see kernels.h."""
+    cdef Py_ssize_t lanes = job.k.lanes, panel = 4 * lanes, last = columns - (end_panel - 1) * panel
+    return (end_panel - 1) * panel + (panel if last > 2 * lanes else 2 * lanes if last > lanes else lanes)
 
 
 cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows, const char *d,

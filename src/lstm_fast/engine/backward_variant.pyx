@@ -1,6 +1,7 @@
 """One step of a variant of the cell, backward: as that of a plain one, but for what noise and layer norm need."""
 
-from lstm_fast.engine.backward_job cimport BackwardJob, BackwardNorm, Scratch, product_of
+from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, Scratch, product_of, round_columns,
+                                                 round_gates, round_panels)
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_variant_backward
 from lstm_fast.engine.schedule cimport share
@@ -51,6 +52,7 @@ cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, 
             job.k.full.product(p)
         v.product.depth, v.product.init, v.product.init_row = 0, dh, P
     if job.columns_hr != NULL:
+        round_panels(job, p)
         lf_barrier_wait(&job.barrier, parts)
         v.product = product_of(job, rows, dh, P, job.columns_hr, H, part, parts)
         v.unprojected_h = at(scratch.hidden, in_chunk * H, job.k)
@@ -74,6 +76,7 @@ cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, 
         normalised_rows(job, scratch, &v, row_at_t, in_chunk)
     else:
         job.k.variant_backward(&v)
+        round_gates(job, at(scratch.dgates_hh, in_chunk * 4 * H, job.k), <const char *>v.dgates, rows, &v.product)
 
 
 cdef void normalised_rows(BackwardJob *job, const Scratch *scratch, lf_variant_backward *v, Py_ssize_t row_at_t,
@@ -110,6 +113,7 @@ cdef void before_norm(BackwardJob *job, const char *dgates, const char *gain, co
                        columns)
     job.k.multiply_add(d, columns, strided(dgates, columns), strided(gain, 0), strided(NULL, 0), rows, columns)
     job.k.normalise_backward(d, columns, strided(normal, columns), scale, rows, columns)
+    round_columns(job, d, d, columns, rows, 0, columns)
 
 
 cdef void variant_gradients(const BackwardJob *job, const Scratch *scratch, Py_ssize_t rows, int part,

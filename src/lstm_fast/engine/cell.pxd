@@ -11,7 +11,7 @@ cdef class Cell:
     cdef const lf_products *of_x  # products with the input, and with h and what it is projected from
     cdef const lf_products *of_h
     cdef bint rounds_x
-    cdef readonly bint quantised  # whether weights are of lower precision: for inference
+    cdef bint full                # whether both are of the dtype
     cdef double least             # what `round` is told of o tanh(c): that lies within 1, or not (0)
     cdef int type_number
     cdef readonly Py_ssize_t input_size, hidden_size, proj_size
@@ -29,7 +29,7 @@ cdef class Cell:
     cdef Buffer gates_ih, gates_hh, bias, project_hr            # forward
     cdef Buffer columns_ih, columns_hh, columns_hr              # backward
     cdef bint prepared
-    cdef void set_precision(self, cnp.ndarray w_ih, str inputs) except *
+    cdef void set_precision(self, cnp.ndarray w_ih, str inputs, bint bfloat16) except *
     cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options) except *
     cdef object sum_of(self, b_ih, b_hh)
     cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale)

@@ -1,6 +1,11 @@
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from lstm_fast.engine import Array
+
+def bfloat16_bits(a: Array) -> npt.NDArray[np.uint16]: ...
 
 class Cell:
     parameters: tuple[str, ...]
@@ -22,6 +27,7 @@ class Cell:
         options: Any | None = None,
         scales: tuple[Array | None, ...] = ...,
         inputs: str = "bfloat16",
+        bfloat16: bool = False,
     ) -> None: ...
     def weights(self) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]: ...
     @property

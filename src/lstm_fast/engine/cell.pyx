@@ -5,7 +5,7 @@ cimport numpy as cnp
 import numpy as np
 
 from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels, unpacked
-from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, data_or_null, new_buffer, times
+from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, data_or_null, new_buffer, strided, times
 from lstm_fast.engine.runtime.isa cimport kernels, lower
 from lstm_fast.engine.runtime.kernels cimport (LF_HARD_SIGMOID, LF_INT8_DEPTH, LF_SIGMOID, LF_TANH, lf_activation,
                                                lf_fpenv, lf_fpenv_enter, lf_fpenv_leave)
@@ -18,6 +18,19 @@ cdef lf_activation activation(given):
     cdef lf_activation found
     found.function, found.alpha, found.beta = given
     return found
+
+
+def bfloat16_bits(cnp.ndarray a not None):
+    """The bits of the bfloat16 numbers nearest to those of a float32 array, ties to even: uint16."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    rounded = np.where(np.isnan(a), bits | 0x400000, bits + 0x7fff + (bits >> 16 & 1))
+    return (rounded >> 16).astype(np.uint16)
+
+
+cdef void round_packed(const lf_kernels *k, Buffer packed) noexcept:
+    """Round floats that are packed in columns to bfloat16."""
+    if packed is not None:
+        k.bfloat16(packed.data, 0, strided(packed.data, 0), 1, packed.size // k.itemsize)
 
 
 cdef tuple PARAMETERS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c")
@@ -42,6 +55,8 @@ cdef class Cell:
         Of the rows of w_ih, w_hh and w_hr (or None), float32: these hold 8-bit integers then.
     inputs : {"bfloat16", "float32", "int8"}
         How 8-bit weights multiply the input.
+    bfloat16 : bool
+        Round weights of float32, and what they are multiplied with, to bfloat16.
 
     C-contiguous, aligned, all of one dtype, float32 or float64, in native byte order; or w_ih, w_hh and w_hr of int8,
     with scales, or of uint16, which hold bfloat16, and the others of float32. The caller has checked the shapes, and
@@ -50,7 +65,7 @@ cdef class Cell:
 
     def __init__(self, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih=None, b_hh=None, w_hr=None, w_ch=None,
                  w_ln_ih=None, w_ln_hh=None, w_ln_c=None, b_ln_c=None, options=None, tuple scales=(None, None, None),
-                 str inputs="bfloat16"):
+                 str inputs="bfloat16", bint bfloat16=False):
         cdef list parameters = [], shapes = []
         cdef Py_ssize_t n = 0
         for value in (w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c):
@@ -59,9 +74,12 @@ cdef class Cell:
                 shapes.append(value.shape)
             n += 1
         self.parameters, self.shapes = tuple(parameters), tuple(shapes)
-        self.set_precision(w_ih, inputs)
-        if not self.quantised:  # else only packed weights are kept
+        self.set_precision(w_ih, inputs, bfloat16)
+        if self.full or bfloat16:  # else only packed weights are kept
             self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr
+        if bfloat16:
+            w_ih, w_hh = bfloat16_bits(w_ih), bfloat16_bits(w_hh)
+            w_hr = None if w_hr is None else bfloat16_bits(w_hr)
         self.hidden_size = cnp.PyArray_DIM(w_ih, 0) // 4
         self.input_size, self.output_size = cnp.PyArray_DIM(w_ih, 1), cnp.PyArray_DIM(w_hh, 1)
         self.proj_size = 0 if w_hr is None else self.output_size
@@ -77,15 +95,15 @@ cdef class Cell:
         if w_hr is not None:
             self.project_hr = self.pack_transposed(self.of_h, w_hr, scales[2])
 
-    cdef void set_precision(self, cnp.ndarray w_ih, str inputs) except *:
+    cdef void set_precision(self, cnp.ndarray w_ih, str inputs, bint bfloat16) except *:
         """Which kernels and products serve the cell."""
         cdef int type_number = cnp.PyArray_TYPE(w_ih)
-        self.quantised = type_number == cnp.NPY_INT8 or type_number == cnp.NPY_UINT16
-        self.type_number = cnp.NPY_FLOAT if self.quantised else type_number
+        self.full = not bfloat16 and type_number != cnp.NPY_INT8 and type_number != cnp.NPY_UINT16
+        self.type_number = type_number if self.full else cnp.NPY_FLOAT
         self.k = kernels(self.type_number)
         self.of_x = self.of_h = &self.k.full
-        self.rounds_x = self.quantised and inputs != "float32"
-        if type_number == cnp.NPY_UINT16:
+        self.rounds_x = not self.full and inputs != "float32"
+        if bfloat16 or type_number == cnp.NPY_UINT16:
             self.of_x = self.of_h = lower("bfloat16")
         elif type_number == cnp.NPY_INT8:
             self.of_x, self.of_h = lower("int8" if inputs == "int8" else "widened"), lower("int8")
@@ -194,6 +212,9 @@ cdef class Cell:
             columns_ih, columns_hh = self.pack_columns(self.w_ih), self.pack_columns(self.w_hh)
             if self.w_hr is not None:
                 columns_hr = self.pack_columns(self.w_hr)
+            if not self.full:
+                for packed in (columns_ih, columns_hh, columns_hr):
+                    round_packed(self.k, packed)
             if not self.prepared:
                 self.columns_ih, self.columns_hh, self.columns_hr = columns_ih, columns_hh, columns_hr
                 self.prepared = True

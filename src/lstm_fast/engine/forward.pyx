@@ -93,7 +93,7 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
             job.step.c = take(arena, times(B, call.padded) * call.size)
             if call.chained and n < call.count - 1:
                 job.y = take(arena, times(times(call.rows.total, call.P), call.size))
-        if cell.quantised:
+        if not cell.full:
             job.operands_size = operands_size(call, cell)
             job.operands = take(arena, max(call.split.threads, call.split.pieces) * job.operands_size)
         if call.variants:

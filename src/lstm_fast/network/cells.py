@@ -20,6 +20,7 @@ class CellSource(Protocol):
         Version of the parameters, their cells, whether these have what training and BLAS need.
     """
 
+    bfloat16: bool
     kept: tuple[int, list[Cell], bool, bool]
 
     def current(self, training: bool, blas: bool) -> list[Cell]:
@@ -35,12 +36,20 @@ class PackedCells:
         Their names end in the suffix of their layer and direction, layer-major.
     options : CellOptions
         Of the cells.
+
+    Attributes
+    ----------
+    bfloat16 : bool
+        Whether products round to bfloat16. May be set, by whoever then changes the version.
     """
 
-    __slots__ = ("_names", "_options", "_parameters", "kept")
+    __slots__ = ("_names", "_options", "_parameters", "bfloat16", "kept")
 
-    def __init__(self, parameters: ParameterSource, options: CellOptions) -> None:
+    def __init__(
+        self, parameters: ParameterSource, options: CellOptions, bfloat16: bool = False
+    ) -> None:
         self._parameters, self._options = parameters, None if options.plain else options
+        self.bfloat16 = bfloat16
         # For each cell, what each of its parameters is called there.
         self._names: dict[str, dict[str, str]] = {}
         for name in parameters.names:
@@ -73,6 +82,10 @@ class PackedCells:
     def _pack(self) -> list[Cell]:
         values: dict[str, Any] = dict(self._parameters.items())
         return [
-            Cell(**{kind: values[name] for kind, name in names.items()}, options=self._options)
+            Cell(
+                **{kind: values[name] for kind, name in names.items()},
+                options=self._options,
+                bfloat16=self.bfloat16,
+            )
             for names in self._names.values()
         ]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..engine import Array
 
 Matmul = Literal["auto", "packed", "blas"]
+MatmulPrecision = Literal["highest", "bfloat16"]
 Padding = Literal["zero", "hold"]
 
 # A bound on the bytes of any array of a call, so that no size computed from it overflows.
@@ -91,6 +92,16 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
 def matmul(value: Any) -> Matmul:
     """Return the name of a multiply."""
     return one_of("matmul", value, get_args(Matmul))  # type: ignore[return-value]
+
+
+def matmul_precision(value: Any, matmul: str, dtype: np.dtype[Any]) -> MatmulPrecision:
+    """Return the precision of the products, which goes with a multiply and a dtype."""
+    found: Any = one_of("matmul_precision", value, get_args(MatmulPrecision))
+    if found == "bfloat16" and dtype != np.float32:
+        raise ValueError(f"matmul_precision: bfloat16 is for an LSTM of float32, not of {dtype}")
+    if found == "bfloat16" and matmul == "blas":
+        raise ValueError("matmul_precision: bfloat16 has no BLAS; set matmul to 'auto'")
+    return found  # type: ignore[no-any-return]
 
 
 def generator(name: str, value: Any) -> np.random.Generator:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine import Array
-from ..engine.cell import Cell
+from ..engine.cell import Cell, bfloat16_bits
 from ..engine.direct import Version
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from . import checks
@@ -64,7 +64,7 @@ def quantized(parameters: Mapping[str, Array], weights: Weights) -> dict[str, An
             if weights == "int8":
                 found[name], found[name + SCALE] = _rows(value)
             else:
-                found[name] = _bfloat16(value)
+                found[name] = bfloat16_bits(value)
     return found
 
 
@@ -73,11 +73,6 @@ def _rows(w: Array) -> tuple[npt.NDArray[np.int8], Array]:
     scale = np.abs(w).max(axis=1, initial=0) / np.float32(MOST)
     divisor = np.where(scale > 0, scale, 1)[:, None]
     return np.clip(np.rint(w / divisor), -MOST, MOST).astype(np.int8), scale
-
-
-def _bfloat16(w: Array) -> npt.NDArray[np.uint16]:
-    bits = np.ascontiguousarray(w).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
 def dequantized(arrays: Mapping[str, Any]) -> dict[str, Array]:
@@ -150,6 +145,7 @@ class LowerCells:
     """
 
     names: tuple[str, ...] = ()
+    bfloat16 = False
 
     def __init__(
         self, shapes: Shapes, options: CellOptions, weights: Weights, inputs: Inputs

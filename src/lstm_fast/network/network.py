@@ -18,9 +18,9 @@ from ..engine.tape import Cache, Noise, Stage
 from .arguments import State
 from .cells import CellSource, PackedCells
 from .checkpoint import Checkpoint
-from .checks import Matmul
+from .checks import Matmul, MatmulPrecision
 from .noise import NoiseSource
-from .parameters import ParameterSource
+from .parameters import ParameterSource, lock
 from .settings import Settings
 from .wiring import Arrays, Kept, States, Wiring
 
@@ -37,8 +37,8 @@ class Network(Generic[Source]):
 
     Parameters
     ----------
-    settings, parameters, noise, matmul
-        See the attributes.
+    settings, parameters, noise, matmul, precision
+        See the attributes; precision is `matmul_precision`.
     cells : CellSource, optional
         Where they are not packed from the parameters.
 
@@ -56,6 +56,7 @@ class Network(Generic[Source]):
     __slots__ = (
         "_cells",
         "_matmul",
+        "_precision",
         "_wiring",
         "form",
         "noise",
@@ -70,11 +71,15 @@ class Network(Generic[Source]):
         parameters: Source,
         noise: NoiseSource,
         matmul: Matmul,
+        precision: MatmulPrecision = "highest",
         cells: CellSource | None = None,
     ) -> None:
         self.settings, self.parameters, self.noise = settings, parameters, noise
         self._wiring = wiring = Wiring(settings)
-        self._cells = PackedCells(parameters, settings.cell) if cells is None else cells
+        if cells is None:
+            cells = PackedCells(parameters, settings.cell, precision == "bfloat16")
+        self._cells: CellSource = cells
+        self._precision = precision
         self.form = self.one_call = None
         if settings.engine_form:
             self.form = Form(
@@ -90,7 +95,8 @@ class Network(Generic[Source]):
         self.matmul = matmul
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Network, (self.settings, self.parameters, self.noise, self.matmul)
+        given = self.settings, self.parameters, self.noise, self.matmul, self._precision
+        return Network, given
 
     @property
     def matmul(self) -> Matmul:
@@ -102,6 +108,18 @@ class Network(Generic[Source]):
         self._matmul = matmul
         if self.one_call is not None:
             self.one_call.blas = self.blas
+
+    @property
+    def matmul_precision(self) -> MatmulPrecision:
+        """As of `LSTM`. May be set."""
+        return self._precision
+
+    @matmul_precision.setter
+    def matmul_precision(self, precision: MatmulPrecision) -> None:
+        with lock():
+            self._precision = precision
+            self._cells.bfloat16 = precision == "bfloat16"
+            self.parameters.version.number += 1  # cells are packed anew
 
     def set_rate(self, name: str, value: Any) -> None:
         """Change a rate of dropout or zoneout."""

@@ -125,6 +125,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void (*variant_backward)(const lf_variant_backward *) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*multiply_add)(void *, Py_ssize_t, lf_rows, lf_rows, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*bfloat16)(void *, Py_ssize_t, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*normalise)(void *, Py_ssize_t, void *, double, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*normalise_backward)(void *, Py_ssize_t, lf_rows, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*softmax)(void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil

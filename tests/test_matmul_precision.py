@@ -1,0 +1,200 @@
+"""`matmul_precision="bfloat16"`: numbers rounded for the products, in inference and in training."""
+
+import pickle
+
+import numpy as np
+import pytest
+from support.comparing import assert_close
+
+import lstm_fast as lf
+from lstm_fast.engine.cell import bfloat16_bits
+
+SIZES = [(0, 7, 9, 3, 5), (5, 7, 19, 3, 6), (0, 33, 40, 5, 9), (4, 3, 8, 2, 1), (0, 300, 17, 4, 3)]
+
+
+def rounded(a):
+    """The nearest bfloat16 numbers, in float64."""
+    bits = bfloat16_bits(np.asarray(a, np.float32)).astype(np.uint32) << 16
+    return bits.view(np.float32).astype(np.float64)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def run_forward(lstm, x, h, c):
+    """One layer line by line: products of rounded numbers, all else as it is. In float64."""
+    p = lstm.state_dict()
+    w_ih, w_hh = rounded(p["weight_ih_l0"]), rounded(p["weight_hh_l0"])
+    bias = p["bias_ih_l0"].astype(np.float64) + p["bias_hh_l0"]
+    steps, ys = [], []
+    for x_t in x:
+        a = rounded(x_t) @ w_ih.T + bias + rounded(h) @ w_hh.T
+        i, f, g, o = np.split(a, 4, axis=1)
+        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+        before = h, c
+        c = (f * c + i * g).astype(np.float32)
+        m = (o * np.tanh(c.astype(np.float64))).astype(np.float32)
+        h = (rounded(m) @ rounded(p["weight_hr_l0"]).T).astype(np.float32) if lstm.proj_size else m
+        steps.append((x_t, *before, c, i, f, g, o, m))
+        ys.append(h)
+    return np.stack(ys), h, c, steps
+
+
+def run_backward(lstm, steps, dy, dh, dc):
+    """The gradients, with those of the pre-activations and of a projection rounded for products."""
+    p = lstm.state_dict()
+    grads = {name: np.zeros(value.shape) for name, value in p.items()}
+    dxs = []
+    for (x, h, c_prev, c, i, f, g, o, m), dy_t in zip(reversed(steps), reversed(dy), strict=True):
+        dm = dh + dy_t
+        if lstm.proj_size:
+            dm = rounded(dm)
+            grads["weight_hr_l0"] += dm.T @ rounded(m)
+            dm = dm @ rounded(p["weight_hr_l0"])
+        tanh_c = np.tanh(c.astype(np.float64))
+        dc = dc + dm * o * (1 - tanh_c**2)
+        da = [dc * g * i * (1 - i), dc * c_prev * f * (1 - f), dc * i * (1 - g * g)]
+        da = np.concatenate([*da, dm * tanh_c * o * (1 - o)], axis=1)
+        dc = dc * f
+        grads["weight_ih_l0"] += rounded(da).T @ rounded(x)
+        grads["weight_hh_l0"] += rounded(da).T @ rounded(h)
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            grads[name] += da.sum(axis=0)
+        dxs.insert(0, rounded(da) @ rounded(p["weight_ih_l0"]))
+        dh = rounded(da) @ rounded(p["weight_hh_l0"])
+    return np.stack(dxs), dh, dc, grads
+
+
+def arguments(lstm, T, B, seed=0):
+    rng = np.random.default_rng(seed)
+    columns = lstm.proj_size or lstm.hidden_size
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    x, h0, c0 = draw(T, B, lstm.input_size), draw(1, B, columns), draw(1, B, lstm.hidden_size)
+    return x, (h0, c0), draw(T, B, columns), (draw(1, B, columns), draw(1, B, lstm.hidden_size))
+
+
+@pytest.mark.parametrize("P, I, H, B, T", SIZES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_forward_and_backward_are_products_of_rounded_numbers(isa, P, I, H, B, T, threads):
+    before = lf.get_num_threads()
+    lstm = lf.LSTM(I, H, proj_size=P, seed=1, matmul_precision="bfloat16")
+    x, state, dy, dstate = arguments(lstm, T, B)
+    lf.set_num_threads(threads)
+    try:
+        y, (hn, cn), cache = lstm.forward(x, state)
+        dx, (dh0, dc0), grads = lstm.backward(dy, dstate, cache)
+        called = lstm(x, state)[0]
+    finally:
+        lf.set_num_threads(before)
+    expected, h, c, steps = run_forward(lstm, x, state[0][0], state[1][0])
+    np.testing.assert_array_equal(called, y)
+    # A number beside a border may be rounded to the other side: then 2^-8 of one term is another.
+    for found, exact in [(y, expected), (hn[0], h), (cn[0], c)]:
+        assert_close(found, exact, 2e-5)
+    dx_exact, dh, dc, exact_grads = run_backward(lstm, steps, dy, dstate[0][0], dstate[1][0])
+    for found, exact in [(dx, dx_exact), (dh0[0], dh), (dc0[0], dc)]:
+        assert np.abs(found - exact).max() < 3e-4 * max(1, np.abs(exact).max())
+    for name, exact in exact_grads.items():
+        assert np.abs(grads[name] - exact).max() < 3e-4 * max(1, np.abs(exact).max()), name
+
+
+OPTIONS = {
+    "layers": {"num_layers": 3},
+    "directions": {"num_layers": 2, "bidirectional": True, "merge": "mul"},
+    "peephole": {"peephole": True, "clip": 2.0},
+    "layer norm": {"layer_norm": True},
+    "noise": {"recurrent_dropout": 0.3, "zoneout": (0.1, 0.2), "variational_dropout": 0.2},
+    "projection": {"proj_size": 4, "peephole": True},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_every_option_trains_near_the_full_precision(options):
+    lengths = [6, 0, 3, 5]
+    found = []
+    for precision in ("highest", "bfloat16"):
+        lstm = lf.LSTM(7, 11, seed=3, matmul_precision=precision, **options)
+        x = np.random.default_rng(1).standard_normal((6, 4, 7)).astype(np.float32)
+        y, _, cache = lstm.forward(x, lengths=lengths)
+        dx, _, grads = lstm.backward(np.ones_like(y), None, cache)
+        found.append({"y": y, "dx": dx, **grads})
+    for name, exact in found[0].items():
+        error = np.abs(found[1][name] - exact).max()
+        assert error < 0.05 * max(1, np.abs(exact).max()), name
+        assert error > 0 or not exact.any(), f"{name} is not rounded"
+
+
+def test_setting_it_changes_the_next_call_and_back():
+    lstm = lf.LSTM(5, 6, seed=0)
+    x = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
+    full = lstm(x)[0]
+    lstm.matmul_precision = "bfloat16"
+    low = lstm(x)[0]
+    assert 0 < np.abs(low - full).max() < 0.01
+    assert "matmul_precision='bfloat16'" in repr(lstm)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lstm))(x)[0], low)
+    np.testing.assert_array_equal(lstm.quantize("bfloat16")(x)[0], low)
+    stream = lstm.stream(3)
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), low)
+    lstm.matmul_precision = "highest"
+    np.testing.assert_array_equal(lstm(x)[0], full)
+
+
+def test_a_weight_written_later_is_rounded_anew():
+    lstm = lf.LSTM(5, 6, seed=0, matmul_precision="bfloat16")
+    x = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
+    lstm(x)
+    with lstm.writable() as parameters:
+        parameters["weight_hh_l0"][...] *= 3
+    other = lf.LSTM(5, 6, matmul_precision="bfloat16")
+    other.load_state_dict(lstm.state_dict())
+    np.testing.assert_array_equal(lstm(x)[0], other(x)[0])
+
+
+def test_checkpoints_give_the_same_bits():
+    lstm = lf.LSTM(5, 6, seed=0, matmul_precision="bfloat16")
+    x = np.random.default_rng(0).standard_normal((700, 2, 5)).astype(np.float32)
+    found = []
+    for checkpoint in (None, 512):
+        y, _, cache = lstm.forward(x, checkpoint=checkpoint)
+        found.append(lstm.backward(np.ones_like(y), None, cache)[2])
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(found[1][name], value)
+
+
+def test_nan_stays_in_its_row():
+    lstm = lf.LSTM(5, 6, seed=0, matmul_precision="bfloat16")
+    x = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
+    whole = lstm(x)[0]
+    x[2, 1, 3] = np.nan
+    y = lstm(x)[0]
+    np.testing.assert_array_equal(y[:, [0, 2]], whole[:, [0, 2]])
+    np.testing.assert_array_equal(y[:2], whole[:2])
+    assert np.isnan(y[2:, 1]).all()
+
+
+@pytest.mark.no_isa
+def test_what_does_not_go_together_is_refused():
+    with pytest.raises(ValueError, match=r"matmul_precision: .* float32, not of float64"):
+        lf.LSTM(3, 4, dtype=np.float64, matmul_precision="bfloat16")
+    with pytest.raises(ValueError, match="matmul_precision: expected one of highest, bfloat16"):
+        lf.LSTM(3, 4, matmul_precision="high")
+    with pytest.raises(ValueError, match="matmul_precision: bfloat16 has no BLAS"):
+        lf.LSTM(3, 4, matmul="blas", matmul_precision="bfloat16")
+    lstm = lf.LSTM(3, 4, matmul_precision="bfloat16")
+    with pytest.raises(ValueError, match="matmul_precision: bfloat16 has no BLAS"):
+        lstm.matmul = "blas"
+    assert lstm.matmul == "auto"
+
+
+@pytest.mark.no_isa
+def test_bits_of_bfloat16():
+    given = np.array([1, 1.00390625, 1.01171875, np.inf, -np.inf, 3.4e38, 1e-45, -0.0], np.float32)
+    expected = [0x3F80, 0x3F80, 0x3F82, 0x7F80, 0xFF80, 0x7F80, 0, 0x8000]
+    assert bfloat16_bits(given).tolist() == expected
+    nan = np.array([0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)
+    assert np.isnan(rounded(nan)).all()

@@ -10,6 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.no_isa
 BLOCK = r"```python\n(.*?)^```"
+# As "lstm_fast[keras]" or ".[files,torch]"; "[onnx]" alone in a list of such.
+EXTRAS = r"(?:lstm_fast|(?<=[\s'\"])\.|`)\[([a-z, ]+)\]"
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,3 +46,20 @@ def test_serving_a_model_of_pytorch_without_it(tmp_path):
         )
         assert ran.returncode == 0, ran.stderr
     assert re.match("verified: the largest difference is", ran.stderr)
+
+
+def test_extras_that_are_named_exist():
+    project = (ROOT / "pyproject.toml").read_text()
+    table = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = ", table, flags=re.M))
+    texts = [path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"]
+    texts += [*ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")]
+    texts += [path for top in ("src", "bench", "examples") for path in ROOT.glob(f"{top}/**/*.py")]
+    named = {
+        (name.strip(), str(path.relative_to(ROOT)))
+        for path in [*texts, ROOT / "pyproject.toml"]
+        for names in re.findall(EXTRAS, path.read_text())
+        for name in names.split(",")
+    }
+    assert {name for name, _ in named} >= {"keras", "onnx", "openvino", "torch", "files", "bench"}
+    assert not {(name, path) for name, path in named if name not in extras}

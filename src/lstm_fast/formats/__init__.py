@@ -3,6 +3,7 @@
     pytorch/, keras/, onnx/, tflite/, openvino/, safetensors, rtneural, flax    one format each
     cells       an LSTM of weights in any order of gates
     signals     where time, batch and columns are in the graphs of tflite and openvino
+    graphs      the input of such a graph, and the model that its output is
     raw         tensors as the bytes of a file
     reports     what is refused and why; comparison with recorded numbers; rows of a table
     files       which reader, which writer, by the extension

@@ -19,7 +19,7 @@ from ..lstm import LSTM
 from ..network.block import Block
 from .cells import Cell, lstm
 
-__all__ = ["UNKNOWN", "Misfit", "Part", "Signal", "received"]
+__all__ = ["UNKNOWN", "Misfit", "Part", "Signal", "WrongOrder"]
 
 # Of axes where the file does not say them; that of columns follows from the first weights.
 UNKNOWN = {"B": 1_000_003, "T": 1_000_033, "C": 1_000_037}
@@ -356,30 +356,6 @@ class Signal(NamedTuple):
             steps = ", its steps in reverse order" if made.flipped else ""
             raise Misfit(f"the output has axes {made.axes}{steps}")
         return [(f"{part.kind.lower()}_{n}", part.block) for n, part in enumerate(made.parts)]
-
-
-def received(source: Any, shape: Sequence[int], numbers: bool, batch_first: bool) -> Signal:
-    """Return the input of a graph: of (B, T, columns), or numbers (B, T), or with T first.
-
-    Parameters
-    ----------
-    source : object
-        The file, for errors.
-    shape : sequence of int
-        -1 where any extent goes.
-    numbers : bool
-        The input has indices of an embedding.
-    batch_first : bool
-        The order of B and T.
-    """
-    order = "BT" if batch_first else "TB"
-    axes = tuple(order) if numbers else (*order, "C")
-    if len(shape) != len(axes):
-        raise Misfit(f"has shape {[*shape]}", f"{len(axes)} axes are needed")
-    extents = {
-        axis: int(n) if n > 0 else UNKNOWN[axis] for axis, n in zip(axes, shape, strict=True)
-    }
-    return Signal((), axes, extents, batch_first, False, source)
 
 
 def _lstm(signal: Signal, cells: list[Cell], options: dict[str, Any]) -> LSTM:

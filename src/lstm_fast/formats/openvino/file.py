@@ -82,13 +82,17 @@ class File:
         for file in (Path(path), self._constants):
             storage.existing(file)
         self._size = self._constants.stat().st_size
-        self._used = 0
+        self.count_anew()
         try:
             in_file = _layers(_parsed(Path(path).read_bytes()))
             self.layers = _in_order(in_file)
             self.results = [layer for layer in in_file.values() if layer.kind == "Result"]
         except ValueError as error:
             raise refusal(path, "XML", error, "it is no model of OpenVINO") from None
+
+    def count_anew(self) -> None:
+        """Forget which constants were read: arrays of an earlier reading are gone."""
+        self._used = 0
 
     def stored(self, layer: Layer) -> npt.NDArray[Any]:
         """Return the numbers of a constant.

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...engine import Array
+from ..graphs import received
 from ..reports import refusal
-from ..signals import Misfit, Signal, WrongOrder, received
+from ..signals import Misfit, Signal, WrongOrder
 from .file import File, Layer, extents
 
 __all__ = ["Filled", "Graph", "Rule", "Stack", "Stored", "Value"]
@@ -66,6 +67,7 @@ class Graph:
 
     def __init__(self, file: File, batch_first: bool) -> None:
         self.file, self.path, self._batch_first = file, file.path, batch_first
+        file.count_anew()
         self.values: dict[tuple[str, int], Value] = {}
         outputs = [layer for layer in file.results if not self._is_state(layer)]
         inputs = [layer.name for layer in file.layers.values() if layer.kind == "Parameter"]

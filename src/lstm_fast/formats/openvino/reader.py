@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...network.block import Block
-from ..cells import chain
+from ..graphs import model
 from ..reports import Found, Verify, refusal, verified
-from ..signals import Misfit, WrongOrder
 from .file import File, Layer, extents
 from .graph import Graph
 from .operators import RULES
@@ -55,16 +54,7 @@ def from_openvino(path: str | os.PathLike[str], *, verify: Verify = None) -> Blo
     """
     file = File(path)
     _check_kind(file)
-    try:
-        output = Graph(file, batch_first=True).run(RULES)
-    except WrongOrder:
-        file = File(path)
-        output = Graph(file, batch_first=False).run(RULES)
-    try:
-        blocks = output.finished()
-    except Misfit as misfit:
-        raise refusal(path, "Result", misfit.found, misfit.instead) from None
-    made = chain(path, blocks)
+    made = model(path, "Result", lambda batch_first: Graph(file, batch_first).run(RULES))
     return verified(made, verify, lambda: _run(file, made))
 
 

@@ -126,7 +126,7 @@ class File:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         self._data = file_bytes(path)
-        self._used = 0
+        self.count_anew()
         try:
             self._read()
         except ValueError as error:
@@ -167,6 +167,10 @@ class File:
             if found not in (0, wanted) or (found == wanted) != (options is not None):
                 raise ValueError(f"{kind} has options of another operator")
         return Operator(kind, inputs, outputs, options)
+
+    def count_anew(self) -> None:
+        """Forget which constants were read: arrays of an earlier reading are gone."""
+        self._used = 0
 
     # ---- tensors
 

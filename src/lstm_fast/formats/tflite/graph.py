@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...engine import Array
+from ..graphs import received
 from ..reports import refusal
-from ..signals import Misfit, Signal, WrongOrder, received
+from ..signals import Misfit, Signal, WrongOrder
 from .file import File, Operator
 
 __all__ = ["Graph", "Rule", "Value"]
@@ -30,6 +31,7 @@ class Graph:
     def __init__(self, file: File, batch_first: bool) -> None:
         self.file, self.path = file, file.path
         self._batch_first = batch_first
+        file.count_anew()
         self.values: dict[int, Value] = {}
         self.same: dict[int, int] = {}  # constants that are computed from one: float16 made float32
 

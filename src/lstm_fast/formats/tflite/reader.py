@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...network.block import Block
-from ..cells import chain
+from ..graphs import model
 from ..reports import Found, Verify, refusal, verified
-from ..signals import Misfit, WrongOrder
 from .file import File
 from .graph import Graph
 from .operators import RULES
@@ -63,15 +62,8 @@ def from_tflite(path: str | os.PathLike[str], *, verify: Verify = None) -> Block
     """
     file = File(path)
     _check_kind(file)
-    try:
-        output = Graph(file, batch_first=True).run(RULES)
-    except WrongOrder:
-        output = Graph(File(path), batch_first=False).run(RULES)
-    try:
-        blocks = output.finished()
-    except Misfit as misfit:
-        raise refusal(path, file.name(file.outputs[0]), misfit.found, misfit.instead) from None
-    made = chain(path, blocks)
+    name = file.name(file.outputs[0]) if file.outputs else "graph"
+    made = model(path, name, lambda batch_first: Graph(file, batch_first).run(RULES))
     return verified(made, verify, lambda: _run(file, made))
 
 

@@ -329,7 +329,7 @@ def test_what_is_refused(tmp_path, rng):
 
     def loop():
         m = Model()
-        return m.write(tmp_path, m.layer("TensorIterator", [m.input(1, T, I)]))
+        return m.write(tmp_path, m.layer("If", [m.input(1, T, I)]))
 
     def none():
         m = Model()

@@ -18,7 +18,7 @@ from ...network import storage
 from ..raw import of_bfloat16
 from ..reports import refusal
 
-__all__ = ["File", "Layer"]
+__all__ = ["Body", "File", "Layer", "Port"]
 
 TYPES = {
     "f16": np.float16,
@@ -28,9 +28,15 @@ TYPES = {
     "i32": np.int32,
     "i64": np.int64,
     "u64": np.int64,  # of shapes
+    "i8": np.int8,
+    "u8": np.uint8,
+    "boolean": np.uint8,
 }
 VERSIONS = ("10", "11")
 MOST_AXES = 16
+LOOPS = ("TensorIterator", "Loop")
+DEPTH = 4  # of loops in loops
+MOST_PORTS = 1000  # of a loop
 SPARE = 2**24  # bytes: constants may be used twice, large ones not often
 # Python's tree of an XML file: 512 bytes a tag, 128 an attribute.
 MOST_MEMORY = 64 * 2**20
@@ -45,6 +51,8 @@ class Layer(NamedTuple):
     version: str  # of the operator
     data: dict[str, str]  # its attributes
     inputs: tuple[tuple[str, int], ...]  # layers and places among their outputs
+    outputs: int  # how many
+    body: Body | None = None  # of a loop
 
     def text(self, name: str, default: str = "") -> str:
         """Return an attribute."""
@@ -53,6 +61,40 @@ class Layer(NamedTuple):
     def flag(self, name: str, default: bool = False) -> bool:
         """Return an attribute that is true or false."""
         return self.data.get(name, str(default)).lower() in ("true", "1")
+
+
+class Port(NamedTuple):
+    """What an input or an output of a loop is in its body.
+
+    Attributes
+    ----------
+    place : int
+        Among the inputs or outputs of the loop; -1 if it is none of them.
+    inner : str
+        The number of the Parameter or Result in the body.
+    data : dict of str to str
+        Its attributes: with an axis, it is sliced or put together along that.
+    """
+
+    place: int
+    inner: str
+    data: dict[str, str]
+
+    def integer(self, name: str, default: int) -> int:
+        """Return an attribute that is an integer."""
+        return _integer(self.data.get(name, str(default)))
+
+
+class Body(NamedTuple):
+    """The body of a loop: its layers, what its inputs and outputs are, and what goes back.
+
+    `back` has, by the Parameters whose value changes from step to step, the Results that give it.
+    """
+
+    layers: dict[str, Layer]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    back: dict[str, str]
 
 
 class File:
@@ -67,8 +109,10 @@ class File:
     ----------
     layers : dict of str to Layer
         By their numbers, each after those that it needs.
-    results : list of Layer
-        In the order of the model's outputs.
+    parameters, results : list of Layer
+        In the order of the model's inputs and outputs.
+    writers : list of Layer
+        What keeps variables for the next call.
 
     Raises
     ------
@@ -86,7 +130,10 @@ class File:
         try:
             in_file = _layers(_parsed(Path(path).read_bytes()))
             self.layers = _in_order(in_file)
-            self.results = [layer for layer in in_file.values() if layer.kind == "Result"]
+            self.parameters, self.results, self.writers = (
+                [layer for layer in in_file.values() if layer.kind == kind]
+                for kind in ("Parameter", "Result", "Assign")
+            )
         except ValueError as error:
             raise refusal(path, "XML", error, "it is no model of OpenVINO") from None
 
@@ -104,7 +151,8 @@ class File:
         """
         kind = layer.text("element_type")
         if kind not in TYPES:
-            raise refusal(self.path, layer.name, f"is of type {kind}", f"{[*TYPES]} are read")
+            instead = f"{[*TYPES]} are read: compress the weights to int8, or not"
+            raise refusal(self.path, layer.name, f"is of type {kind}", instead)
         try:
             shape = extents(layer.text("shape"))
             offset, size = _integer(layer.text("offset")), _integer(layer.text("size"))
@@ -172,7 +220,12 @@ def _parsed(data: bytes) -> ElementTree.Element:
 def _layers(root: ElementTree.Element) -> dict[str, Layer]:
     if root.tag != "net" or root.get("version") not in VERSIONS:
         raise ValueError(f"is <{root.tag[:40]} version={root.get('version')!r}>, not IR 10 or 11")
-    layers, edges = root.find("layers"), root.find("edges")
+    return _connected(root, 0)
+
+
+def _connected(net: ElementTree.Element, depth: int) -> dict[str, Layer]:
+    """Return the layers of a model, or of the body of a loop."""
+    layers, edges = net.find("layers"), net.find("edges")
     if layers is None or edges is None:
         raise ValueError("has no layers or no edges")
     outputs: dict[str, list[str]] = {}
@@ -203,8 +256,35 @@ def _layers(root: ElementTree.Element) -> dict[str, Layer]:
             layer.get("version", ""),
             {} if data is None else dict(data.attrib),
             tuple(one for one in inputs if one is not None),
+            len(outputs[number]),
+            _body(layer, depth + 1) if layer.get("type") in LOOPS else None,
         )
     return found
+
+
+def _body(loop: ElementTree.Element, depth: int) -> Body:
+    body, ports, back = loop.find("body"), loop.find("port_map"), loop.find("back_edges")
+    if body is None or ports is None or depth > DEPTH or len(ports) > MOST_PORTS:
+        raise ValueError("has a loop without a body, with many ports, or in too many loops")
+    layers = _in_order(_connected(body, depth))
+    kinds = {number: (layer.kind, len(layer.inputs)) for number, layer in layers.items()}
+    sides = {"input": ("Parameter", 0), "output": ("Result", 1)}
+    places = {side: {n: place for place, n in enumerate(_ports(loop, side))} for side in sides}
+    mapped: dict[str, list[Port]] = {side: [] for side in sides}
+    for port in ports:
+        outside, inner = port.get("external_port_id", ""), port.get("internal_layer_id", "")
+        place = -1 if outside == "-1" else places.get(port.tag, {}).get(outside)
+        if place is None or port.tag not in sides or kinds.get(inner) != sides[port.tag]:
+            raise ValueError(f"a loop maps {outside[:40]!r} to {inner[:40]!r}, which is not there")
+        mapped[port.tag].append(Port(place, inner, dict(port.attrib)))
+    given = {}
+    for edge in () if back is None else back:
+        source, target = edge.get("from-layer", ""), edge.get("to-layer", "")
+        ends = kinds.get(target), kinds.get(source)
+        if ends != (sides["input"], sides["output"]) or target in given:
+            raise ValueError(f"a loop gives {source[:40]!r} back to {target[:40]!r}")
+        given[target] = source
+    return Body(layers, tuple(mapped["input"]), tuple(mapped["output"]), given)
 
 
 def _in_order(found: dict[str, Layer]) -> dict[str, Layer]:

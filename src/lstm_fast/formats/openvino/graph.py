@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +14,13 @@ from ...engine import Array
 from ..graphs import received
 from ..reports import refusal
 from ..signals import Misfit, Signal, WrongOrder
-from .file import File, Layer, extents
+from .constants import Stored
+from .file import Body, File, Layer, extents
 
-__all__ = ["Filled", "Graph", "Rule", "Stack", "Stored", "Value"]
+__all__ = ["Begun", "Filled", "Graph", "Loop", "Rule", "Stack", "Value"]
 
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Concat", "Convert")
+PARTS = ("Gather", "Slice", "StridedSlice", "Split", "VariadicSplit")  # as of states of layers
 MOST_NUMBERS = 64  # of a shape
 
 
@@ -28,10 +31,10 @@ class Filled(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Stored(NamedTuple):
-    """A constant, which is read where it is needed."""
+class Begun(NamedTuple):
+    """States with which LSTMs begin, that a call of the model is given or that it kept."""
 
-    layer: Layer
+    layers: frozenset[str]  # Parameters and ReadValues that they come from
 
 
 class Stack(NamedTuple):
@@ -46,8 +49,29 @@ class Stack(NamedTuple):
         raise Misfit("needs the shape of several layers' states")
 
 
+class Loop(NamedTuple):
+    """A loop over time, for the layers of its body.
+
+    Attributes
+    ----------
+    graph : Graph
+        That it is in.
+    layer : Layer
+    body : Body
+    steps : int
+    reverse : bool
+        It begins at the last step.
+    """
+
+    graph: Graph
+    layer: Layer
+    body: Body
+    steps: int
+    reverse: bool
+
+
 Integers = npt.NDArray[np.int64]
-Value = Signal | Integers | Filled | Stored | Stack
+Value = Signal | Integers | Filled | Stored | Stack | Begun
 
 
 class Graph:
@@ -62,46 +86,58 @@ class Graph:
     Attributes
     ----------
     output : Layer
-        The Result that is the output, and no final state.
+        The Result that is the output; others have final states.
+    input : Layer
+        The Parameter that is the input; others have initial states.
+    loop : Loop or None
+        Of whose body these layers are.
     """
 
     def __init__(self, file: File, batch_first: bool) -> None:
-        self.file, self.path, self._batch_first = file, file.path, batch_first
         file.count_anew()
+        self.file, self.path, self._batch_first = file, file.path, batch_first
+        self.layers = file.layers
+        self.loop: Loop | None = None
+        self._used: dict[str, set[int]] | None = None
         self.values: dict[tuple[str, int], Value] = {}
-        outputs = [layer for layer in file.results if not self._is_state(layer)]
-        inputs = [layer.name for layer in file.layers.values() if layer.kind == "Parameter"]
+        states = [result for result in file.results if self._is_state(result)]
+        outputs = [layer for layer in file.results if layer not in states]
+        outputs = outputs or states
+        needed = self._needed({layer.number for layer in outputs}, past_states=False)
+        inputs = [layer for layer in file.parameters if layer in needed]
         if len(outputs) != 1 or len(inputs) != 1:
-            names = [*inputs, *(layer.name for layer in outputs)]
+            names = [layer.name for layer in (*(inputs or file.parameters), *outputs)]
             raise refusal(self.path, "graph", f"has inputs and outputs {names}", "one of each")
-        self.output = outputs[0]
+        self.output, self.input = outputs[0], inputs[0]
+        for layer in file.parameters:
+            if layer not in inputs:
+                self.values[layer.number, 0] = Begun(frozenset({layer.number}))
 
     def _is_state(self, result: Layer) -> bool:
         """Whether a result has final states of LSTMs and nothing else."""
-        open_, seen = [*result.inputs], set()
+        found = self.before(result)
+        return bool(found) and all(
+            place in _final_states(self.layers[number]) for number, place in found
+        )
+
+    def before(self, layer: Layer) -> set[tuple[str, int]]:
+        """Return what comes into a layer, before it is moved or converted; no constants."""
+        open_, seen, found = [*layer.inputs], set(), set()
         while open_:
             number, place = open_.pop()
-            layer = self.file.layers[number]
-            if number in seen or layer.kind == "Const":
+            source = self.layers[number]
+            if number in seen and source.kind in MOVES:
                 continue
             seen.add(number)
-            if layer.kind in MOVES:
-                open_ += layer.inputs
-            elif layer.kind != "LSTMSequence" or place == 0:
-                return False
-        return bool(seen)
+            if source.kind in MOVES:
+                open_ += source.inputs if source.kind == "Concat" else source.inputs[:1]
+            elif source.kind != "Const":
+                found.add((number, place))
+        return found
 
     def run(self, rules: Mapping[str, Rule]) -> Signal:
         """Return the output; rules say what layers make of their inputs, by their kind."""
-        for layer in self._needed():
-            try:
-                self.values[layer.number, 0] = self._value(layer, rules.get(layer.kind))
-            except WrongOrder as wrong:
-                if self._batch_first:
-                    raise
-                raise self._refusal(layer, wrong) from None
-            except Misfit as misfit:
-                raise self._refusal(layer, misfit) from None
+        self.follow({self.output.number}, rules)
         output = self.values[self.output.number, 0]
         if not isinstance(output, Signal):
             raise refusal(
@@ -109,24 +145,66 @@ class Graph:
             )
         return output
 
-    def _needed(self) -> list[Layer]:
-        """Return the layers that the output depends on, in order."""
-        needed = {self.output.number}
-        layers = [*self.file.layers.values()]
+    def inside(self, loop: Loop, values: Mapping[str, Value]) -> Graph:
+        """Return the body of a loop, of whose Parameters these are the values."""
+        body = copy(self)
+        body._used = None
+        body.layers, body.loop = loop.body.layers, loop
+        body.values = {(number, 0): value for number, value in values.items()}
+        return body
+
+    def used(self, layer: Layer) -> set[int]:
+        """Return which outputs of a layer are inputs of others."""
+        if self._used is None:
+            self._used = {}
+            for reader in self.layers.values():
+                for number, place in reader.inputs:
+                    self._used.setdefault(number, set()).add(place)
+        return self._used.get(layer.number, set())
+
+    def follow(self, numbers: set[str], rules: Mapping[str, Rule]) -> None:
+        """Find the values of layers, and of those that they depend on."""
+        for layer in self._needed(numbers):
+            if (layer.number, 0) in self.values:
+                continue
+            try:
+                value = self._value(layer, rules.get(layer.kind))
+                if value is not None:
+                    self.values[layer.number, 0] = value
+            except WrongOrder as wrong:
+                if self._batch_first:
+                    raise
+                raise self._refusal(layer, wrong) from None
+            except Misfit as misfit:
+                raise self._refusal(layer, misfit) from None
+
+    def _needed(self, numbers: set[str], past_states: bool = True) -> list[Layer]:
+        """Return the layers that these depend on, in order; or without their initial states."""
+        needed, layers = {*numbers}, [*self.layers.values()]
         for layer in reversed(layers):
             if layer.number in needed:
-                needed |= {source for source, _ in layer.inputs}
+                left_out = () if past_states else _initial_states(layer)
+                sources = [source for n, source in enumerate(layer.inputs) if n not in left_out]
+                needed |= {number for number, _ in sources}
         return [layer for layer in layers if layer.number in needed]
 
     def _refusal(self, layer: Layer, misfit: Misfit) -> ValueError:
         where = layer.kind if layer.name == layer.kind else f"{layer.kind} {layer.name}"
         return refusal(self.path, where, misfit.found, misfit.instead)
 
-    def _value(self, layer: Layer, rule: Rule | None) -> Value:
+    def _value(self, layer: Layer, rule: Rule | None) -> Value | None:
         if layer.kind == "Const":
             return Stored(layer)
-        if layer.kind == "Parameter":
+        if layer is self.input:
             return self._input(layer)
+        if layer.kind in (*MOVES, *PARTS):
+            sources = layer.inputs if layer.kind == "Concat" else layer.inputs[:1]
+            states = [value for value in map(self.values.get, sources) if isinstance(value, Begun)]
+            if states and len(states) == len(sources):
+                begun = Begun(frozenset().union(*(state.layers for state in states)))
+                for place in range(1, layer.outputs):
+                    self.values[layer.number, place] = begun
+                return begun
         if rule is None:
             raise Misfit("there is no such block", "it cannot be read")
         return rule(self, layer)
@@ -158,7 +236,7 @@ class Graph:
         found = self.value(layer, place)
         if not isinstance(found, Stored):
             raise Misfit(f"its input {place} is computed", "a constant is needed here")
-        return self.file.floats(found.layer)
+        return found.floats(self.file)
 
     def integers(self, layer: Layer, place: int) -> Integers:
         """Return an input that is a constant of a few integers, or computed from shapes."""
@@ -182,14 +260,20 @@ class Graph:
         """Return the extents of a value."""
         if isinstance(value, Stored):
             return _extents(value.layer.text("shape"))
+        if isinstance(value, Begun):
+            raise Misfit("needs the shape of a state")
         return value.shape
 
     def filled(self, value: Value) -> Filled | None:
         """Return a value as one number that stands everywhere, or None if there are several."""
         if isinstance(value, Filled):
             return value
-        array = self.file.stored(value.layer) if isinstance(value, Stored) else value
-        if isinstance(array, Signal | Stack) or not array.size or (array != array.flat[0]).any():
+        array: Any = value
+        if isinstance(value, Stored):
+            array = value.floats(self.file) if value.steps else self.file.stored(value.layer)
+        if isinstance(array, Signal | Stack | Begun) or not array.size:
+            return None
+        if (array != array.flat[0]).any():
             return None
         return Filled(float(array.flat[0]), array.shape)
 
@@ -204,7 +288,7 @@ class Graph:
 
     def constant_shape(self, found: Value) -> tuple[int, ...]:
         """Return the extents of what does not depend on the input."""
-        if isinstance(found, Signal | Stack):
+        if isinstance(found, Signal | Stack | Begun):
             raise Misfit("does this to more than a constant")
         return self.shape_of(found)
 
@@ -242,5 +326,21 @@ def _extents(text: str) -> tuple[int, ...]:
         raise Misfit(str(error), "the file is broken") from None
 
 
-# What a layer makes of its inputs.
-Rule = Callable[[Graph, Layer], Value]
+def _initial_states(layer: Layer) -> tuple[int, ...]:
+    """Return which inputs are states that an LSTM, or a loop, begins with."""
+    if layer.body is not None:
+        return tuple(port.place for port in layer.body.inputs if port.inner in layer.body.back)
+    return (1, 2) if layer.kind == "LSTMSequence" else ()
+
+
+def _final_states(layer: Layer) -> tuple[int, ...]:
+    """Return which outputs are states that an LSTM, or a loop, ends with."""
+    if layer.body is not None:
+        given = layer.body.back.values()
+        ports = [port for port in layer.body.outputs if port.inner in given]
+        return tuple(port.place for port in ports if "axis" not in port.data)
+    return (1, 2) if layer.kind == "LSTMSequence" else ()
+
+
+# What a layer makes of its inputs; None where its first output is not needed.
+Rule = Callable[[Graph, Layer], Value | None]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from ...engine import Array
-from ..cells import Cell, cell
 from ..signals import Misfit, Signal
-from .file import Layer
+from .constants import Step, Stored
+from .file import LOOPS, Layer
 from .graph import Filled, Graph, Integers, Rule, Stack, Value
+from .lstm import loop_with, lstm_cell, lstm_sequence, number, read_value
 
 __all__ = ["RULES"]
 
-FUNCTIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}  # of an LSTM
 BEHIND = {
     "Sigmoid": "Sigmoid",
     "Tanh": "Tanh",
@@ -26,61 +24,6 @@ BEHIND = {
 }
 FLOATS = ("f16", "bf16", "f32", "f64")
 MOST_NUMBERS = 64  # of a shape
-
-
-def lstm_sequence(graph: Graph, layer: Layer) -> Signal:
-    if layer.version != "opset5" or len(layer.inputs) != 7:
-        raise Misfit(f"is of {layer.version}", "LSTMSequence of opset5 is read")
-    w_ih, w_hh, bias = (graph.floats(layer, place) for place in (4, 5, 6))
-    direction = layer.text("direction")
-    directions = {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction)
-    if directions is None or not len(w_ih) == len(w_hh) == len(bias) == directions:
-        raise Misfit(f"direction {direction!r} with weights of {len(w_ih)}", "it is broken")
-    cells = [_cell(graph, layer, w_ih[n], w_hh[n], bias[n]) for n in range(directions)]
-    y = graph.signal(layer).recurrent(
-        cells, reverse=direction == "reverse", apart=True, **_options(layer)
-    )
-    for place in (1, 2):
-        state = graph.filled(graph.value(layer, place))
-        if state is None or state.number:
-            raise Misfit("its initial state is not zero", "make it zero, and give `state`")
-    lengths, T = graph.filled(graph.value(layer, 3)), y.extents["T"]
-    if lengths is None or lengths.number != T:
-        raise Misfit("its sequence_lengths are not the length of the input", "give `lengths`")
-    graph.values[layer.number, 1] = y.final(direction == "reverse")
-    return y
-
-
-def _cell(graph: Graph, layer: Layer, w_ih: Array, w_hh: Array, bias: Array) -> Cell:
-    name = layer.name
-    made = cell(graph.path, name, "figo", weight_ih=w_ih, weight_hh=w_hh, bias_ih=bias)
-    if str(made.weight_hh.shape[1]) != layer.text("hidden_size").strip():
-        raise Misfit(f"hidden_size {layer.text('hidden_size')!r}", "its weights have another")
-    return made
-
-
-def _options(layer: Layer) -> dict[str, Any]:
-    names = [s.strip() for s in layer.text("activations", "sigmoid,tanh,tanh").split(",")]
-    if len(names) != 3 or not {*names} <= FUNCTIONS.keys():
-        raise Misfit(f"activations {names}")
-    if layer.text("activations_alpha").strip() or layer.text("activations_beta").strip():
-        raise Misfit("activations with constants")
-    options: dict[str, Any] = {"activations": tuple(FUNCTIONS[name] for name in names)}
-    clip = _number(layer, "clip", "0")
-    if 0 < clip < math.inf:
-        options["clip"] = clip
-    return options
-
-
-def _number(layer: Layer, name: str, default: str) -> float:
-    """Return an attribute that is a number, at least 0."""
-    try:
-        found = float(layer.text(name, default))
-    except ValueError:
-        found = math.nan
-    if not found >= 0:
-        raise Misfit(f"{name} {layer.text(name)!r}", "a number from 0 is needed")
-    return found
 
 
 # ---- what is around them
@@ -107,7 +50,7 @@ def softmax(graph: Graph, layer: Layer) -> Signal:
 
 
 def elu(graph: Graph, layer: Layer) -> Signal:
-    return graph.signal(layer).activated(("Elu", _number(layer, "alpha", "1")))
+    return graph.signal(layer).activated(("Elu", number(layer, "alpha", "1")))
 
 
 def prelu(graph: Graph, layer: Layer) -> Signal:
@@ -222,6 +165,8 @@ def convert(graph: Graph, layer: Layer) -> Value:
     found, target = graph.value(layer), layer.text("destination_type")
     if isinstance(found, Signal) and found.parts and target not in FLOATS:
         raise Misfit(f"rounds to {target}")
+    if isinstance(found, Stored) and target in FLOATS:
+        return found.after(Step("Convert"))
     return found
 
 
@@ -332,6 +277,37 @@ def split(graph: Graph, layer: Layer) -> Value:
     return made
 
 
+# ---- weights that are computed from constants
+
+
+def subtract(graph: Graph, layer: Layer) -> Value:
+    return _from_constants(graph, layer, (0, 1))
+
+
+def multiply(graph: Graph, layer: Layer) -> Value:
+    sizes = [math.prod(graph.constant_shape(graph.value(layer, place))) for place in (0, 1)]
+    return _from_constants(graph, layer, (1, 0) if sizes[1] > sizes[0] else (0, 1))
+
+
+def fake_quantize(graph: Graph, layer: Layer) -> Value:
+    if isinstance(graph.value(layer), Signal):
+        raise Misfit("rounds what is computed from the input", "only weights may be rounded")
+    levels = graph.attribute(layer, "levels", "0")
+    if not 2 <= levels <= 2**16:
+        raise Misfit(f"has {levels} levels", "the file is broken")
+    return _from_constants(graph, layer, (0, 1, 2, 3, 4), levels)
+
+
+def _from_constants(graph: Graph, layer: Layer, places: tuple[int, ...], levels: int = 0) -> Stored:
+    if layer.text("auto_broadcast", "numpy") != "numpy":
+        raise Misfit(f"auto_broadcast {layer.text('auto_broadcast')!r}")
+    found = [graph.value(layer, place) for place in places]
+    constants = [one for one in found if isinstance(one, Stored)]
+    if len(constants) < len(found):
+        raise Misfit("computes otherwise than weights from constants", "it cannot be read")
+    return constants[0].after(Step(layer.kind, tuple(constants[1:]), levels))
+
+
 # ---- all of them
 
 
@@ -341,6 +317,11 @@ def _activation(function: str) -> Rule:
 
 RULES: dict[str, Rule] = {
     "LSTMSequence": lstm_sequence,
+    "LSTMCell": lstm_cell,
+    "ReadValue": read_value,
+    "Subtract": subtract,
+    "Multiply": multiply,
+    "FakeQuantize": fake_quantize,
     "MatMul": matmul,
     "Add": add,
     "SoftMax": softmax,
@@ -364,3 +345,4 @@ RULES: dict[str, Rule] = {
     "Result": result,
     **{kind: _activation(name) for kind, name in BEHIND.items()},
 }
+RULES |= dict.fromkeys(LOOPS, loop_with(RULES))

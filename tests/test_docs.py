@@ -34,7 +34,7 @@ def test_serving_a_model_of_pytorch_without_it(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
     text = (ROOT / "docs/formats.md").read_text()
-    example = re.findall(f"^{BLOCK}", text, flags=re.M | re.S)[0]
+    example = re.findall(f"\\n\\n{BLOCK}", text, flags=re.M | re.S)[0]
     blocks = [
         re.findall(f"<!-- {where} PyTorch -->\n{BLOCK}", text, flags=re.M | re.S)[0]
         for where in ("with", "without")

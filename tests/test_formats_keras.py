@@ -119,6 +119,47 @@ def test_cudnn(tmp_path, rng, x):
     assert differs(from_keras(tmp_path / "model"), x, expected)
 
 
+def stacked(*cells, **settings):
+    """Return a model of an RNN with LSTMCells, of which these are units and settings."""
+    inner = [
+        entry("LSTMCell", f"cell_{n}", units=H) | {"config": {"units": units, **own}}
+        for n, (units, own) in enumerate(cells)
+    ]
+    cell = entry("StackedRNNCells", "stack", cells=inner, reverse_state_order=True)
+    return sequential(entry("RNN", "rnn", cell=cell, return_sequences=True, **settings))
+
+
+def test_stacked_cells(tmp_path, rng, x):
+    one, two = files.lstm_arrays(rng, I, 5), files.lstm_arrays(rng, 5, H)
+    expected = files.keras_lstm(files.keras_lstm(x, *one), *two)
+    path = tmp_path / "model"
+    cells = [f"layers/rnn/cell/cells/lstm_cell{end}" for end in ("", "_1")]
+    files.write_keras(path, stacked((5, {}), (H, {})), dict(zip(cells, (one, two), strict=True)))
+    read = from_keras(path)
+    assert isinstance(read, LSTM) and read.num_layers == 2
+    assert_close(read(x)[0], expected, TOLERANCE)
+    arrays = {
+        name: array
+        for n, of_cell in enumerate((one, two))
+        for name, array in files.named(f"rnn/cell_{n}", of_cell).items()
+    }
+    files.write_named(path, stacked((5, {"dropout": 0.5}), (H, {})), {"rnn": arrays})
+    read = from_keras(path)
+    assert [(b.hidden_size, b.variational_dropout) for b in read] == [(5, 0.5), (H, 0)]
+    assert_close(read(x)[0], expected, TOLERANCE)
+    assert inspect(path)[0][1:3] == ("LSTM", f"{I} -> 5 -> {H}")
+    for config, message in (
+        (stacked((5, {})), "6 arrays"),
+        (stacked((5, {"use_bias": False}), (H, {})), "6 arrays"),
+        (stacked((H, {}), (5, {})), "the arrays have 5"),
+        (stacked((5, {}), (H, {}), go_backwards=True), "reversed order"),
+        (stacked(), "a list of cells"),
+    ):
+        files.write_named(path, config, {"rnn": arrays})
+        with pytest.raises(ValueError, match=message):
+            from_keras(path)
+
+
 def keras_1(path, arrays, *, name="lstm_1", version=None, **settings):
     given = {"output_dim": H, "activation": "tanh", "inner_activation": "hard_sigmoid"}
     given |= {"return_sequences": True, "consume_less": "cpu", "dropout_U": 0.2, "init": "glorot"}
@@ -571,7 +612,7 @@ def test_dtln():
 NAMES = [
     *("lstm", "last", "backwards", "without_bias", "functions", "two_layers", "rnn", "stateful"),
     *("half", "double", "both_last", "around", "nested", "masked", "masking", "words"),
-    *("concat", "sum", "mul", "ave", "sum_last", "ave_last"),
+    *("concat", "sum", "mul", "ave", "sum_last", "ave_last", "stacked", "stacked_apart"),
 ]
 
 
@@ -598,8 +639,32 @@ def test_models_that_keras_saved(saved, name, end):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_masks_of_any_steps(saved, both, last):
+    name = f"gaps{'_both' * both}{'_last' * last}"
+    with np.load(saved / f"{name}.npz") as recorded:
+        x, y = recorded["x"], recorded["y"]
+    embedding, lstm, *_ = from_keras(saved / f"{name}.keras")
+    assert "pass lengths" in inspect(saved / f"{name}.keras")[0].options
+    # Keras has zeros at masked steps of a Bidirectional, else it repeats the output before.
+    padding = "zero" if both else "hold"
+    steps, (h, _) = lstm(embedding(x)[0], mask=x != 0, padding=padding)
+    assert_close(np.concatenate([*h], axis=1) if last else steps, y, TOLERANCE)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_padding_before_sequences_is_moved_behind_them(saved, both):
+    name = f"gaps{'_both' * both}_last"
+    with np.load(saved / f"{name}.npz") as recorded:
+        x, y = recorded["x"][:2], recorded["y"][:2]
+    moved = np.stack([np.roll(row, -np.argmax(row != 0)) for row in x])
+    model = from_keras(saved / f"{name}.keras")
+    assert_close(model(moved, lengths=(x != 0).sum(axis=1))[0], y, TOLERANCE)
+
+
 @pytest.mark.parametrize(
-    "name", ["lstm", "without_bias", "two_layers", "concat", "masked", "nested"]
+    "name", ["lstm", "without_bias", "two_layers", "concat", "masked", "nested", "stacked_apart"]
 )
 def test_weights_that_keras_saved(saved, name):
     with zipfile.ZipFile(saved / f"{name}.keras") as archive:

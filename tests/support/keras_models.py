@@ -54,6 +54,17 @@ def models():
         "masking": keras.Model(numbers, masking),
         "words": chain(L.Embedding(9, I), lstm(), shape=(T,)),
     }
+    cells = [L.LSTMCell(5), L.LSTMCell(H, use_bias=False), L.LSTMCell(H)]
+    found["stacked"] = chain(L.RNN(L.StackedRNNCells(cells), return_sequences=True))
+    cells = [L.LSTMCell(H, activation=function) for function in ("tanh", "relu")]
+    found["stacked_apart"] = chain(L.RNN(L.StackedRNNCells(cells), go_backwards=True))
+    for name, block in (
+        ("gaps", lstm()),
+        ("gaps_last", lstm(return_sequences=False)),
+        ("gaps_both", L.Bidirectional(lstm())),
+        ("gaps_both_last", L.Bidirectional(lstm(return_sequences=False))),
+    ):
+        found[name] = chain(L.Embedding(9, I, mask_zero=True), block, shape=(T,))
     for merge in ("concat", "sum", "mul", "ave"):
         found[merge] = chain(L.Bidirectional(lstm(), merge_mode=merge))
     for merge in ("sum", "ave"):
@@ -82,6 +93,8 @@ def write(folder):
         x = rng.standard_normal((B, *model.inputs[0].shape[1:])).astype(np.float32)
         if x.ndim == 2:
             x = rng.integers(1, 9, x.shape)
+        if name.startswith("gaps"):  # padding before two sequences, and in one
+            x[0, :2] = x[1, :4] = x[2, 2] = 0
         np.savez(f"{folder}/{name}.npz", *model.get_weights(), x=x, y=np.asarray(model(x)))
         for end in ("keras", "h5", "weights.h5"):
             save = model.save_weights if end == "weights.h5" else model.save

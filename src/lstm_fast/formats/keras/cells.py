@@ -12,7 +12,15 @@ from .. import cells
 from ..reports import refusal
 from .config import Settings
 
-__all__ = ["OF_LAYERS", "SOFTMAX", "Direction", "direction", "function", "function_of_layer"]
+__all__ = [
+    "OF_LAYERS",
+    "SOFTMAX",
+    "Direction",
+    "direction",
+    "function",
+    "function_of_layer",
+    "stacked",
+]
 
 PLAIN = ("Sigmoid", "Tanh", "Tanh")
 LINEAR = ("Affine", 1.0, 0.0)
@@ -50,6 +58,31 @@ class Direction(NamedTuple):
     options: dict[str, Any]
     sequences: bool
     reverse: bool
+
+
+def stacked(
+    settings: Settings, arrays: list[Array], names: list[str]
+) -> list[tuple[Settings, list[Array], list[str]]]:
+    """Return what `direction` takes, for each cell of an RNN with StackedRNNCells, or once."""
+    kind, inner = settings.layer("cell") if "cell" in settings.values else ("", settings)
+    if kind != "StackedRNNCells":
+        return [(settings, arrays, names)]
+    entries = inner.value("cells")
+    inner.value("reverse_state_order")  # of Keras's list of states
+    inner.done()
+    if not isinstance(entries, list) or not entries:
+        raise inner.wrong("cells", entries, "a list of cells is needed")
+    outer = settings.joined(Settings(settings.source, settings.name, {}))
+    found, first = [], 0
+    for entry in entries:
+        own = outer.with_values(cell=entry)
+        bias = own.layer("cell")[1].flag("use_bias", default=True)
+        part = slice(first, first + (3 if bias else 2))
+        found.append((own, arrays[part], names[part]))
+        first = part.stop
+    if first != len(arrays):
+        raise settings.wrong("cell", f"{len(entries)} cells", f"there are {len(arrays)} arrays")
+    return found
 
 
 def direction(settings: Settings, version: Any, arrays: list[Array], names: list[str]) -> Direction:

@@ -87,7 +87,7 @@ class KerasFile:
         if not self.numbered:
             return self._by_name(layer)
         found = []
-        for inside in INSIDE.get(layer.kind, ("",)):
+        for inside in _inside(layer):
             path = "/".join(filter(None, [layer.path, inside, "vars"]))
             if path not in self.tree.groups:  # tf.keras 2.12
                 path = path.replace("layers/", "_layer_checkpoint_dependencies/")
@@ -119,6 +119,15 @@ class KerasFile:
     def read(self, found: list[Place]) -> list[Array]:
         """Return arrays."""
         return [self.tree.array(one.path) for one in found]
+
+
+def _inside(layer: Layer) -> tuple[str, ...]:
+    """Return where Keras 3 has the arrays of a layer, within its group."""
+    match layer.settings.get("cell"):
+        case {"class_name": "StackedRNNCells", "config": {"cells": list(cells)}}:
+            ends = ("", *(f"_{n}" for n in range(1, len(cells))))
+            return tuple(f"cell/cells/lstm_cell{end}" for end in ends)
+    return INSIDE.get(layer.kind, ("",))
 
 
 def open_keras(path: str | os.PathLike[str], config: Any) -> KerasFile:

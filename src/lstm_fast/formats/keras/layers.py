@@ -21,6 +21,7 @@ from .cells import (
     direction,
     function,
     function_of_layer,
+    stacked,
 )
 from .config import Layer, Settings
 
@@ -131,12 +132,23 @@ class Builder:
     # ---- LSTM
 
     def _lstm(self, given: Given) -> None:
-        one = direction(given.settings, self._version, given.arrays, given.names)
-        if one.reverse and one.sequences:
+        layers = [
+            direction(settings, self._version, arrays, names)
+            for settings, arrays, names in stacked(given.settings, given.arrays, given.names)
+        ]
+        last = layers[-1]
+        if last.reverse and last.sequences:
             raise given.settings.wrong(
                 "go_backwards", True, "its outputs are in reversed order, which no block has"
             )
-        self._made(given.name, [one], reverse=one.reverse)
+        biases = {one.cell.bias_ih is None for one in layers}
+        if len(biases) == 1 and all(one.options == last.options for one in layers):
+            self._made(given.name, [[one] for one in layers], reverse=last.reverse)
+            return
+        for number, one in enumerate(layers[:-1]):
+            own = [[one._replace(sequences=True)]]
+            self._made(f"{given.name}_{number}", own, reverse=last.reverse)
+        self._made(f"{given.name}_{len(layers) - 1}", [[last]], reverse=last.reverse)
 
     def _bidirectional(self, given: Given) -> None:
         settings = given.settings
@@ -160,29 +172,29 @@ class Builder:
         if (one.options, one.sequences) != (two.options, two.sequences):
             raise settings.wrong("backward_layer", two.options, "both directions need the same")
         if one.sequences or merge == "concat":
-            self._made(given.name, [one, two], merge=merge)
+            self._made(given.name, [[one, two]], merge=merge)
             return
         if merge == "mul":
             raise settings.wrong(
                 "merge_mode", merge, "without return_sequences no block computes it"
             )
-        self._made(given.name, [one, two])
+        self._made(given.name, [[one, two]])
         H = one.cell.weight_hh.shape[1]
         both = np.tile(np.eye(H, dtype=self._how["dtype"]), 2) / (2 if merge == "ave" else 1)
         self._linear(f"{given.name}_{merge}", both)
 
-    def _made(self, name: str, directions: list[Direction], **options: Any) -> None:
+    def _made(self, name: str, layers: list[list[Direction]], **options: Any) -> None:
         if self._axes not in (None, 3):
             raise refusal(
                 self._source, f"layer {name}", f"has an input of {self._axes} axes", "3 are needed"
             )
-        first = directions[0]
+        first = layers[0][0]
         options |= first.options | {"batch_first": self._how["batch_first"]}
-        layers = [[one.cell for one in directions]]
-        self.parts.append((name, cells.lstm(self._source, name, layers, **options)))
+        given = [[one.cell for one in directions] for directions in layers]
+        self.parts.append((name, cells.lstm(self._source, name, given, **options)))
         self._axes = 3
         if not first.sequences:
-            last = nn.Last(len(directions), first.reverse, **self._how)
+            last = nn.Last(len(layers[0]), first.reverse, **self._how)
             self.parts.append((f"{name}_last", last))
             self._axes = 2
 

@@ -41,8 +41,8 @@ def from_keras(
     """Read a model that Keras saved: ``.keras``, ``.h5`` of Keras 1 to 3, or ``.weights.h5``.
 
     Read are Sequential and functional models whose layers are one after the other: LSTM (also
-    CuDNNLSTM, and RNN of an LSTMCell), Bidirectional, Dense, TimeDistributed, Embedding,
-    LayerNormalization, BatchNormalization, Dropout, activations, GlobalAveragePooling1D,
+    CuDNNLSTM, and RNN of an LSTMCell or of StackedRNNCells), Bidirectional, Dense, TimeDistributed,
+    Embedding, LayerNormalization, BatchNormalization, Dropout, activations, GlobalAveragePooling1D,
     GlobalMaxPooling1D and Masking. Blocks have the names of Keras's layers; those of a model in the
     model have its name and an underscore before. A layer without ``return_sequences`` is followed
     by `nn.Last`. Everything is batch first, but for layers with ``time_major``.
@@ -50,7 +50,8 @@ def from_keras(
     What a call does differently:
 
     - ``mask_zero`` and Masking become nothing: pass the `lengths` of sequences that end in
-      padding. Outputs after the end are 0 then, where Keras may repeat the last one.
+      padding. Outputs after the end are 0 then, where Keras may repeat the last one. Padding
+      before a sequence, or in it, is to be moved behind it; or pass the `mask` to the LSTM itself.
     - A stateful layer begins from zeros, too: pass the state that the call before returned.
     - The dropout of LSTMs acts on the input and h(t-1) of all steps alike; noise and other
       dropout layers are left out.
@@ -194,16 +195,17 @@ def inspect(path: str | os.PathLike[str]) -> list[Found]:
 def _row(file: KerasFile, layer: Layer) -> Found:
     kind, inner = layer.kind, layer.settings.get({"RNN": "cell"}.get(layer.kind, "layer"))
     if kind in ("TimeDistributed", "RNN") and isinstance(inner, dict):
-        kind = str(inner.get("class_name")).removesuffix("Cell")
+        kind = str(inner.get("class_name")).removesuffix("Cell").replace("StackedRNNCells", "LSTM")
     try:
         arrays = [file.tree.arrays[one.path] for one in file.arrays_of(layer)]
     except ValueError:  # an operator of a functional model, or a class that is not known
         arrays = []
     shapes = [array.shape for array in arrays]
-    matrix = next((shape for shape in shapes if len(shape) == 2), None)
-    sizes = "" if matrix is None else f"{matrix[0]} -> {matrix[1]}"
-    if BLOCKS.get(kind) == "LSTM" and matrix is not None:
-        sizes = f"{matrix[0]} -> {matrix[1] // 4}" if matrix[1] % 4 == 0 else sizes
+    matrices = [shape for shape in shapes if len(shape) == 2]
+    sizes = " -> ".join(map(str, matrices[0])) if matrices else ""
+    if BLOCKS.get(kind) == "LSTM" and matrices and matrices[0][1] % 4 == 0:
+        rows = [matrices[0][0], *(one[0] for one in matrices[1::2])]
+        sizes = " -> ".join(map(str, rows if layer.kind == "RNN" else rows[:2]))
     return Found(
         layer.name,
         BLOCKS.get(kind, kind or "unknown"),
@@ -241,4 +243,6 @@ def _options(layer: Layer) -> str:
         value = values.get(key)
         if isinstance(value, bool | int | float | str | None) and value not in usual:
             words.append(f"{key}={value}")
+    if layer.kind == "Masking" or values.get("mask_zero"):
+        words.append("pass lengths")
     return ", ".join(words)

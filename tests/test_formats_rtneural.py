@@ -162,6 +162,10 @@ def test_a_state_dict(tmp_path, rng):
         path = written(tmp_path, {"model_data": about | skip, "state_dict": named})
         with pytest.raises(ValueError, match=next(iter(skip))):
             from_rtneural(path)
+    del about["skip"]
+    path = written(tmp_path, {"model_data": about, "state_dict": named})
+    with pytest.raises(ValueError, match=r"which means 1; the model adds x\[..., :1\]"):
+        from_rtneural(path)
 
 
 def test_the_comparison_catches_mistakes(tmp_path, rng, states):

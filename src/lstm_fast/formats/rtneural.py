@@ -293,13 +293,14 @@ def _check_guitar(source: Any, data: dict[str, Any]) -> None:
         return
     if not isinstance(about, dict):
         raise refusal(source, "model_data", "is no object", "it cannot be read")
-    if about.get("skip"):
+    skip = about.get("skip", 1)  # as the program that trains such models takes it to be
+    if skip:
         raise refusal(
             source,
             "model_data skip",
-            about["skip"],
-            "the model adds its input to its output, which no block does: set it to 0, "
-            "and add x to y yourself",
+            skip if "skip" in about else f"is not there, which means {skip}",
+            f"the model adds x[..., :{skip}] to its output, which no block does: set it to 0, "
+            "and add that to y yourself",
         )
     if about.get("unit_type", "LSTM") != "LSTM":
         raise refusal(source, "model_data unit_type", about["unit_type"], "only LSTMs are read")

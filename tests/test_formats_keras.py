@@ -346,6 +346,26 @@ def test_what_no_block_computes(tmp_path, rng, message):
     assert [row.name for row in inspect(tmp_path / "model")] == ["lstm"]
 
 
+def test_flatten_of_steps_that_are_no_columns(tmp_path, rng):
+    arrays = files.named("lstm", files.lstm_arrays(rng, I, H))
+    masking, flatten = entry("Masking", "mask", mask_value=0.0), entry("Flatten", "flat")
+    for entries, message in (
+        ([masking, lstm_entry("lstm", H), flatten], "masked steps"),
+        ([lstm_entry("lstm", H, time_major=True), flatten], "unknown axes"),
+        ([lstm_entry("lstm", H), entry("Flatten", "flat", data_format="channels_first")], "_last"),
+    ):
+        files.write_named(
+            tmp_path / "model",
+            sequential(*entries),
+            {
+                one["config"]["name"]: arrays if one["class_name"] == "LSTM" else {}
+                for one in entries
+            },
+        )
+        with pytest.raises(ValueError, match=message):
+            from_keras(tmp_path / "model")
+
+
 @pytest.mark.parametrize("settings", [{"merge_mode": None}, {"merge_mode": "mul"}])
 def test_bidirectional_without_an_output_that_can_be_read(tmp_path, rng, settings):
     inner = lstm_entry("lstm", H, return_sequences=False)
@@ -611,7 +631,7 @@ def test_dtln():
 
 NAMES = [
     *("lstm", "last", "backwards", "without_bias", "functions", "two_layers", "rnn", "stateful"),
-    *("half", "double", "both_last", "around", "nested", "masked", "masking", "words"),
+    *("half", "double", "both_last", "around", "nested", "masked", "masking", "words", "flat"),
     *("concat", "sum", "mul", "ave", "sum_last", "ave_last", "stacked", "stacked_apart"),
 ]
 

@@ -87,9 +87,12 @@ def states(graph, w, batch=B):
     return [graph.tensor((batch, n), variable=True) for n in (outputs, units)]
 
 
-def add_lstm(graph, x, w, *, constant=plain, time_major=False, clip=0.0, function=4, batch=B):
+def add_lstm(
+    graph, x, w, *, constant=plain, time_major=False, clip=0.0, function=4, batch=B, given=None
+):
     """Add an LSTM of one direction, and return its output."""
-    inputs = [x, *tensors_of(graph, w, constant), *states(graph, w, batch)] + [-1] * 4
+    begin = states(graph, w, batch) if given is None else given
+    inputs = [x, *tensors_of(graph, w, constant), *begin] + [-1] * 4
     shape = (T, batch, len(w["hf"][0])) if time_major else (batch, T, len(w["hf"][0]))
     y = graph.tensor(shape)
     options = {0: number("b", function), 1: number("f", clip), 3: number("?", time_major)}
@@ -398,6 +401,51 @@ def test_shapes_that_are_computed(tmp_path, rng):
     assert_close([read(x)[0]], [read[0](x)[0] @ kernel.T], 1e-6)
 
 
+def filled(graph, x, value=0.0):
+    """Add two states that are filled, their rows counted, as where B is not fixed."""
+    shape, count, target = (graph.tensor((n,) if n else (), "int32") for n in (3, 0, 2))
+    begin = [graph.tensor((B, H), variable=True) for _ in range(2)]
+    graph.operator("SHAPE", [x], [shape], {0: number("b", 2)})  # int32
+    slice_ = [shape, *map(graph.constant, (ints(0), ints(1), ints(1)))]
+    graph.operator("STRIDED_SLICE", slice_, [count], {4: number("i", 1)})
+    graph.operator("PACK", [count, graph.constant(np.int32(H))], [target], {0: number("i", 2)})
+    for state in begin:
+        graph.operator("FILL", [target, graph.constant(np.float32(value))], [state])
+    return begin
+
+
+def test_as_keras_is_converted_without_a_batch_size(tmp_path, rng):
+    """Zeros by FILL, cell_clip of 10, batch norm as MUL and ADD, rows in one axis."""
+    w, gain, shift, kernel = weights(rng), drawn(rng, H), drawn(rng, H), drawn(rng, 2, H)
+    graph = Graph()
+    x = graph.tensor((B, T, I), signature=(-1, T, I))
+    y = add_lstm(graph, x, w, clip=10.0, given=filled(graph, x))
+    normal, shifted = graph.tensor((B, T, H)), graph.tensor((B, T, H))
+    graph.operator("MUL", [y, graph.constant(gain)], [normal])
+    graph.operator("ADD", [normal, graph.constant(shift)], [shifted])
+    rows, z = graph.tensor((B * T, H)), graph.tensor((B * T, 2))
+    graph.operator("RESHAPE", [shifted, graph.constant(ints(-1, H))], [rows])
+    graph.operator("FULLY_CONNECTED", [rows, graph.constant(kernel), -1], [z])
+    path = write(tmp_path, graph, [x], [z])
+    read = from_tflite(path)
+    x = drawn(rng, B, T, I)
+    zeros = np.zeros((B, H), np.float32)
+    y = swapped(expected(w, swapped(x), zeros, zeros, clip=10)[0])
+    assert_close([read(x)[0]], [(y * gain + shift) @ kernel.T], 1e-6)
+    again = [one.reshape(B, T, 2) for one in litert(path, x, x)]
+    assert_close(again, [read(x)[0]] * 2, 1e-6)
+
+
+def test_states_that_are_not_filled_with_zeros(tmp_path, rng):
+    graph = Graph()
+    x = graph.tensor((B, T, I))
+    path = write(
+        tmp_path, graph, [x], [add_lstm(graph, x, weights(rng), given=filled(graph, x, 1.0))]
+    )
+    with pytest.raises(ValueError, match="something else than zeros"):
+        from_tflite(path)
+
+
 # ---- against LiteRT
 
 
@@ -611,6 +659,7 @@ def test_what_is_refused(tmp_path, rng):
         (inputs(_17=ones), "bias of the projection"),
         (inputs(_18=ones), "does not begin as zeros"),
         (inputs(_18=None), "does not begin as zeros"),
+        (lambda: lstm(lambda _, o: o[1].__setitem__(18, o[1][19])), "two states are one tensor"),
         (option(0, "b", 3), "activation function 3"),
         (clipped_projection, "clipped projection"),
         (option(5, "?", True), "diagonal"),
@@ -631,6 +680,9 @@ def test_what_is_refused(tmp_path, rng):
         (behind("FULLY_CONNECTED", drawn(rng, 2, H), options={1: number("b", 1)}), "another form"),
         (behind("FULLY_CONNECTED", drawn(rng, 2, H), options={0: number("b", 3)}), "function 3"),
         (behind("ADD", ones), "a linear layer"),
+        (behind("MUL", ones[1:]), "by an array of shape"),
+        (behind("MUL", drawn(rng, T, H)), "by an array of shape"),
+        (behind("MUL", ones, options={0: number("b", 3)}), "function 3"),
         (cast, "rounds to int32"),
         (residual, "is not constant|depend|is computed"),
         (two_outputs, "one of each"),

@@ -50,6 +50,7 @@ def models():
             L.Dense(3, activation="softmax"),
         ),
         "nested": chain(lstm(), keras.Sequential([lstm(), L.Dense(2)], name="inner"), L.Softmax()),
+        "flat": chain(lstm(), L.Flatten(), L.Dense(2)),
         "masked": keras.Model(words, masked),
         "masking": keras.Model(numbers, masking),
         "words": chain(L.Embedding(9, I), lstm(), shape=(T,)),

@@ -319,8 +319,13 @@ class Builder:
         self._masked = True
 
     def _flatten(self, given: Given) -> None:
-        if self._axes != 2:
-            raise self._no_block(given.name, "Flatten of time steps")
+        given.settings.one_of("data_format", ("channels_last", None), "channels_last is needed")
+        if self._axes == 2:
+            return
+        if self._axes != 3 or self._masked or not self._how["batch_first"]:
+            raise self._no_block(given.name, "Flatten of masked steps, or of unknown axes")
+        self.parts.append((given.name, nn.Flatten(**self._how)))
+        self._axes = 2
 
     def _nothing(self, given: Given) -> None:
         given.settings.values = {}

@@ -43,9 +43,9 @@ def from_keras(
     Read are Sequential and functional models whose layers are one after the other: LSTM (also
     CuDNNLSTM, and RNN of an LSTMCell or of StackedRNNCells), Bidirectional, Dense, TimeDistributed,
     Embedding, LayerNormalization, BatchNormalization, Dropout, activations, GlobalAveragePooling1D,
-    GlobalMaxPooling1D and Masking. Blocks have the names of Keras's layers; those of a model in the
-    model have its name and an underscore before. A layer without ``return_sequences`` is followed
-    by `nn.Last`. Everything is batch first, but for layers with ``time_major``.
+    GlobalMaxPooling1D, Flatten and Masking. Blocks have the names of Keras's layers; those of a
+    model in the model have its name and an underscore before. A layer without ``return_sequences``
+    is followed by `nn.Last`. Everything is batch first, but for layers with ``time_major``.
 
     What a call does differently:
 

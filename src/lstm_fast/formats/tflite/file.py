@@ -46,6 +46,8 @@ OPERATORS = {
     82: "REDUCE_MAX",
     83: "PACK",
     88: "UNPACK",
+    93: "ZEROS_LIKE",
+    94: "FILL",
     98: "LEAKY_RELU",
     105: "REVERSE_V2",
     111: "ELU",
@@ -54,6 +56,9 @@ OPERATORS = {
     119: "WHILE",
     126: "BATCH_MATMUL",
     129: "CALL_ONCE",
+    142: "VAR_HANDLE",
+    143: "READ_VARIABLE",
+    144: "ASSIGN_VARIABLE",
 }
 OPTIONS = {  # the tables that operators have theirs in
     "FULLY_CONNECTED": 8,
@@ -61,6 +66,7 @@ OPTIONS = {  # the tables that operators have theirs in
     "CONCATENATION": 10,
     "ADD": 11,
     "RESHAPE": 17,
+    "MUL": 21,
     "GATHER": 23,
     "MEAN": 27,
     "REDUCE_MAX": 27,

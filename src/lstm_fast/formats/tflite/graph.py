@@ -34,6 +34,7 @@ class Graph:
         file.count_anew()
         self.values: dict[int, Value] = {}
         self.same: dict[int, int] = {}  # constants that are computed from one: float16 made float32
+        self.zeros: set[int] = set()  # tensors that are filled with zeros
 
     def run(self, rules: Mapping[str, Rule]) -> Signal:
         """Return the output; rules say what operators make of their inputs, by their kind."""

@@ -64,8 +64,12 @@ def _projection(graph: Graph, operator: Operator, place: int, hybrid: bool) -> A
 
 
 def _check_states(graph: Graph, operator: Operator, places: range) -> None:
-    for place in places:
-        number = operator.input(place)
+    numbers = [operator.input(place) for place in places]
+    if len({*numbers}) < len(numbers):  # it would write both into one memory
+        raise Misfit("two states are one tensor", "the interpreter would mix them up")
+    for place, number in zip(places, numbers, strict=True):
+        if number in graph.zeros:
+            continue
         if number < 0 or number in graph.values or not graph.file.is_zero(number):
             raise Misfit(f"the state in input {place} does not begin as zeros")
 

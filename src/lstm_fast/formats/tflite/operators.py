@@ -11,6 +11,8 @@ from .lstm import FUSED, one_direction, two_directions
 
 __all__ = ["RULES"]
 
+MOST_COLUMNS = 4096  # of a product with a vector, which becomes a matrix
+
 
 def _fused(signal: Signal, operator: Operator, field: int = 0) -> Signal:
     function = operator.option(field)
@@ -43,6 +45,16 @@ def add(graph: Graph, operator: Operator) -> Signal:
     first = isinstance(graph.values.get(operator.input(0)), Signal)
     x = graph.signal(operator, 0 if first else 1)
     return _fused(x.biased(graph.needed(operator, 1 if first else 0)), operator)
+
+
+def multiply(graph: Graph, operator: Operator) -> Signal:
+    """Return each column times a constant, as batch norm becomes, which adds one behind."""
+    first = isinstance(graph.values.get(operator.input(0)), Signal)
+    x = graph.signal(operator, 0 if first else 1)
+    gain = graph.needed(operator, 1 if first else 0)
+    if gain.shape[-1:] != (gain.size,) or x.width != gain.size or gain.size > MOST_COLUMNS:
+        raise Misfit(f"multiplies {x.width} columns by an array of shape {gain.shape}")
+    return _fused(x.linear(np.diag(gain.reshape(-1)), None), operator)
 
 
 def softmax(graph: Graph, operator: Operator) -> Signal:
@@ -92,6 +104,19 @@ def _embedding(graph: Graph, operator: Operator, axis: int) -> Signal:
     if axis != 0 or table.ndim != 2:
         raise Misfit("gathers otherwise than rows of a table")
     return numbers.embedded(table)
+
+
+def fill(graph: Graph, operator: Operator) -> None:
+    """Zeros for states, where a file does not say the number of rows."""
+    number = operator.input(1)
+    constant = number not in graph.values and graph.file.is_constant(number)
+    if not (constant and graph.file.is_zero(number)):
+        raise Misfit("fills a tensor with something else than zeros")
+    graph.zeros.add(operator.outputs[0])
+
+
+def zeros_like(graph: Graph, operator: Operator) -> None:
+    graph.zeros.add(operator.outputs[0])
 
 
 # ---- axes
@@ -239,6 +264,9 @@ RULES: dict[str, Rule] = {
     "FULLY_CONNECTED": fully_connected,
     "BATCH_MATMUL": matmul,
     "ADD": add,
+    "MUL": multiply,
+    "FILL": fill,
+    "ZEROS_LIKE": zeros_like,
     "SOFTMAX": softmax,
     "LOGISTIC": _activation("Sigmoid"),
     "TANH": _activation("Tanh"),

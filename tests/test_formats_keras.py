@@ -211,6 +211,42 @@ def test_bidirectional(tmp_path, rng, x, merge):
         assert differs(from_keras(tmp_path / "model"), x, merged[merge])
 
 
+def test_bidirectional_of_older_files(tmp_path, rng, x):
+    """CuDNNLSTM of Keras 2, the arrays of each gate of Keras 1, names in several attributes."""
+    both = [files.lstm_arrays(rng, I, H) for _ in range(2)]
+    path, gates = tmp_path / "model", [lambda v: np.clip(0.2 * v + 0.5, 0, 1), files.sigmoid]
+    hard, soft = (
+        np.concatenate(
+            [files.keras_lstm(x, *a, gate=g, backwards=d > 0) for d, a in enumerate(both)], axis=2
+        )
+        for g in gates
+    )
+    arrays = {}
+    for name, (kernel, recurrent, bias) in zip(("forward_a", "backward_a"), both, strict=True):
+        of_cudnn = files.cudnn(kernel, recurrent, bias / 2, bias / 2)
+        arrays |= files.named(f"both/{name}", of_cudnn)
+    inner = entry("CuDNNLSTM", "a", units=H, return_sequences=True)
+    config = sequential(entry("Bidirectional", "both", layer=inner))
+    files.write_named(path, config, {"both": arrays}, "2.2.4")
+    assert_close(from_keras(path)(x)[0], soft, TOLERANCE)
+    with h5py.File(path, "r+") as h5:
+        names = h5["model_weights/both"].attrs
+        given = names["weight_names"]
+        del names["weight_names"]
+        names["weight_names0"], names["weight_names1"] = given[:4], given[4:]
+    assert_close(from_keras(path)(x)[0], soft, TOLERANCE)
+    arrays = {}
+    for name, of_layer in zip(("forward_a", "backward_a"), both, strict=True):
+        for gate, n in zip("icfo", (0, 2, 1, 3), strict=True):
+            for kind, array in zip("WUb", of_layer, strict=True):
+                arrays[f"{name}_{kind}_{gate}"] = np.split(array, 4, axis=-1)[n]
+    settings = {"output_dim": H, "inner_activation": "hard_sigmoid", "return_sequences": True}
+    inner = entry("LSTM", "a", activation="tanh", **settings)
+    config = {"class_name": "Sequential", "config": [entry("Bidirectional", "both", layer=inner)]}
+    files.write_named(path, config, {"both": arrays}, "1.2.2")
+    assert_close(from_keras(path)(x)[0], hard, TOLERANCE)
+
+
 def test_time_major(tmp_path, rng, x):
     arrays = files.lstm_arrays(rng, I, H)
     lstm = from_keras(written(tmp_path / "model", arrays, "h5", time_major=True))

@@ -567,7 +567,7 @@ def test_digits_against_litert():
 @pytest.mark.parametrize("name", ["model_1", "model_quant_1"])
 def test_unrolled_lstms_are_refused(name):
     path = model(f"dtln/{name}.tflite")
-    with pytest.raises(ValueError, match=r"unrolled into FULLY_CONNECTED.*Keras or ONNX"):
+    with pytest.raises(ValueError, match=r"unrolled into the FULLY_CONNECTED.*Keras or ONNX"):
         from_tflite(path)
     assert "FULLY_CONNECTED" in {one.kind for one in inspect(path)} | {"FULLY_CONNECTED"}
     assert sum(one.kind == "Linear" for one in inspect(path)) == 5
@@ -689,6 +689,7 @@ def test_what_is_refused(tmp_path, rng):
         (reverse_only, "reverse order"),
         (lambda: no_lstm("WHILE"), "a loop"),
         (lambda: no_lstm("TANH"), "no LSTM among"),
+        (lambda: no_lstm("LSTM"), "unrolled into the LSTM of each step"),
     ]
     for make, message in cases:
         path = make()

@@ -11,6 +11,7 @@ CODES = {
     "DEQUANTIZE": 6,
     "FULLY_CONNECTED": 9,
     "LOGISTIC": 14,
+    "LSTM": 16,
     "MUL": 18,
     "RELU": 19,
     "RESHAPE": 22,

@@ -117,11 +117,12 @@ def _check_kind(file: File) -> None:
         )
     if kinds & {*LSTMS}:
         return
-    if {"FULLY_CONNECTED", "LOGISTIC", "TANH", "MUL"} <= kinds:
+    steps = ["LSTM"] if "LSTM" in kinds else ["FULLY_CONNECTED", "LOGISTIC", "TANH", "MUL"]
+    if {*steps} <= kinds:
         raise refusal(
             file.path,
             "operators",
-            "there is no LSTM: it was unrolled into FULLY_CONNECTED, LOGISTIC, TANH and MUL",
+            f"the LSTM was unrolled into the {', '.join(steps)} of each step",
             "read the Keras or ONNX file of this model instead",
         )
     raise refusal(

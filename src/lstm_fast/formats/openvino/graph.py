@@ -22,6 +22,7 @@ __all__ = ["Begun", "Filled", "Graph", "Loop", "Rule", "Stack", "Value"]
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Concat", "Convert")
 PARTS = ("Gather", "Slice", "StridedSlice", "Split", "VariadicSplit")  # as of states of layers
 MOST_NUMBERS = 64  # of a shape
+MOST_RESULTS = 1000
 
 
 class Filled(NamedTuple):
@@ -100,17 +101,18 @@ class Graph:
         self.loop: Loop | None = None
         self._used: dict[str, set[int]] | None = None
         self.values: dict[tuple[str, int], Value] = {}
-        states = [result for result in file.results if self._is_state(result)]
-        outputs = [layer for layer in file.results if layer not in states]
-        outputs = outputs or states
+        if len(file.results) > MOST_RESULTS:
+            raise refusal(self.path, "graph", f"has {len(file.results)} outputs", "one is needed")
+        outputs = [layer for layer in file.results if not self._is_state(layer)] or file.results
         needed = self._needed({layer.number for layer in outputs}, past_states=False)
-        inputs = [layer for layer in file.parameters if layer in needed]
+        numbers = {layer.number for layer in needed}
+        inputs = [layer for layer in file.parameters if layer.number in numbers]
         if len(outputs) != 1 or len(inputs) != 1:
             names = [layer.name for layer in (*(inputs or file.parameters), *outputs)]
             raise refusal(self.path, "graph", f"has inputs and outputs {names}", "one of each")
         self.output, self.input = outputs[0], inputs[0]
         for layer in file.parameters:
-            if layer not in inputs:
+            if layer.number != self.input.number:
                 self.values[layer.number, 0] = Begun(frozenset({layer.number}))
 
     def _is_state(self, result: Layer) -> bool:
@@ -241,7 +243,7 @@ class Graph:
     def integers(self, layer: Layer, place: int) -> Integers:
         """Return an input that is a constant of a few integers, or computed from shapes."""
         found = self.value(layer, place)
-        if isinstance(found, Stored):
+        if isinstance(found, Stored) and not found.steps:
             found = self.file.stored(found.layer)
         if not isinstance(found, np.ndarray) or found.dtype.kind != "i":
             raise Misfit(f"its input {place} is no constant of integers")
@@ -307,7 +309,8 @@ class Graph:
             return found.reshaped(shape)
         if isinstance(found, np.ndarray):
             return self.sized(found, shape)
-        if isinstance(found, Stored) and found.layer.text("element_type") in ("i32", "i64"):
+        whole = isinstance(found, Stored) and found.layer.text("element_type") in ("i32", "i64")
+        if isinstance(found, Stored) and whole and not found.steps:
             return self.sized(self.file.stored(found.layer), shape)
         return self.moved(found, shape)
 

@@ -160,6 +160,9 @@ def _run(file: File, made: Block) -> tuple[Any, Any]:
             given.append(np.zeros([n if n > 0 else rows for n in of_state], np.float32))
     core = openvino.Core()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}  # some CPUs would round to bfloat16
+    rounding = "DYNAMIC_QUANTIZATION_GROUP_SIZE"  # of rows, before weights of 8 bits
+    if rounding in core.get_property("CPU", "SUPPORTED_PROPERTIES"):
+        exact[rounding] = "0"
     compiled = core.compile_model(core.read_model(os.fspath(file.path)), "CPU", exact)
     outputs = [*compiled(given).values()]
     return x, outputs[file.results.index(graph.output)].reshape(made(x)[0].shape)

@@ -24,6 +24,7 @@ __all__ = ["UNKNOWN", "Misfit", "Part", "Signal", "WrongOrder"]
 # Of axes where the file does not say them; that of columns follows from the first weights.
 UNKNOWN = {"B": 1_000_003, "T": 1_000_033, "C": 1_000_037}
 MOST_PARTS = 1000
+MOST_COLUMNS = 4096  # where a product with a vector becomes one with a matrix
 
 
 class Misfit(Exception):
@@ -222,6 +223,12 @@ class Signal(NamedTuple):
             raise Misfit("adds numbers to something else than a linear layer")
         bias = bias.reshape(-1)
         return self._replace(parts=(*self.parts[:-1], Part("linear", _linear(self, weight, bias))))
+
+    def scaled(self, gain: Array) -> Signal:
+        """Return each column times a number, as batch norm becomes, which adds one behind."""
+        if gain.shape[-1:] != (gain.size,) or not self.width == gain.size <= MOST_COLUMNS:
+            raise Misfit(f"multiplies {self.width} columns by an array of shape {gain.shape}")
+        return self.linear(np.diag(gain.reshape(-1)), None)
 
     def activated(self, function: str | tuple[str, float] | None) -> Signal:
         """Return an activation function of it, or itself if there is none."""

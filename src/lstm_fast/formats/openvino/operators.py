@@ -38,10 +38,14 @@ def matmul(graph: Graph, layer: Layer) -> Signal:
 
 
 def add(graph: Graph, layer: Layer) -> Signal:
-    if layer.text("auto_broadcast", "numpy") != "numpy":
-        raise Misfit(f"auto_broadcast {layer.text('auto_broadcast')!r}")
+    _check_broadcast(layer)
     first = isinstance(graph.value(layer), Signal)
     return graph.signal(layer, 0 if first else 1).biased(graph.floats(layer, 1 if first else 0))
+
+
+def _check_broadcast(layer: Layer) -> None:
+    if layer.text("auto_broadcast", "numpy") != "numpy":
+        raise Misfit(f"auto_broadcast {layer.text('auto_broadcast')!r}")
 
 
 def softmax(graph: Graph, layer: Layer) -> Signal:
@@ -285,6 +289,11 @@ def subtract(graph: Graph, layer: Layer) -> Value:
 
 
 def multiply(graph: Graph, layer: Layer) -> Value:
+    _check_broadcast(layer)
+    for place in (0, 1):
+        x = graph.value(layer, place)
+        if isinstance(x, Signal):
+            return x.scaled(graph.floats(layer, 1 - place))
     sizes = [math.prod(graph.constant_shape(graph.value(layer, place))) for place in (0, 1)]
     return _from_constants(graph, layer, (1, 0) if sizes[1] > sizes[0] else (0, 1))
 
@@ -299,8 +308,7 @@ def fake_quantize(graph: Graph, layer: Layer) -> Value:
 
 
 def _from_constants(graph: Graph, layer: Layer, places: tuple[int, ...], levels: int = 0) -> Stored:
-    if layer.text("auto_broadcast", "numpy") != "numpy":
-        raise Misfit(f"auto_broadcast {layer.text('auto_broadcast')!r}")
+    _check_broadcast(layer)
     found = [graph.value(layer, place) for place in places]
     constants = [one for one in found if isinstance(one, Stored)]
     if len(constants) < len(found):

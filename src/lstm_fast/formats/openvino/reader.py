@@ -28,11 +28,11 @@ def from_openvino(path: str | os.PathLike[str], *, verify: Verify = None) -> Blo
     Its LSTMs are LSTMSequence layers in any direction, or LSTMCells in a TensorIterator or Loop
     over time, for whole sequences. Each call begins with zero states: what are inputs of the model,
     or variables that it keeps from call to call (ReadValue, Assign), is the argument `state` here.
-    Around them are read: MatMul and Add, embeddings (Gather), Relu, Sigmoid, Tanh, Elu, SoftPlus,
-    SoftSign, PRelu with one slope, SoftMax, the last step, a mean or maximum over time, and what
-    moves axes. Constants are f32, f64, f16, bf16, or of 8 bits with a scale and a zero point;
-    weights behind FakeQuantize are rounded as it says. Final states that the model returns beside
-    its output are those that the block returns.
+    Around them are read: MatMul and Add, Multiply of batch norm, embeddings (Gather), Relu,
+    Sigmoid, Tanh, Elu, SoftPlus, SoftSign, PRelu with one slope, SoftMax, the last step, a mean or
+    maximum over time, and what moves axes. Constants are f32, f64, f16, bf16, or of 8 bits with a
+    scale and a zero point; weights behind FakeQuantize are rounded as it says. Final states that
+    the model returns beside its output are those that the block returns.
 
     Parameters
     ----------

@@ -11,8 +11,6 @@ from .lstm import FUSED, one_direction, two_directions
 
 __all__ = ["RULES"]
 
-MOST_COLUMNS = 4096  # of a product with a vector, which becomes a matrix
-
 
 def _fused(signal: Signal, operator: Operator, field: int = 0) -> Signal:
     function = operator.option(field)
@@ -48,13 +46,9 @@ def add(graph: Graph, operator: Operator) -> Signal:
 
 
 def multiply(graph: Graph, operator: Operator) -> Signal:
-    """Return each column times a constant, as batch norm becomes, which adds one behind."""
     first = isinstance(graph.values.get(operator.input(0)), Signal)
     x = graph.signal(operator, 0 if first else 1)
-    gain = graph.needed(operator, 1 if first else 0)
-    if gain.shape[-1:] != (gain.size,) or x.width != gain.size or gain.size > MOST_COLUMNS:
-        raise Misfit(f"multiplies {x.width} columns by an array of shape {gain.shape}")
-    return _fused(x.linear(np.diag(gain.reshape(-1)), None), operator)
+    return _fused(x.scaled(graph.needed(operator, 1 if first else 0)), operator)
 
 
 def softmax(graph: Graph, operator: Operator) -> Signal:

@@ -467,9 +467,11 @@ def test_two_directions_against_litert(tmp_path, rng, name):
     path = two_directions(tmp_path, *(weights(rng, **VARIANTS[name]) for _ in range(2)))
     x = drawn(rng, B, T, I)
     y, _ = from_tflite(path)(x)
-    # LiteRT 2.3 begins this operator, in about one run of four, with states that are not zero.
+    # LiteRT 2.3 begins this operator, in about one run of four, with states that are not zero, or
+    # no numbers.
     theirs = [litert(path, x)[0] for _ in range(10)]
-    assert_close([y], [min(theirs, key=lambda other: np.abs(other - y).max())], 1e-6)
+    finite = [other for other in theirs if np.isfinite(other).all()]
+    assert_close([y], [min(finite, key=lambda other: np.abs(other - y).max())], 1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])

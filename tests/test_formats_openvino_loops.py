@@ -330,6 +330,33 @@ def test_variables_that_are_refused(tmp_path):
     assert isinstance(from_openvino(m.write(tmp_path, stateful(m, written=False)[1])), lf.LSTM)
 
 
+def test_variables_that_others_write(tmp_path):
+    """Of h alone, another LSTM; of h and c in one, which could stand the other way round."""
+    settings = {"direction": "forward", "hidden_size": H, **PLAIN}
+    for shared in (False, True):
+        m = Model()
+        one = m.constant(np.array([1]))
+        zeros_of_h = m.constant(np.zeros((B, 1, H), np.float32))
+        variable = {"variable_id": "v", "variable_type": "f32"}
+        kept = m.layer("ReadValue", **variable, variable_shape=f"{B},{1 + shared},{H}")
+        first = [kept, zeros_of_h]
+        if shared:
+            places = (m.constant(np.array([n])) for n in (0, 1))
+            first = [m.layer("Gather", [kept, n, one], batch_dims="0") for n in places]
+        y, outputs = m.input(B, T, I), []
+        for n, columns in enumerate((I, H)):
+            w = [m.constant(a[None]) for a in weights(np.random.default_rng(n), columns)]
+            states = [zeros_of_h] * 2 if n else first
+            inputs = [y, *states, m.constant(np.full(B, T)), *w]
+            number, port = m.layer("LSTMSequence", inputs, 3, **settings)
+            y = m.layer("Squeeze", [(number, port), one])
+            outputs.append([(number, port + 1), (number, port + 2)])
+        last = m.layer("Concat", outputs[0], axis="1") if shared else outputs[1][0]
+        m.layer("Assign", [last], 1, variable_id="v")
+        with pytest.raises(ValueError, match="does not go on from what Assign"):
+            from_openvino(m.write(tmp_path, y))
+
+
 def test_variables_of_a_loop(tmp_path, rng):
     w, x = weights(rng), drawn(rng, B, T, I)
     for swapped in (False, True):

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from support.processes import run_python
 
 import lstm_fast as lf
 from lstm_fast import LSTM, nn
@@ -68,6 +69,15 @@ def test_model(tmp_path):
     same(other, one)
     x = np.arange(12).reshape(4, 3) % 9
     assert np.array_equal(one(x)[0], other(x)[0])
+
+
+@pytest.mark.no_isa
+def test_load_is_the_first_that_a_program_uses(tmp_path):
+    names = [str(tmp_path / f"{n}.safetensors") for n in range(3)]
+    for name, one in zip(names, (model(), LSTM(3, 4), LSTM(3, 4).stream()), strict=True):
+        one.save(name)
+        code = f"import lstm_fast as lf; print(type(lf.load({name!r})).__name__)"
+        assert run_python(code).strip() == type(one).__name__
 
 
 BLOCKS = [

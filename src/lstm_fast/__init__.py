@@ -98,8 +98,9 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "load":  # makes any block, and so has to know them
-        import_module(".nn", __name__)
+    if name == "load":  # makes any block or stream, and so has to know them
+        for home in (".lstm", ".nn"):
+            import_module(home, __name__)
     found = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
     return found
 

@@ -14,7 +14,7 @@ from .engine import Array
 from .engine.tape import Cache
 from .network import checks, options, unsaid
 from .network.arguments import Arguments, BackwardArguments, Input, State
-from .network.initial import initial_values
+from .network.initial import new_parameters
 from .network.lower import Inputs, Weights
 from .network.network import Network
 from .network.noise import RATES, NoiseSource, Rates
@@ -181,7 +181,7 @@ class LSTM(Recurrent):
         rates = Rates(dropout, variational_dropout, recurrent_dropout, zoneout)
         noise = NoiseSource(settings, rates, rng)
         warn_of_dropout(settings, dropout)
-        parameters = Parameters(initial_values(settings, rng))
+        parameters = new_parameters(settings, rng)
         object.__setattr__(
             self, "_network", Network(settings, parameters, noise, matmul, precision)
         )

@@ -14,6 +14,7 @@ from .engine.memory import empty
 from .network import arguments, checks, storage
 from .network.block import READERS, Block, built, described
 from .network.network import Network
+from .network.parameters import without_values
 
 __all__ = ["Stream", "save_stream"]
 
@@ -293,7 +294,8 @@ def _like(name: str, state: Any, arrays: dict[str, Array]) -> Any:
 
 def _read_stream(arrays: dict[str, Array], what: dict[str, Any]) -> Any:
     """Return the stream of a file."""
-    block: Any = built(what.get("block"))
+    with without_values():
+        block: Any = built(what.get("block"))
     if not isinstance(block, Block) or not hasattr(block, "stream"):
         raise ValueError(f"a {type(block).__name__} has no stream")
     batch_size = what["stream"].get("batch_size") if isinstance(what["stream"], dict) else None

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import nn
 from ..engine import Array
+from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..lstm import LSTM
 from ..network.block import Block
+from ..network.layout import checked
+from ..network.parameters import without_values
 from .reports import refusal
 
-__all__ = ["Cell", "cell", "chain", "lstm"]
+__all__ = ["Cell", "cell", "chain", "embedding", "linear", "loaded", "lstm"]
 
 GATES = "ifgo"
 READ = (np.float16, np.float32, np.float64)  # half precision becomes single
+ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch")
 
 
 class Cell(NamedTuple):
-    """One direction of one layer, its rows in the order i, f, g, o.
+    """One direction of one layer, as its source has it.
 
     Attributes
     ----------
@@ -31,6 +35,8 @@ class Cell(NamedTuple):
     weight_hr : ndarray, shape (P, H), or None
     weight_ch : ndarray, shape (3 H,), or None
         Peepholes in the order i, f, o.
+    order : str
+        Of the blocks of rows in the others: "ifgo", "iofg", ..., where g is the candidate.
     """
 
     weight_ih: Array
@@ -39,6 +45,12 @@ class Cell(NamedTuple):
     bias_hh: Array | None
     weight_hr: Array | None = None
     weight_ch: Array | None = None
+    order: str = GATES
+
+    @property
+    def arrays(self) -> list[Array]:
+        """Those that are there."""
+        return [value for value in self[: len(ARRAYS)] if isinstance(value, np.ndarray)]
 
 
 def cell(
@@ -61,10 +73,8 @@ def cell(
         Of the weights, for errors.
     name : str
         Of the layer, for errors.
-    order : str
-        Of the blocks of rows in the weights: "ifgo", "iofg", ..., where g is the candidate.
-    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_ch
-        As in `Cell`, rows in this order; `weight_ch` is i, f, o already.
+    order, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_ch
+        As in `Cell`.
 
     Raises
     ------
@@ -92,22 +102,14 @@ def cell(
         if array is not None and array.shape != shape:
             raise _wrong(source, f"{name} {what}", str(shape), array.shape)
         arrays[what] = array
-    blocks = [order.index(gate) for gate in GATES]
-
-    def sorted_rows(array: Array | None) -> Array | None:
-        if array is None or order == GATES:
-            return array
-        return array.reshape(4, H, *array.shape[1:])[blocks].reshape(array.shape)
-
-    rows_ih, rows_hh = sorted_rows(w_ih), sorted_rows(w_hh)
-    assert rows_ih is not None and rows_hh is not None
     return Cell(
-        rows_ih,
-        rows_hh,
-        sorted_rows(arrays["input bias"]),
-        sorted_rows(arrays["recurrent bias"]),
+        w_ih,
+        w_hh,
+        arrays["input bias"],
+        arrays["recurrent bias"],
         arrays["projection"],
         arrays["peepholes"],
+        order,
     )
 
 
@@ -144,22 +146,42 @@ def lstm(source: Any, name: str, layers: Sequence[Sequence[Cell]], **options: An
         if len(there) > 1:
             raise refusal(source, name, f"only some layers have a {what}", "all need one, or none")
     sizes = [layer[0].weight_hh.shape[0] // 4 for layer in layers]
-    dtype = np.result_type(*(one.weight_hh.dtype for one in cells))
+    dtype = np.result_type(np.float32, *(one.weight_hh.dtype for one in cells))
     try:
-        made = LSTM(
-            first.weight_ih.shape[1],
-            sizes if len(set(sizes)) > 1 else sizes[0],
-            len(layers),
-            bias=_has(first, "bias_ih"),
-            bidirectional=directions == {2},
-            proj_size=0 if first.weight_hr is None else first.weight_hr.shape[0],
-            peephole=first.weight_ch is not None,
-            dtype=dtype,
-            **options,
-        )
-        made._parameters.load_state_dict(_state_dict(layers, made.bias))
+        with without_values():
+            made = LSTM(
+                first.weight_ih.shape[1],
+                sizes if len(set(sizes)) > 1 else sizes[0],
+                len(layers),
+                bias=_has(first, "bias_ih"),
+                bidirectional=directions == {2},
+                proj_size=0 if first.weight_hr is None else first.weight_hr.shape[0],
+                peephole=first.weight_ch is not None,
+                **{"dtype": dtype, **options},
+            )
+        _fill(made, layers)
     except (ValueError, TypeError) as error:
         raise refusal(source, name, error, "no LSTM of lstm_fast is like this") from error
+    return made
+
+
+def linear(weight: Array, bias: Array | None, **how: Any) -> Block:
+    """Return a `Linear` with weights (O, I) and a bias (O,); `how` is as of `Linear`."""
+    O, I = weight.shape
+    values = {"weight": weight} | ({} if bias is None else {"bias": bias})
+    return loaded(lambda: nn.Linear(I, O, bias is not None, **how), values)
+
+
+def embedding(table: Array, **how: Any) -> Block:
+    """Return an `Embedding` with this table (V, E); `how` is as of `Embedding`."""
+    return loaded(lambda: nn.Embedding(*table.shape, **how), {"weight": table})
+
+
+def loaded(make: Callable[[], Block], values: Mapping[str, Array]) -> Block:
+    """Return a new block with these parameters, without first ones that take time and memory."""
+    with without_values():
+        made = make()
+    made._load(values)
     return made
 
 
@@ -182,28 +204,33 @@ def _has(one: Cell, field: str) -> bool:
     return getattr(one, field) is not None
 
 
-def _state_dict(layers: Sequence[Sequence[Cell]], bias: bool) -> dict[str, Array]:
-    found: dict[str, Array] = {}
-    for number, layer in enumerate(layers):
-        for one, direction in zip(layer, ("", "_reverse"), strict=False):
-            values = one._asdict()
-            for name in ("bias_ih", "bias_hh"):
-                if bias and values[name] is None:
-                    values[name] = np.zeros(len(one.weight_hh), one.weight_hh.dtype)
-            found |= {
-                f"{name}_l{number}{direction}": value
-                for name, value in values.items()
-                if value is not None
-            }
-    return found
+def _fill(made: LSTM, layers: Sequence[Sequence[Cell]]) -> None:
+    """Write weights to a new LSTM of zeros, rows of gates where they belong."""
+    with made.writable() as parameters, DefaultArithmetic():
+        for number, layer in enumerate(layers):
+            for one, direction in zip(layer, ("", "_reverse"), strict=False):
+                for name in ARRAYS:
+                    value, key = getattr(one, name), f"{name}_l{number}{direction}"
+                    if value is not None:
+                        value = checked(key, value, parameters[key].shape)
+                        of_gates = name not in ("weight_hr", "weight_ch")
+                        _copy_rows(parameters[key], value, one.order if of_gates else GATES)
+
+
+def _copy_rows(target: Array, source: Array, order: str) -> None:
+    if order == GATES:
+        np.copyto(target, source, casting="same_kind")
+        return
+    to, of = (array.reshape(4, -1, *array.shape[1:]) for array in (target, source))
+    for n, gate in enumerate(GATES):
+        np.copyto(to[n], of[order.index(gate)], casting="same_kind")
 
 
 def _floats(source: Any, name: str, value: Any) -> Array:
     array = np.asarray(value)
     if array.dtype.newbyteorder("=").type not in READ:
         raise refusal(source, name, f"holds {array.dtype}", "floating-point numbers are needed")
-    native = array.dtype.newbyteorder("=")
-    return np.ascontiguousarray(array, np.float32 if native == np.float16 else native)
+    return array
 
 
 def _wrong(source: Any, name: str, expected: str, shape: tuple[int, ...]) -> ValueError:

@@ -362,8 +362,7 @@ def _found(tree: Any, path: str, depth: int) -> Iterator[Found]:
     if found is not None:
         kind, one = found
         sizes = f"{one.weight_ih.shape[1]} -> {one.weight_hh.shape[1]}"
-        arrays = [array for array in one if array is not None]
-        count = sum(array.size for array in arrays)
+        count = sum(array.size for array in one.arrays)
         yield Found(name, "LSTM", sizes, kind, one.weight_hh.dtype.name, count)
     elif isinstance(tree, Mapping | list | tuple) and depth <= MOST_DEPTH:
         pairs: Sequence[tuple[Any, Any]] = (

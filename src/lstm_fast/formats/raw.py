@@ -105,8 +105,9 @@ def checked(tensor: Raw, source: Any) -> Raw:
 
 def of_bfloat16(bits: npt.NDArray[np.integer[Any]]) -> Array:
     """Return the numbers whose upper halves as float32 these are."""
-    widened: Array = (bits.astype(np.uint32) << 16).view(np.float32)
-    return widened
+    widened = bits.astype(np.uint32)
+    widened <<= 16
+    return widened.view(np.float32)
 
 
 def file_bytes(path: Any) -> bytes:

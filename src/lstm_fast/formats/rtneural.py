@@ -14,7 +14,7 @@ from .. import nn
 from ..engine import Array
 from ..network import storage
 from ..network.block import Block
-from .cells import cell, chain, lstm
+from .cells import cell, chain, linear, lstm
 from .reports import Found, Verify, refusal, verified
 
 __all__ = ["from_rtneural", "inspect"]
@@ -264,14 +264,7 @@ def _dense(
         raise refusal(source, f"{name} weights", f"{len(weights)} arrays", "kernel and bias")
     kernel = _shaped(source, f"{name} kernel", weights[0], (columns, size))
     bias = _shaped(source, f"{name} bias", weights[1], (size,)) if len(weights) == 2 else None
-    return _linear(kernel.T, bias, batch_first)
-
-
-def _linear(weight: Array, bias: Array | None, batch_first: bool) -> Block:
-    outputs, inputs = weight.shape
-    block = nn.Linear(inputs, outputs, bias=bias is not None, batch_first=batch_first)
-    block.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
-    return block
+    return linear(kernel.T, bias, batch_first=batch_first)
 
 
 def _shaped(source: Any, what: str, value: Any, shape: tuple[int, ...]) -> Array:
@@ -324,43 +317,43 @@ def _of_state_dict(
     source: Any, named: dict[str, Any], batch_first: bool
 ) -> list[tuple[str, Block]]:
     lstms: dict[str, dict[int, dict[str, Array]]] = {}
-    linear: dict[str, dict[str, Array]] = {}
+    heads: dict[str, dict[str, Array]] = {}
     for key, value in named.items():
         if match := OF_LSTM.fullmatch(key):
             of_layer = lstms.setdefault(match[1] or "lstm", {}).setdefault(int(match[3]), {})
             of_layer[match[2]] = _numbers(source, key, value, 2 if "weight" in key else 1)
         elif match := OF_LINEAR.fullmatch(key):
             ndim = 2 if match[2] == "weight" else 1
-            linear.setdefault(match[1] or "linear", {})[match[2]] = _numbers(
+            heads.setdefault(match[1] or "linear", {})[match[2]] = _numbers(
                 source, key, value, ndim
             )
         else:
             raise refusal(source, key, "is of no LSTM and no linear layer", "it cannot be read")
-        if linear and match.re is OF_LSTM:
+        if heads and match.re is OF_LSTM:
             raise refusal(
                 source, key, "comes after a linear layer", "what is between them is not in the file"
             )
-    if len(linear) > 1:
+    if len(heads) > 1:
         raise refusal(
-            source, str([*linear]), "linear layers", "what is between them is not in the file"
+            source, str([*heads]), "linear layers", "what is between them is not in the file"
         )
     parts: list[tuple[str, Block]] = []
     for name, layers in lstms.items():
         if [*layers] != [*range(len(layers))]:
             raise refusal(source, name, f"has layers {[*layers]}", "they count from 0")
-        cells = []
+        rows = []
         for number, of_layer in layers.items():
             if "weight_ih" not in of_layer or "weight_hh" not in of_layer or len(of_layer) % 2:
                 raise refusal(
                     source, f"{name} layer {number}", f"has {[*of_layer]}", "it is not complete"
                 )
-            cells.append([cell(source, name, "ifgo", **of_layer)])
-        parts.append((name, lstm(source, name, cells, batch_first=batch_first)))
-    for name, values in linear.items():
+            rows.append([cell(source, name, "ifgo", **of_layer)])
+        parts.append((name, lstm(source, name, rows, batch_first=batch_first)))
+    for name, values in heads.items():
         weight, bias = values.get("weight"), values.get("bias")
         if weight is None or (bias is not None and bias.shape != weight.shape[:1]):
             raise refusal(source, name, "has weight and bias of two sizes", "it cannot be read")
-        parts.append((name, _linear(weight, bias, batch_first)))
+        parts.append((name, linear(weight, bias, batch_first=batch_first)))
     _check_sizes(source, parts)
     return parts
 

@@ -17,7 +17,7 @@ from .. import nn
 from ..engine import Array
 from ..lstm import LSTM
 from ..network.block import Block
-from .cells import Cell, lstm
+from .cells import Cell, embedding, linear, lstm
 
 __all__ = ["UNKNOWN", "Misfit", "Part", "Signal", "WrongOrder"]
 
@@ -202,8 +202,7 @@ class Signal(NamedTuple):
         """Return rows of a table, of which it has the numbers."""
         if self.parts or sorted(self.letters) != ["B", "T"] or "BT" in self.axes:
             raise Misfit("takes rows of a table by other numbers than the input")
-        block = nn.Embedding(*table.shape, batch_first=self.batch_first, dtype=table.dtype)
-        block.load_state_dict({"weight": table})
+        block = embedding(table, batch_first=self.batch_first, dtype=table.dtype)
         made = self.added(Part("embedding", block))
         return made._replace(axes=(*self.axes, "C"), extents=self.extents | {"C": table.shape[1]})
 
@@ -371,9 +370,4 @@ def _lstm(signal: Signal, cells: list[Cell], options: dict[str, Any]) -> LSTM:
 
 
 def _linear(signal: Signal, weight: Array, bias: Array | None) -> Block:
-    outputs, inputs = weight.shape
-    block = nn.Linear(
-        inputs, outputs, bias=bias is not None, batch_first=signal.batch_first, dtype=weight.dtype
-    )
-    block.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
-    return block
+    return linear(weight, bias, batch_first=signal.batch_first, dtype=weight.dtype)

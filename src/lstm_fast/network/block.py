@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..engine import Array
 from . import storage, unsaid
-from .parameters import Parameters, WritableParameters
+from .parameters import Parameters, WritableParameters, without_values
 
 __all__ = ["Block", "built", "described", "load", "save"]
 
@@ -155,10 +155,10 @@ class Block(ABC):
         set_fixed()
 
     def _load(self, arrays: Mapping[str, Array]) -> None:
-        """Set all parameters from a file, whose description has the options already."""
+        """Set all parameters of a new block from a file, whose description has the options."""
         parameters = {name: value for name, value in arrays.items() if not unsaid.is_key(name)}
         set_fixed = self._take_fixed(parameters)
-        self._parameters.load_state_dict(parameters)
+        self._parameters.fill(parameters)
         set_fixed()
 
     def _said(self) -> dict[str, Array]:
@@ -273,7 +273,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         for kind, read in READERS.items():
             if kind in what:
                 return read(arrays, what)
-        block = built(what.get("block"))
+        with without_values():
+            block = built(what.get("block"))
         block._load(arrays)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error

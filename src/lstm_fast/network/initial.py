@@ -9,9 +9,10 @@ import numpy as np
 from ..engine import Array
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from . import checks
+from .parameters import Parameters
 from .settings import Settings
 
-__all__ = ["initial_values", "parameter_shapes"]
+__all__ = ["initial_values", "new_parameters", "parameter_shapes"]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -43,11 +44,16 @@ def parameter_shapes(settings: Settings) -> Shapes:
     return shapes
 
 
+def new_parameters(settings: Settings, rng: np.random.Generator) -> Parameters:
+    """Return the parameters of a new LSTM."""
+    shapes = _affordable(settings)
+    return Parameters.first(shapes, settings.dtype, lambda: initial_values(settings, rng))
+
+
 def initial_values(settings: Settings, rng: np.random.Generator) -> dict[str, Array]:
     """Return the first parameters of an LSTM, in whatever floating-point environment."""
-    shapes = parameter_shapes(settings)
+    shapes = _affordable(settings)
     dtype, forget_bias = settings.dtype, settings.forget_bias
-    checks.affordable("hidden_size", sum(map(math.prod, shapes.values())), dtype)
     if forget_bias is None and settings.init == "keras":
         forget_bias = 1.0
     draw = _keras if settings.init == "keras" else _uniform
@@ -64,6 +70,13 @@ def initial_values(settings: Settings, rng: np.random.Generator) -> dict[str, Ar
             if forget_bias is not None and name.startswith(("bias_ih", "bias_hh")):
                 values[name][H : 2 * H] = forget_bias if name.startswith("bias_ih") else 0
     return values
+
+
+def _affordable(settings: Settings) -> Shapes:
+    """Return the shapes; raise if they are more than the memory of the machine."""
+    shapes = parameter_shapes(settings)
+    checks.affordable("hidden_size", sum(map(math.prod, shapes.values())), settings.dtype)
+    return shapes
 
 
 def _uniform(name: str, shape: tuple[int, ...], H: int, rng: np.random.Generator) -> Array:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from sys import getrefcount
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from ..engine.runtime.arithmetic import DefaultArithmetic
 from . import checks
 from .layout import Layout, checked
 
-__all__ = ["ParameterSource", "Parameters", "WritableParameters", "lock"]
+__all__ = ["ParameterSource", "Parameters", "WritableParameters", "lock", "without_values"]
 
 # Held while parameters are loaded, opened or closed, and while something is computed from them that
 # is to be kept: the one sees nothing half done of the other. A thread that has it may take it again
@@ -41,6 +42,22 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+_drawn = ContextVar("drawn", default=True)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Let blocks that are made in here begin with zeros, for `Parameters.fill`.
+
+    Nothing is drawn, and no memory is touched before it is filled.
+    """
+    before = _drawn.set(False)
+    try:
+        yield
+    finally:
+        _drawn.reset(before)
 
 
 def copy_checked(
@@ -162,6 +179,23 @@ class Parameters(Mapping[str, Array]):
         closed(flat)
         self._storage = Storage(flat, self.layout.views(flat))
 
+    @classmethod
+    def first(
+        cls,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: npt.DTypeLike,
+        draw: Callable[[], Mapping[str, Array]],
+    ) -> Parameters:
+        """Return those of a new block: what `draw` returns, or zeros within `without_values`."""
+        if _drawn.get():
+            return cls(draw())
+        parameters = cls.__new__(cls)
+        parameters._set_up(Layout(shapes, dtype))
+        flat = parameters.layout.zeros()
+        closed(flat)
+        parameters._storage = Storage(flat, parameters.layout.views(flat))
+        return parameters
+
     def _set_up(self, layout: Layout) -> None:
         self.layout, self.names, self.version = layout, layout.names, Version()
         self.home: Callable[[], object] = _nothing
@@ -202,6 +236,18 @@ class Parameters(Mapping[str, Array]):
         }
         with _lock, self.writable() as parameters:
             copy_arrays([*parameters.values()], [*values.values()])
+
+    def fill(self, values: Mapping[str, npt.ArrayLike]) -> None:
+        """Set all parameters of a block that nobody else has yet, each straight from its value.
+
+        As `load_state_dict`, but without copies of all values, one of which may not be there: if
+        this raises, the block is of no use.
+        """
+        checks.keys("state_dict", values, self.names)
+        with self.writable() as parameters, DefaultArithmetic():
+            for name, shape in zip(self.names, self.layout.shapes, strict=True):
+                value = checked(f"state_dict[{name!r}]", values[name], shape)
+                np.copyto(parameters[name], value, casting="same_kind")
 
     def writable(self) -> AbstractContextManager[WritableParameters]:
         """Open the parameters for writing. See `LSTM.writable`."""

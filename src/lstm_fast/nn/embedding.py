@@ -75,11 +75,16 @@ class Embedding(Block):
         self.padding_index = padding_index
         checks.affordable("vocabulary", self.vocabulary * self.columns, self.dtype)
         rng = checks.generator("seed", seed)
-        with DefaultArithmetic():
-            table = rng.standard_normal((self.vocabulary, self.columns)).astype(self.dtype)
-        if padding_index is not None:
-            table[padding_index] = 0
-        self._values = Parameters({"weight": table})
+        shape = self.vocabulary, self.columns
+
+        def draw() -> dict[str, Array]:
+            with DefaultArithmetic():
+                table = rng.standard_normal(shape).astype(self.dtype)
+            if padding_index is not None:
+                table[padding_index] = 0
+            return {"weight": table}
+
+        self._values = Parameters.first({"weight": shape}, self.dtype, draw)
 
     @property
     def _parameters(self) -> Parameters:

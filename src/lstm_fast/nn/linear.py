@@ -12,6 +12,7 @@ from ..engine import Array
 from ..engine.matrix import Packed, multiply, pack, sum_rows
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..network import checks
+from ..network.parameters import Parameters
 from .rows import Derived, RowBlock
 
 __all__ = ["Linear"]
@@ -79,10 +80,13 @@ class Linear(RowBlock):
         of = checks.real_dtype("dtype", dtype)
         checks.affordable("output_size", sum(map(math.prod, shapes.values())), of)
         rng = checks.generator("seed", seed)
-        with DefaultArithmetic():
-            bound = 1 / math.sqrt(self.input_size)
-            values = {k: rng.uniform(-bound, bound, s).astype(of) for k, s in shapes.items()}
-        self._set_up(values, of, batch_first)
+
+        def draw() -> dict[str, Array]:
+            with DefaultArithmetic():
+                bound = 1 / math.sqrt(self.input_size)
+                return {k: rng.uniform(-bound, bound, s).astype(of) for k, s in shapes.items()}
+
+        self._set_up(Parameters.first(shapes, of, draw), of, batch_first)
         self._packed = Derived(self._values, self._pack)
 
     @property

@@ -153,10 +153,12 @@ class RowBlock(Block):
     _values: Parameters
     _keeps_x = False  # whether `_train` keeps x
 
-    def _set_up(self, values: dict[str, Array], dtype: npt.DTypeLike, batch_first: bool) -> None:
+    def _set_up(
+        self, values: Parameters | dict[str, Array], dtype: npt.DTypeLike, batch_first: bool
+    ) -> None:
         self.dtype = checks.real_dtype("dtype", dtype)
         self.batch_first = checks.boolean("batch_first", batch_first)
-        self._values = Parameters(values)
+        self._values = values if isinstance(values, Parameters) else Parameters(values)
 
     @property
     def _parameters(self) -> Parameters:

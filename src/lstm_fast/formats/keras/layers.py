@@ -218,7 +218,7 @@ class Builder:
                 raise settings.wrong(key, settings.value(key), f"the table has {table.shape}")
         settings.value("dropout")  # of Keras 1, in training
         self._masked |= settings.flag("mask_zero")
-        self._load(given.name, nn.Embedding(*table.shape, **self._how), table)
+        self.parts.append((given.name, cells.embedding(table, **self._how)))
         self._axes = None if self._axes is None else self._axes + 1
 
     def _layer_norm(self, given: Given) -> None:
@@ -233,8 +233,11 @@ class Builder:
         columns = arrays[0].size
         eps = settings.number("epsilon", default=1e-3)
         weight = arrays[0] if scale else np.ones(columns, self._how["dtype"])
-        block = nn.LayerNorm(columns, eps, center, **self._how)
-        self._load(given.name, block, weight, arrays[-1] if center else None)
+        values = {"weight": weight} | ({"bias": arrays[-1]} if center else {})
+        self._add(
+            given.name,
+            lambda: cells.loaded(lambda: nn.LayerNorm(columns, eps, center, **self._how), values),
+        )
 
     def _batch_norm(self, given: Given) -> None:
         settings = given.settings
@@ -253,8 +256,7 @@ class Builder:
         self._linear(given.name, np.diag(gain), (own[-1] if center else 0) - mean * gain)
 
     def _linear(self, name: str, weight: Array, bias: Array | None = None) -> None:
-        block = nn.Linear(weight.shape[1], len(weight), bias is not None, **self._how)
-        self._load(name, block, weight, bias)
+        self._add(name, lambda: cells.linear(weight, bias, **self._how))
 
     def _arrays(self, given: Given, axes: list[int]) -> list[Array]:
         """Return the arrays, which need so many axes, and no empty ones."""
@@ -268,12 +270,11 @@ class Builder:
             )
         return given.arrays
 
-    def _load(self, name: str, block: Block, weight: Array, bias: Array | None = None) -> None:
+    def _add(self, name: str, make: Callable[[], Block]) -> None:
         try:
-            block.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+            self.parts.append((name, make()))
         except ValueError as error:
             raise refusal(self._source, f"layer {name}", error, "damaged") from None
-        self.parts.append((name, block))
 
     # ---- others without
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ... import nn
 from ...network.block import Block
 from ...network.options import FUNCTIONS, Activation
+from .. import cells
 from .layout import LAYOUTS, Operator, Value, is_time, value_of, without, without_time
 from .values import (
     Atom,
@@ -181,9 +182,7 @@ def _embedding(op: Operator, table: AnyArray, x: Signal) -> Signal:
         raise ValueError("takes no rows of a table by numbers of the input")
 
     def make(batch_first: bool, dtype: Any) -> Block:
-        block = nn.Embedding(V, E, batch_first=batch_first, dtype=dtype)
-        block.load_state_dict({"weight": table})
-        return block
+        return cells.embedding(table, batch_first=batch_first, dtype=dtype)
 
     columns = (Atom(f"{op.name}.columns", E),)
     step = Step(op.name, "Embedding", f"{V} -> {E}", make, "", V * E, V)

@@ -28,7 +28,7 @@ from .writing import Graph
 
 __all__ = ["to_onnx"]
 
-LARGEST = 2**31 - 1  # bytes of a file that protobuf reads
+LARGEST = 2**31 - 2**20  # bytes of a file that protobuf reads, less what is around the arrays
 MERGES = {"sum": "ReduceSum", "ave": "ReduceMean", "mul": "ReduceProd"}
 # What an LSTM can have and ONNX's cannot, by the value that it has otherwise.
 WITHOUT = {"proj_size": 0, "cell_clip": None, "layer_norm": False, "zoneout": None}
@@ -87,10 +87,9 @@ def to_onnx(
         _check(name, one)
     graph = Graph(onnx.helper, block.batch_first, lengths, state)
     _write(graph, blocks)
-    model = graph.model()
-    if model.ByteSize() > LARGEST:
+    if graph.nbytes > LARGEST:
         raise ValueError("block: has more than 2 GiB of parameters, which no file of ONNX holds")
-    write_whole(path, model.SerializeToString())
+    write_whole(path, graph.model().SerializeToString())
 
 
 def _flat(name: str, block: Block) -> list[tuple[str, Block]]:

@@ -39,8 +39,8 @@ EXTERNAL = 1  # TensorProto.DataLocation
 FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings"}
 
 
-def model_of(source: Any) -> tuple[Any, Path | None]:
-    """Return the model of a file, or of such an object, and the path of the file.
+def model_of(source: Any) -> tuple[Path | None, Any]:
+    """Return the path of a file and its model, or no path and a model that is given.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def model_of(source: Any) -> tuple[Any, Path | None]:
         raise refusal(
             source, "functions", "define operators of ONNX anew", "inline them in the model"
         )
-    return model, path
+    return path, model
 
 
 def _readable(message: Any) -> bool:

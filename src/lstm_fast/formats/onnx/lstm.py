@@ -17,7 +17,7 @@ from .. import cells
 from ..reports import Found, refusal
 from .graph import Attributes
 
-__all__ = ["INPUTS", "QUANTISED", "Node", "is_lstm", "layered", "read_node"]
+__all__ = ["INPUTS", "QUANTISED", "Node", "copied", "is_lstm", "layered", "read_node"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -55,7 +55,7 @@ class Node:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.directions[0].weight_hh.dtype
+        return np.result_type(np.float32, self.directions[0].weight_hh.dtype)
 
     def like(self, other: Node) -> bool:
         """Return whether both can be layers of one `LSTM`."""
@@ -83,9 +83,8 @@ class Node:
             words.append("peephole")
         if self.directions[0].bias_ih is None:
             words.append("no bias")
-        arrays = [array for one in self.directions for array in one if array is not None]
         sizes = f"{self.input_size} -> {self.hidden_size * len(self.directions)}"
-        count = sum(array.size for array in arrays)
+        count = sum(array.size for one in self.directions for array in one.arrays)
         return Found(self.name, "LSTM", sizes, ", ".join(words), str(self.dtype), count)
 
 
@@ -165,7 +164,14 @@ def read_node(
         "clip": clip,
         "activations": functions[0],
     }
-    return Node(name, directions, options, bool(layout), node, stored)
+    return Node(name, directions, options, bool(layout), copied(node), stored)
+
+
+def copied(message: Any) -> Any:
+    """Return a copy of a part of a model, which does not keep the whole in memory."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
 def _direction(
@@ -236,10 +242,11 @@ def _dequantised(arrays: Mapping[str, AnyArray], wrong: Any) -> dict[str, Array]
         def per_row(given: AnyArray, rank: int = D) -> AnyArray:
             return given.reshape(rank if given.size > 1 else 1, 1, -1).astype(np.float32)
 
-        shifted = values.astype(np.float32)
+        numbers = values.astype(np.float32)
         if zero is not None:
-            shifted -= per_row(zero)
-        found[key] = np.ascontiguousarray((shifted * per_row(scale)).swapaxes(1, 2))
+            numbers -= per_row(zero)
+        numbers *= per_row(scale)
+        found[key] = numbers.swapaxes(1, 2)
     return found
 
 

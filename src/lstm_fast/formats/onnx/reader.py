@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ... import nn
 from ...network.block import Block
 from .. import cells
 from ..reports import Found, Verify, refusal, verified
@@ -74,9 +73,8 @@ def from_onnx(
         y, state = model(x)
         lstm = lf.from_onnx("detector.onnx", node="/encoder/LSTM")
     """
-    model, path = model_of(path_or_model)
     source = path_or_model
-    walk = Walk(source, path, model)
+    walk = Walk(source, *model_of(source))  # without a name, the model goes before blocks are made
     if node is not None:
         names = [node] if isinstance(node, str) else [*node]
         nodes = [_chosen(source, walk, name) for name in names]
@@ -87,7 +85,7 @@ def from_onnx(
     output, signal = _output(source, walk)
     batch_first = _order(source, output, signal)
     block = cells.chain(source, _blocks(source, signal.steps, batch_first))
-    return verified(block, verify, lambda: run_model(source, model, walk, output, signal))
+    return verified(block, verify, lambda: run_model(source, walk, output, signal))
 
 
 def inspect(path_or_model: Any) -> list[Found]:
@@ -103,8 +101,7 @@ def inspect(path_or_model: Any) -> list[Found]:
     ImportError, FileNotFoundError, ValueError
         As `from_onnx`, if it is no model of ONNX or damaged.
     """
-    model, path = model_of(path_or_model)
-    return Walk(path_or_model, path, model).rows
+    return Walk(path_or_model, *model_of(path_or_model)).rows
 
 
 # ---- what is asked for
@@ -238,11 +235,7 @@ def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tu
         if isinstance(first, LSTMStep):
             block: Block = _lstm(source, group, batch_first, dtype)
         elif isinstance(first, LinearStep):
-            O, I = first.weight.shape
-            bias = first.bias is not None
-            block = nn.Linear(I, O, bias, batch_first=batch_first, dtype=dtype)
-            values = {"weight": first.weight} | ({"bias": first.bias} if bias else {})
-            block.load_state_dict(values)  # type: ignore[arg-type]
+            block = cells.linear(first.weight, first.bias, batch_first=batch_first, dtype=dtype)
         else:
             block = first.make(batch_first, dtype)
         name = _name(first.name, taken)

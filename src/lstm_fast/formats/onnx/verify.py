@@ -20,9 +20,7 @@ __all__ = ["run_model", "run_nodes"]
 T, B = 5, 3  # of the inputs, where the model leaves them open
 
 
-def run_model(
-    source: Any, model: Any, walk: Walk, output: str, signal: Signal
-) -> tuple[Array, Array]:
+def run_model(source: Any, walk: Walk, output: str, signal: Signal) -> tuple[Array, Array]:
     """Return an input, and the output of this name for it, in the shape that a block gives it.
 
     States are zeros, lengths those of whole sequences.
@@ -52,7 +50,7 @@ def run_model(
             feeds[given.name] = np.full(shape, signal.order[0].size or T, dtype)
         else:
             feeds[given.name] = np.zeros(shape, dtype)
-    y = _results(source, source if _is_path(source) else model, [output], feeds)[0]
+    y = _results(source, source, [output], feeds)[0]
     value = walk.outputs[output]
     if isinstance(value, Stack):
         y = np.moveaxis(y, value.axis, -2)

@@ -15,7 +15,7 @@ from .blocks import OPERATORS
 from .folding import Folding
 from .graph import Attributes, Tensors
 from .layout import MOVES, Operator, last_states
-from .lstm import INPUTS, QUANTISED, Node, is_lstm, read_node
+from .lstm import INPUTS, QUANTISED, Node, copied, is_lstm, read_node
 from .scope import Scope
 from .values import (
     AnyStep,
@@ -72,7 +72,7 @@ class Walk:
     def __init__(self, source: Any, path: Path | None, model: Any) -> None:
         self._source = source
         self._tensors = Tensors(source, path)
-        self._folding = Folding(model.ByteSize())
+        self._folding = Folding(model.ByteSize() if path is None else path.stat().st_size)
         versions = [entry.version for entry in model.opset_import if entry.domain in STANDARD]
         self._version = versions[0] if versions else 1
         self._nodes = 0
@@ -82,7 +82,7 @@ class Walk:
         graph = model.graph
         scope = Scope(self._tensors)
         constants = {tensor.name for tensor in graph.initializer}
-        self.inputs = [given for given in graph.input if given.name not in constants]
+        self.inputs = [copied(given) for given in graph.input if given.name not in constants]
         try:
             for given in self.inputs:
                 scope[given.name] = _signal_of(given)

@@ -76,6 +76,11 @@ class Graph:
 
     # ---- the whole
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(array.nbytes for array in self._constants.values())
+
     def model(self) -> Any:
         from onnx.numpy_helper import from_array
 

@@ -56,8 +56,9 @@ def block(
     arrays = {key: _array(source, key, value) for key, value in names.items()}
     native = {array.dtype.newbyteorder("=") for array in arrays.values()}
     dtype = np.result_type(np.float32, *native)
-    parts = modules({key: array.astype(dtype, copy=False) for key, array in arrays.items()})
-    lstm = next(_lstm(source, p, batch_first, dropout) for p in parts if p.name == name)
+    parts = modules(arrays)
+    options = {"batch_first": batch_first, "dropout": dropout, "dtype": dtype}
+    lstm = next(_lstm(source, part, **options) for part in parts if part.name == name)
     if len(parts) == 1:
         return lstm
     order = _order(source, parts, name, lstm, ordered)
@@ -125,7 +126,7 @@ def _array(source: Any, name: str, value: Any) -> Array:
     return array
 
 
-def _lstm(source: Any, of: Module, batch_first: bool, dropout: float) -> LSTM:
+def _lstm(source: Any, of: Module, **options: Any) -> LSTM:
     name = of.name or "LSTM"
     found: dict[tuple[int, bool], dict[str, Array]] = {}
     for key, value in of.tensors.items():
@@ -155,7 +156,7 @@ def _lstm(source: Any, of: Module, batch_first: bool, dropout: float) -> LSTM:
                 raise refusal(source, f"{name}: {missing[0]}{end}", "is missing", how)
             row.append(cells.cell(source, name + end, "ifgo", **values))
         cell_rows.append(row)
-    return cells.lstm(source, name, cell_rows, batch_first=batch_first, dropout=dropout)
+    return cells.lstm(source, name, cell_rows, **options)
 
 
 def _order(
@@ -202,15 +203,11 @@ def _widths(part: Module, role: str, lstm: LSTM) -> tuple[int, int]:
 def _around(part: Module, role: str, batch_first: bool, dtype: np.dtype[Any]) -> Block:
     shape = part.tensors["weight"].shape
     how: dict[str, Any] = {"batch_first": batch_first, "dtype": dtype}
-    made: Block
     if role == "E":
-        made = nn.Embedding(*shape, **how)
-    elif role == "N":
-        made = nn.LayerNorm(*shape, **how)
-    else:
-        made = nn.Linear(shape[1], shape[0], "bias" in part.tensors, **how)
-    made.load_state_dict(part.tensors)
-    return made
+        return cells.embedding(part.tensors["weight"], **how)
+    if role == "N":
+        return cells.loaded(lambda: nn.LayerNorm(*shape, **how), part.tensors)
+    return cells.linear(part.tensors["weight"], part.tensors.get("bias"), **how)
 
 
 def _nested(source: Any, parts: list[tuple[str, Block]]) -> Block:

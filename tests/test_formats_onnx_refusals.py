@@ -387,3 +387,18 @@ def test_weights_that_many_nodes_share_are_counted(rng):
     model = make_model(nodes, [value("x", ["T", "B", 256])], ["y0"], {"W": W})
     rows = inspect(model)
     assert sum("more than a file of this size" in row.options for row in rows) > 50
+
+
+def test_many_nodes_of_one_name(rng):
+    """Each has its own name, of a length that does not grow with how many there are."""
+    arrays, count = lstm_arrays(rng, 1, 1), 5000
+    nodes = [
+        make_node("LSTM", "x W R B", f"y{n}", name="lstm", hidden_size=1) for n in range(count)
+    ]
+    nodes.insert(1, make_node("LSTM", "x W R B", "z", name="lstm_3", hidden_size=1))
+    model = make_model(nodes, [value("x", ["T", "B", 1])], ["y0"], arrays)
+    names = [row.name for row in inspect(model)]
+    assert names[:4] == ["lstm", "lstm_3", "lstm_2", "lstm_4"]
+    assert len({*names}) == count + 1 and max(map(len, names)) == len("lstm_5001")
+    with pytest.raises(ValueError, match="and 4981 more$"):
+        from_onnx(model, "no such")

@@ -12,6 +12,7 @@ from .. import cells
 from ..reports import Found, Verify, refusal, verified
 from .graph import model_of
 from .lstm import Node, layered
+from .scope import Names
 from .values import AnyStep, Group, LinearStep, LSTMStep, Other, Signal, Stack, joined
 from .verify import run_model, run_nodes
 from .walk import Entry, Walk
@@ -19,6 +20,7 @@ from .walk import Entry, Walk
 __all__ = ["from_onnx", "inspect"]
 
 MOST_BLOCKS = 1024
+MOST_LISTED = 20  # LSTMs in a message
 
 
 def from_onnx(
@@ -122,7 +124,9 @@ def _listed(walk: Walk) -> str:
     """Return what `node` may be."""
     if not walk.lstms:
         return "there is no node LSTM in it"
-    return f"node= reads an LSTM alone: {', '.join(map(_described, walk.lstms))}"
+    names = [*map(_described, walk.lstms[:MOST_LISTED])]
+    names += [f"and {len(walk.lstms) - MOST_LISTED} more"] * (len(walk.lstms) > MOST_LISTED)
+    return f"node= reads an LSTM alone: {', '.join(names)}"
 
 
 def _described(entry: Entry) -> str:
@@ -222,7 +226,7 @@ def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tu
     dtype = np.result_type(np.float32, *map(_dtype, steps))
     found: list[tuple[str, Block]] = []
     groups: list[list[Any]] = []
-    taken: set[str] = set()
+    taken = Names()
     for step in steps:
         if isinstance(step, LSTMStep) and groups and _goes_on(groups[-1], step):
             if step.residual and len(groups[-1]) > 1 and not groups[-1][1].residual:
@@ -238,19 +242,8 @@ def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tu
             block = cells.linear(first.weight, first.bias, batch_first=batch_first, dtype=dtype)
         else:
             block = first.make(batch_first, dtype)
-        name = _name(first.name, taken)
-        taken.add(name)
-        found.append((name, block))
-    return found
-
-
-def _name(name: str, taken: set[str]) -> str:
-    """Return a name of a block: without what separates parts of a path, and not twice."""
-    words = name.strip("/").replace("/", "_").replace(".", "_") or "block"
-    found, n = words, 1
-    while found in taken:
-        n += 1
-        found = f"{words}_{n}"
+        words = first.name.strip("/").replace("/", "_").replace(".", "_")
+        found.append((taken.own(words or "block"), block))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Values of a graph of ONNX by name, which graphs inside it see, too."""
+"""Values of a graph of ONNX by name, which graphs inside it see, too; names told apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ from typing import Any
 from .graph import Tensors
 from .values import Other
 
-__all__ = ["Scope"]
+__all__ = ["Names", "Scope"]
+
+
+class Names(set[str]):
+    """Names, each of which is given once: of several nodes "lstm" the second one is "lstm_2"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: dict[str, int] = {}  # the last one of each name
+
+    def own(self, name: str) -> str:
+        """Return a name that is new, and add it; in constant time, on average over all names."""
+        found = name
+        while found in self:
+            self._numbers[name] = self._numbers.get(name, 1) + 1
+            found = f"{name}_{self._numbers[name]}"
+        self.add(found)
+        return found
 
 
 class Scope:

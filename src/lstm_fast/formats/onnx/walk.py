@@ -16,7 +16,7 @@ from .folding import Folding
 from .graph import Attributes, Tensors
 from .layout import MOVES, Operator, last_states
 from .lstm import INPUTS, QUANTISED, Node, copied, is_lstm, read_node
-from .scope import Scope
+from .scope import Names, Scope
 from .values import (
     AnyStep,
     Atom,
@@ -77,7 +77,7 @@ class Walk:
         self._version = versions[0] if versions else 1
         self._nodes = 0
         self.lstms: list[Entry] = []
-        self._names: set[str] = set()  # of these
+        self._names = Names()  # of these
         self.rows: list[Found] = []
         graph = model.graph
         scope = Scope(self._tensors)
@@ -265,9 +265,7 @@ class Walk:
     # ---- LSTM
 
     def _lstm(self, name: str, node: Any, attributes: Attributes, inputs: list[Any]) -> list[Any]:
-        while name in self._names:
-            name += "_"
-        self._names.add(name)
+        name = self._names.own(name)
         keys = INPUTS + (QUANTISED if node.op_type == "DynamicQuantizeLSTM" else ())
         given = dict(zip(keys, inputs, strict=False))
         try:

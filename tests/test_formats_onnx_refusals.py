@@ -400,5 +400,5 @@ def test_many_nodes_of_one_name(rng):
     names = [row.name for row in inspect(model)]
     assert names[:4] == ["lstm", "lstm_3", "lstm_2", "lstm_4"]
     assert len({*names}) == count + 1 and max(map(len, names)) == len("lstm_5001")
-    with pytest.raises(ValueError, match="and 4981 more$"):
+    with pytest.raises(ValueError, match="and 4981 more"):
         from_onnx(model, "no such")

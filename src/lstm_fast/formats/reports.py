@@ -50,7 +50,7 @@ def refusal(source: Any, what: str, found: Any, instead: str) -> ValueError:
     return ValueError(f"{where}: {what}: {found}; {instead}")
 
 
-def verified(block: Block, verify: Verify, run: Callable[[], tuple[Any, Any]]) -> Block:
+def verified(block: Block, verify: Verify, run: Callable[[], tuple[Any, ...]]) -> Block:
     """Return the block, after a comparison with what it has to give.
 
     Parameters
@@ -61,7 +61,8 @@ def verified(block: Block, verify: Verify, run: Callable[[], tuple[Any, Any]]) -
         Recorded input and output; or the framework is asked; or nothing is compared. The largest
         difference is printed to standard error.
     run : callable
-        Runs the framework, which it imports, and returns an input that it made and its output.
+        Runs the framework, which it imports, and returns an input that it made and its output, and
+        the state with which the block has to begin, if that is not zeros.
 
     Raises
     ------
@@ -70,11 +71,11 @@ def verified(block: Block, verify: Verify, run: Callable[[], tuple[Any, Any]]) -
     """
     if verify is None or verify is False:
         return block
-    x, expected = run() if verify is True else verify
+    x, expected, *state = run() if verify is True else verify[:2]
     x, expected = np.asarray(x), np.asarray(expected)
     if x.dtype.kind == "f":
         x = x.astype(block.dtype)
-    y: Array = block(x)[0]
+    y: Array = block(x, *state)[0]
     if y.shape != expected.shape:
         raise ValueError(f"verify: expected an output of shape {expected.shape}, got {y.shape}")
     difference, same = compared(y, expected, TOLERANCE[np.dtype(block.dtype)])

@@ -1,8 +1,10 @@
 """ONNX: models read, and written for ONNX Runtime.
 
     reader              `from_onnx`, `inspect`: which LSTMs, and the model around them
-    graph, folding, values      tensors and attributes; operators on constants; shapes
+    graph, folding      tensors and attributes; operators on constants
+    values, shapes      what is known of a value; sizes of its axes
     walk, scope, layout         from an operator to the next; values by name; where the axes are
+    states              which parts of inputs are initial states
     lstm, blocks        the blocks that operators are
     export, writing     `to_onnx`; its operators
     verify              by ONNX Runtime

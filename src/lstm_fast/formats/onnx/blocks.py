@@ -14,6 +14,7 @@ from ...network.block import Block
 from ...network.options import FUNCTIONS, Activation
 from .. import cells
 from .layout import LAYOUTS, Operator, Value, is_time, value_of, without, without_time
+from .shapes import size_of
 from .values import (
     Atom,
     Chain,
@@ -25,7 +26,6 @@ from .values import (
     Stack,
     Step,
     joined,
-    size_of,
 )
 
 __all__ = ["OPERATORS"]

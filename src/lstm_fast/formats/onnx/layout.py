@@ -13,6 +13,7 @@ from ...network.block import Block
 from .folding import axes_of, sliced
 from .graph import Attributes
 from .lstm import Node
+from .shapes import reshaped
 from .values import (
     MOST_AXES,
     MOST_PARTS,
@@ -23,7 +24,6 @@ from .values import (
     Stack,
     Step,
     joined,
-    reshaped,
     stacked,
 )
 
@@ -32,6 +32,7 @@ __all__ = [
     "MOVES",
     "Operator",
     "Value",
+    "integers_of",
     "is_time",
     "last_states",
     "value_of",
@@ -128,7 +129,7 @@ def without(x: Value, axes: Sequence[int]) -> Value:
     return x.moved([group for n, group in enumerate(x.axes) if n not in axes])
 
 
-def _given(op: Operator, name: str, given: Any) -> list[Any] | None:
+def integers_of(op: Operator, name: str, given: Any) -> list[Any] | None:
     """Return integers of an attribute, or of an input that is a constant."""
     if given is None:
         return op.attributes.integers(name)
@@ -138,7 +139,7 @@ def _given(op: Operator, name: str, given: Any) -> list[Any] | None:
 
 
 def _squeeze(op: Operator, x: Value, given: Any = None) -> Value:
-    axes = _given(op, "axes", given)
+    axes = integers_of(op, "axes", given)
     if axes is None:
         raise ValueError("does not say which axes")
     places = axes_of(axes, len(x.axes))
@@ -149,7 +150,7 @@ def _squeeze(op: Operator, x: Value, given: Any = None) -> Value:
 
 
 def _unsqueeze(op: Operator, x: Value, given: Any = None) -> Value:
-    axes = _given(op, "axes", given) or []
+    axes = integers_of(op, "axes", given) or []
     groups: list[Group] = [*x.axes]
     if len(groups) + len(axes) > MOST_AXES:
         raise ValueError("makes very many axes")
@@ -168,10 +169,14 @@ def _transpose(op: Operator, x: Value) -> Value:
 
 
 def _reshape(op: Operator, x: Value, shape: Any = None) -> Value:
-    target = _given(op, "shape", shape) or []
+    target = integers_of(op, "shape", shape) or []
     if op.attributes.integer("allowzero", 0) and 0 in target:
         raise ValueError("makes an array without elements")
-    return x.moved(reshaped(x.axes, target))
+    axes, bound = reshaped(x.axes, target)
+    made = x.moved(axes)
+    if isinstance(made, Stack):
+        return replace(made, parts=tuple(part.sized(bound) for part in made.parts))
+    return made.sized(bound)
 
 
 def _flatten(op: Operator, x: Value) -> Value:
@@ -223,7 +228,7 @@ def _gather(op: Operator, x: Value, at: Any) -> Any:
 def _slice(op: Operator, x: Value, *given: Any) -> Value:
     names = ("starts", "ends", "axes", "steps")
     if given:
-        parts = [None if one is None else _given(op, "", one) for one in given]
+        parts = [None if one is None else integers_of(op, "", one) for one in given]
         starts, ends, axes, steps = (*parts, None, None)[:4]
     else:
         starts, ends, axes = (op.attributes.integers(name) for name in names[:3])
@@ -250,7 +255,7 @@ def _slice(op: Operator, x: Value, *given: Any) -> Value:
 def _split(op: Operator, x: Value, given: Any = None) -> list[Value]:
     axis = axes_of([op.attributes.integer("axis", 0)], len(x.axes))[0]
     op.attributes.integer("num_outputs")
-    sizes = _given(op, "split", given)
+    sizes = integers_of(op, "split", given)
     if not isinstance(x, Stack) or axis != x.axis:
         raise ValueError(f"takes axis {axis} apart")
     count = len(x.parts)

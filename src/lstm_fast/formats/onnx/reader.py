@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..reports import Found, Verify, refusal, verified
 from .graph import model_of
 from .lstm import Node, layered
 from .scope import Names
+from .states import check_order
 from .values import AnyStep, Group, LinearStep, LSTMStep, Other, Signal, Stack, joined
 from .verify import run_model, run_nodes
 from .walk import Entry, Walk
@@ -36,9 +37,10 @@ def from_onnx(
 
     An input and output (B, T, ...) make ``batch_first=True``. An output with an axis of directions,
     as (T, D, B, H) of a node LSTM, is that of `LSTM` here, (T, B, D H). States that are inputs of
-    the model, or outputs, are those that a call takes and returns, all layers in one array; an
-    input for sequence_lens is ``lengths``: what comes after the end of a sequence is 0 here, and
-    nothing is computed from it.
+    the model, or outputs, are those that a call takes and returns, all layers in one array: parts
+    of an input have to go to layers and directions in their order, h before c. An input for
+    sequence_lens is ``lengths``: what comes after the end of a sequence is 0 here, and nothing is
+    computed from it.
 
     Parameters
     ----------
@@ -49,7 +51,8 @@ def from_onnx(
         model they are: in branches of If and bodies of Loop and Scan, too. Time first, or batch
         first for layout 1. What gives their inputs, states and lengths is up to the caller.
     verify : (x, y) or bool, optional
-        Compare with a recorded input and output; True: with ONNX Runtime.
+        Compare with a recorded input and output; True: with ONNX Runtime, from random states where
+        the model has inputs for them.
 
     Returns
     -------
@@ -86,8 +89,9 @@ def from_onnx(
         return verified(lstm, verify, lambda: run_nodes(source, nodes))
     output, signal = _output(source, walk)
     batch_first = _order(source, output, signal)
-    block = cells.chain(source, _blocks(source, signal.steps, batch_first))
-    return verified(block, verify, lambda: run_model(source, walk, output, signal))
+    groups = _groups(signal.steps)
+    block = cells.chain(source, _blocks(source, groups, batch_first))
+    return verified(block, verify, lambda: run_model(source, walk, output, signal, groups))
 
 
 def inspect(path_or_model: Any) -> list[Found]:
@@ -152,6 +156,10 @@ def _output(source: Any, walk: Walk) -> tuple[str, Signal]:
         found = f"{[*(computed or walk.outputs)]}"
         raise refusal(source, "outputs", found, f"one is needed, besides states; {_listed(walk)}")
     name, signal = next(iter(computed.items()))
+    try:
+        check_order(step for step in signal.steps if isinstance(step, LSTMStep))
+    except ValueError as error:
+        raise refusal(source, "initial states", error, _listed(walk)) from None
     if not any(isinstance(step, LSTMStep) for step in signal.steps):
         raise refusal(source, f"output {name!r}", "is computed without LSTM", _listed(walk))
     used = {step.name for step in signal.steps}
@@ -220,13 +228,9 @@ def _order(source: Any, output: str, signal: Signal) -> bool:
     return batch_first
 
 
-def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tuple[str, Block]]:
-    if len(steps) > MOST_BLOCKS:
-        raise refusal(source, "blocks", f"are {len(steps)}", f"at most {MOST_BLOCKS} are read")
-    dtype = np.result_type(np.float32, *map(_dtype, steps))
-    found: list[tuple[str, Block]] = []
+def _groups(steps: Sequence[AnyStep]) -> dict[str, list[Any]]:
+    """Return the steps of each block by its name: layers of an LSTM, or one."""
     groups: list[list[Any]] = []
-    taken = Names()
     for step in steps:
         if isinstance(step, LSTMStep) and groups and _goes_on(groups[-1], step):
             if step.residual and len(groups[-1]) > 1 and not groups[-1][1].residual:
@@ -234,7 +238,20 @@ def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tu
             groups[-1].append(step)
         else:
             groups.append([step])
-    for group in groups:
+    taken = Names()
+    words = [group[0].name.strip("/").replace("/", "_").replace(".", "_") for group in groups]
+    return {taken.own(one or "block"): group for one, group in zip(words, groups, strict=True)}
+
+
+def _blocks(
+    source: Any, groups: Mapping[str, list[Any]], batch_first: bool
+) -> list[tuple[str, Block]]:
+    if len(groups) > MOST_BLOCKS:
+        raise refusal(source, "blocks", f"are {len(groups)}", f"at most {MOST_BLOCKS} are read")
+    steps = [step for group in groups.values() for step in group]
+    dtype = np.result_type(np.float32, *map(_dtype, steps))
+    found: list[tuple[str, Block]] = []
+    for name, group in groups.items():
         first = group[0]
         if isinstance(first, LSTMStep):
             block: Block = _lstm(source, group, batch_first, dtype)
@@ -242,8 +259,7 @@ def _blocks(source: Any, steps: Sequence[AnyStep], batch_first: bool) -> list[tu
             block = cells.linear(first.weight, first.bias, batch_first=batch_first, dtype=dtype)
         else:
             block = first.make(batch_first, dtype)
-        words = first.name.strip("/").replace("/", "_").replace(".", "_")
-        found.append((taken.own(words or "block"), block))
+        found.append((name, block))
     return found
 
 
@@ -261,6 +277,15 @@ def _lstm(source: Any, group: list[LSTMStep], batch_first: bool, dtype: Any) -> 
     if group[0].residual:
         found, instead = "adds its input to its output", "only layers above another one can"
         raise refusal(source, group[0].name, found, instead)
+    for kind in ("h", "c"):
+        there = [bool(getattr(step, kind)) for step in group]
+        if any(there) and not all(there):
+            one = group[there.index(False)].name
+            found, instead = (
+                f"has no initial_{kind}, and other layers have",
+                "all need one, or none",
+            )
+            raise refusal(source, one, found, instead)
     nodes = [step.node for step in group]
     residual = len(group) > 1 and group[1].residual
     merge = group[0].merge

@@ -7,12 +7,9 @@ sizes. The two directions of an LSTM, or the final states of several, are a `Sta
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from ...engine import Array
 from ...network.block import Block
@@ -28,13 +25,11 @@ __all__ = [
     "LSTMStep",
     "LinearStep",
     "Other",
+    "Row",
     "Signal",
     "Stack",
     "Step",
     "joined",
-    "reshaped",
-    "shape_of",
-    "size_of",
     "stacked",
 ]
 
@@ -85,11 +80,14 @@ class Other:
         Inputs of the graph, and nodes LSTM, of whose numbers it consists, if they were only moved.
     moved : bool
         Whether they were.
+    state : Signal or Stack, optional
+        Which numbers of inputs it is, if they can be initial states; see `states`.
     """
 
     error: ValueError
     roots: frozenset[str] = frozenset()
     moved: bool = False
+    state: Any = None
 
 
 # ---- blocks
@@ -118,13 +116,53 @@ class LinearStep:
     bias: Array | None = None
 
 
+@dataclass(frozen=True)
+class Row:
+    """The state of one layer and direction: (B, H) numbers of an input of the graph.
+
+    Attributes
+    ----------
+    root : str
+        The input.
+    index : tuple of int or None
+        Where in it, for each of its axes; None: all of the axis.
+    turned : bool
+        Whether the axis of H comes before that of B.
+    """
+
+    root: str
+    index: tuple[int | None, ...]
+    turned: bool
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """What the rows of one input are sorted by."""
+        return tuple(n or 0 for n in self.index)
+
+    def sizes(self, H: int) -> dict[int, int]:
+        """Return how large axes of the input are at least, but that of B."""
+        whole = [n for n, at in enumerate(self.index) if at is None]
+        found = {n: at + 1 for n, at in enumerate(self.index) if at is not None}
+        return found | {whole[0 if self.turned else -1]: H}
+
+    def array(self, feeds: Mapping[str, Array]) -> Array:
+        """Return the numbers, of those of the inputs."""
+        found = feeds[self.root][tuple(slice(None) if n is None else n for n in self.index)]
+        return found.T if self.turned else found
+
+
 @dataclass(frozen=True, eq=False)
 class LSTMStep:
-    """A layer: how its directions become one output, and whether its input is added."""
+    """A layer: how its directions become one output, and whether its input is added.
+
+    `h` and `c` are the initial states of its directions; none where they are zeros.
+    """
 
     node: Node
     merge: str = "concat"
     residual: bool = False
+    h: tuple[Row, ...] = ()
+    c: tuple[Row, ...] = ()
 
     @property
     def name(self) -> str:
@@ -182,6 +220,15 @@ class Signal:
 
     def moved(self, axes: Sequence[Group]) -> Signal:
         return replace(self, axes=tuple(axes))
+
+    def sized(self, bound: Mapping[Atom, Atom]) -> Signal:
+        """Return it with these atoms instead of others, whose sizes were not known."""
+
+        def new(group: Group) -> Group:
+            return tuple(bound.get(atom, atom) for atom in group)
+
+        axes, columns = tuple(map(new, self.axes)), new(self.columns)
+        return replace(self, axes=axes, columns=columns, order=new(self.order))
 
     @property
     def time(self) -> Atom | None:
@@ -293,69 +340,3 @@ def joined(parts: Sequence[Signal], merge: str = "concat") -> Signal:
         chain = Chain(chain.before, replace(chain.step, merge=merge))
     axes = (*first.axes[:-1], columns)
     return replace(first, chain=chain, axes=axes, columns=columns, direction=None)
-
-
-# ---- shapes
-
-
-def size_of(group: Group) -> int | None:
-    """Return the size of an axis, or None where the file does not say it."""
-    sizes = [atom.size for atom in group]
-    return None if None in sizes else math.prod(size for size in sizes if size is not None)
-
-
-def reshaped(axes: Sequence[Group], target: Sequence[int | Extent]) -> list[Group]:
-    """Return the axes after Reshape, which keeps the order of numbers.
-
-    Raises
-    ------
-    ValueError
-        If the target would split an atom, or its sizes are not known.
-    """
-    atoms = [atom for group in axes for atom in group]
-    unknown = [n for n, entry in enumerate(target) if isinstance(entry, int) and entry == -1]
-    if len(unknown) > 1 or len(target) > MOST_AXES:
-        raise ValueError("has a target with several unknown axes, or very many")
-    middle = unknown[0] if unknown else len(target)
-
-    def take(n: int, reverse: bool) -> Group:
-        """Take the atoms of an entry of the target off one end."""
-        entry = target[n]
-        if isinstance(entry, int) and entry == 0 and n < len(axes):
-            entry = Extent(axes[n])
-        order = atoms[::-1] if reverse else atoms
-        count, product = 0, 1
-        if isinstance(entry, Extent):
-            count = len(entry.atoms)
-        elif order and order[0].size == entry == 1:
-            count = 1
-        while isinstance(entry, int) and product < entry and count < len(order):
-            product *= order[count].size or 0
-            count += 1
-            if product == 0:
-                break
-        found = tuple(atoms[len(atoms) - count :] if reverse else atoms[:count])
-        if isinstance(entry, Extent) and found != entry.atoms:
-            raise ValueError("rearranges the axes")
-        if isinstance(entry, int) and entry != 1 and product != entry:
-            raise ValueError(f"splits an axis, or has the fixed size {entry} for an unknown one")
-        del atoms[len(atoms) - count if reverse else 0 : len(atoms) if reverse else count]
-        return found
-
-    left = [take(n, False) for n in range(middle)]
-    right = [take(n, True) for n in range(len(target) - 1, middle, -1)][::-1]
-    if unknown:
-        return [*left, tuple(atoms), *right]
-    if atoms:
-        raise ValueError(f"has the target {[*target]}, which does not hold all numbers")
-    return left
-
-
-def shape_of(value: Signal | Stack) -> Array:
-    """Return the shape of a value: of columns the numbers, of other axes what they are."""
-    found = np.empty(len(value.axes), object)
-    known = {*value.columns, Atom("direction", 1), Atom("direction", 2)}
-    for n, group in enumerate(value.axes):
-        size = size_of(group)
-        found[n] = size if {*group} <= known and size is not None else Extent(group)
-    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from ...engine import Array
 from ..reports import refusal
 from .graph import TYPES
 from .lstm import Node
-from .values import Signal, Stack, Step
+from .states import arrays_of, of_layers
+from .values import AnyStep, LSTMStep, Signal, Stack, Step
 from .walk import Walk
 
 __all__ = ["run_model", "run_nodes"]
@@ -20,13 +22,29 @@ __all__ = ["run_model", "run_nodes"]
 T, B = 5, 3  # of the inputs, where the model leaves them open
 
 
-def run_model(source: Any, walk: Walk, output: str, signal: Signal) -> tuple[Array, Array]:
-    """Return an input, and the output of this name for it, in the shape that a block gives it.
+def run_model(
+    source: Any,
+    walk: Walk,
+    output: str,
+    signal: Signal,
+    groups: Mapping[str, Sequence[AnyStep]],
+) -> tuple[Array, Array, Any]:
+    """Return an input, the output of this name for it, in the shape that a block gives it, a state.
 
-    States are zeros, lengths those of whole sequences.
+    The state is what the block takes: None, if the graph has no inputs for it. Lengths are those of
+    whole sequences.
     """
     rng = np.random.default_rng(0)
-    open_sizes = dict(zip((atom.name for atom in signal.order), (T, B), strict=False))
+    open_sizes = {a.name: a.size or n for a, n in zip(signal.order, (T, B), strict=False)}
+    layers = {
+        name: [step for step in steps if isinstance(step, LSTMStep)]
+        for name, steps in groups.items()
+    }
+    for step in chain(*layers.values()):
+        for row in (*step.h, *step.c):
+            for n, size in row.sizes(step.node.hidden_size).items():
+                axis = f"{row.root}.{n}"
+                open_sizes[axis] = max(size, open_sizes.get(axis, 0))
     named: dict[str, int] = {}  # sizes that the model has names for
     feeds: dict[str, Array] = {}
     for given in sorted(walk.inputs, key=lambda one: one.name != signal.root):
@@ -49,7 +67,7 @@ def run_model(source: Any, walk: Walk, output: str, signal: Signal) -> tuple[Arr
         elif dtype.kind in "iu":  # lengths
             feeds[given.name] = np.full(shape, signal.order[0].size or T, dtype)
         else:
-            feeds[given.name] = np.zeros(shape, dtype)
+            feeds[given.name] = rng.uniform(-1, 1, shape).astype(dtype)  # states
     y = _results(source, source, [output], feeds)[0]
     value = walk.outputs[output]
     if isinstance(value, Stack):
@@ -57,22 +75,29 @@ def run_model(source: Any, walk: Walk, output: str, signal: Signal) -> tuple[Arr
         y = y.reshape(*y.shape[:-2], -1)
         value = value.parts[0]
     y = y.reshape([size for size, group in zip(y.shape, value.axes, strict=True) if group])
-    return feeds[signal.root], y
+    states = {name: arrays_of(steps, feeds) for name, steps in layers.items() if steps}
+    state = states if len(groups) > 1 else next(iter(states.values()))
+    return feeds[signal.root], y, state
 
 
-def run_nodes(source: Any, nodes: Sequence[Node]) -> tuple[Array, Array]:
-    """Return an input, and what these nodes give one after the other."""
+def run_nodes(source: Any, nodes: Sequence[Node]) -> tuple[Array, Array, Any]:
+    """Return an input, what these nodes give one after the other, and the state before."""
     import onnx
 
     rng = np.random.default_rng(0)
     helper = onnx.helper
     first = y = rng.standard_normal((T, B, nodes[0].input_size)).astype(nodes[0].dtype)
+    states: dict[str, list[Array]] = {"initial_h": [], "initial_c": []}
     for node in nodes:
         proto = onnx.NodeProto()
         proto.CopyFrom(node.proto)
-        keys = [*node.keys]
+        keys, arrays = [*node.keys], {**node.arrays}
+        for key, found in states.items():
+            shape = (len(node.directions), B, node.hidden_size)
+            found.append(rng.uniform(-1, 1, shape).astype(node.dtype))
+            arrays[key] = found[-1].swapaxes(0, 1) if node.batch_first else found[-1]
         del proto.input[:], proto.output[:]
-        proto.input.extend(key if key == "X" or key in node.arrays else "" for key in keys)
+        proto.input.extend(key if key == "X" or key in arrays else "" for key in keys)
         proto.output.append("Y")
         kind = helper.np_dtype_to_tensor_dtype(y.dtype)
         graph = helper.make_graph(
@@ -80,13 +105,16 @@ def run_nodes(source: Any, nodes: Sequence[Node]) -> tuple[Array, Array]:
             "lstm",
             [helper.make_tensor_value_info("X", kind, y.shape)],
             [helper.make_tensor_value_info("Y", kind, None)],
-            [onnx.numpy_helper.from_array(array, key) for key, array in node.arrays.items()],
+            [onnx.numpy_helper.from_array(array, key) for key, array in arrays.items()],
         )
         opsets = [helper.make_opsetid("", 14), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         of_directions = _results(source, model, ["Y"], {"X": y})[0]  # (T, D, B, H)
         y = of_directions.swapaxes(1, 2).reshape(T, B, -1)
-    return (first.swapaxes(0, 1), y.swapaxes(0, 1)) if nodes[0].batch_first else (first, y)
+    state = tuple(of_layers(arrays) for arrays in states.values())
+    if nodes[0].batch_first:
+        first, y = first.swapaxes(0, 1), y.swapaxes(0, 1)
+    return first, y, state
 
 
 def _is_path(source: Any) -> bool:

@@ -17,6 +17,8 @@ from .graph import Attributes, Tensors
 from .layout import MOVES, Operator, last_states
 from .lstm import INPUTS, QUANTISED, Node, copied, is_lstm, read_node
 from .scope import Names, Scope
+from .shapes import shape_of
+from .states import moved, roots_of, rows_of, state_of
 from .values import (
     AnyStep,
     Atom,
@@ -29,7 +31,6 @@ from .values import (
     Signal,
     Stack,
     Step,
-    shape_of,
 )
 
 __all__ = ["Entry", "Walk"]
@@ -116,7 +117,10 @@ class Walk:
                 else:
                     results = self._node(name, node, attributes, inputs)
             except FAILURES as error:
-                results = [self._failed(what, error, node, inputs)] * len(node.output)
+                other = self._failed(what, error, node, inputs)
+                states = self._states(name, node, inputs) if other.moved else []
+                states += [None] * (len(node.output) - len(states))
+                results = [replace(other, state=state) for state in states]
             self._note(name, node, results)
             for output, value in zip(node.output, results, strict=False):
                 if output:
@@ -142,12 +146,22 @@ class Walk:
             error = before[0].error
         else:
             error = self._refusal(what, error, "no block of lstm_fast is like this")
-        roots = [_roots(value) for value in inputs]
+        roots = [roots_of(value) for value in inputs]
         if node.op_type in MOVES and node.domain in STANDARD and None not in roots:
             names = frozenset().union(*filter(None, roots))
             if len(names) <= MOST_ROOTS:
                 return Other(error, names, True)
         return Other(error)
+
+    def _states(self, name: str, node: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Return the results of a node as initial states; nothing if they are none."""
+        op = Operator(name, node.op_type, Attributes(node), self._version, len(node.output))
+        given = [x if isinstance(x, np.ndarray) or x is None else state_of(x) for x in inputs]
+        try:
+            found = moved(op, *given)
+        except FAILURES:
+            return []
+        return found if isinstance(found, list) else [found]
 
     def _note(self, name: str, node: Any, results: Sequence[Any]) -> None:
         """Add a row for a block, or for an operator that is none."""
@@ -320,14 +334,20 @@ class Walk:
         lengths = self._lengths(x, of_time[0], given.get("sequence_lens"))
         if x.order and x.ragged != lengths:
             raise ValueError("has sequence_lens, and the LSTM before it has none, or the other way")
+        D = len(node.directions)
+        rows: dict[str, Any] = {}
         for key in ("initial_h", "initial_c"):
-            roots = _roots(given.get(key))
+            roots = roots_of(given.get(key))
             if roots is None or x.root in roots or roots & self._names:
                 raise ValueError(f"its {key} is computed in the graph")
+            if roots:
+                try:
+                    rows[key[-1]] = rows_of(given[key], D, node.batch_first)
+                except ValueError as wrong:
+                    raise ValueError(f"its {key} {wrong}") from None
         hidden = (Atom("hidden", node.hidden_size),)
-        step = LSTMStep(node)
+        step = LSTMStep(node, **rows)
         x = replace(x, chain=Chain(x.chain, step), order=order, ragged=lengths)
-        D = len(node.directions)
         y_axes = (of_batch, of_time) if node.batch_first else (of_time, of_batch)
         results: list[Any] = []
         for value, axes, axis in (
@@ -378,18 +398,3 @@ def _last(value: Any) -> AnyStep | None:
     if isinstance(value, Stack):
         return value.parts[0].last
     return value.last if isinstance(value, Signal) else None
-
-
-def _roots(value: Any) -> frozenset[str] | None:
-    """Return the inputs and LSTMs whose numbers, only moved, are in a value; None: others are."""
-    if isinstance(value, Stack):
-        found = [_roots(part) for part in value.parts]
-        return None if None in found else frozenset().union(*filter(None, found))
-    if isinstance(value, Signal):
-        if value.chain is None:
-            return frozenset({value.root})
-        lstm = value.chain.before
-        return frozenset({lstm.step.name}) if value.of_states and lstm is not None else None
-    if isinstance(value, Other):
-        return value.roots if value.moved else None
-    return frozenset()

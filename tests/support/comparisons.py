@@ -12,6 +12,7 @@ PACKAGES = {
     "torch": "torch>=2.2,<2.14",
     "onnx": "onnx>=1.15",
     "onnxruntime": "onnxruntime>=1.17",
+    "onnxscript": "onnxscript>=0.5",
     "keras": "keras>=3",
     "jax": "jax>=0.4.30",
 }

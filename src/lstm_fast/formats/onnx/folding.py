@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,7 @@ class Folding:
             "Gather": self._gather,
             "Identity": lambda _, x: x,
             "Mul": lambda _, a, b: self._product(a, b),
+            "ReduceProd": self._reduce_product,
             "Reshape": self._reshape,
             "Slice": self._slice,
             "Squeeze": self._squeeze,
@@ -142,6 +144,16 @@ class Folding:
         if object not in (a.dtype, b.dtype) or max(a.size, b.size) > 64:
             raise ValueError("is no product of sizes")
         return np.asarray(a * b, object)
+
+    def _reduce_product(
+        self, attributes: Attributes, x: AnyArray, axes: AnyArray | None = None
+    ) -> AnyArray:
+        given = attributes.integers("axes") if axes is None else [int(n) for n in axes]
+        attributes.integer("noop_with_empty_axes")
+        if x.ndim != 1 or x.size > 64 or given not in (None, [0], [-1]):
+            raise ValueError("is no product of sizes")
+        found = np.asarray(math.prod(x.astype(object)), object)
+        return found.reshape(1) if attributes.integer("keepdims", 1) else found
 
     def _reshape(
         self, attributes: Attributes, x: AnyArray, shape: AnyArray | None = None

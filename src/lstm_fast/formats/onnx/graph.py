@@ -140,6 +140,21 @@ class Tensors:
             array = of_bfloat16(array)
         return array.astype(array.dtype.newbyteorder("="), copy=False).reshape(shape)
 
+    def constant(self, attributes: Attributes) -> AnyArray:
+        """Return the array of a node Constant."""
+        tensor = attributes.tensor("value")
+        if tensor is not None:
+            return self.array(tensor)
+        for name, kind, of in (
+            ("value_float", np.float32, attributes.number),
+            ("value_int", np.int64, attributes.integer),
+            ("value_floats", np.float32, attributes.numbers),
+            ("value_ints", np.int64, attributes.integers),
+        ):
+            if name in attributes:
+                return np.array(of(name), kind)
+        raise ValueError("is no constant of numbers")
+
     def _typed(self, tensor: Any, name: str, count: int, dtype: Any, field: str) -> AnyArray:
         values = getattr(tensor, field)
         if len(values) != count:

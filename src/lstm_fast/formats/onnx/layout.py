@@ -203,6 +203,8 @@ def _cast(op: Operator, x: Value) -> Value:
         return x
     if kind in (6, 7) and integer:
         return x
+    if kind in (6, 7) and isinstance(x, Signal) and x.chain is None:  # numbers of rows, as floats
+        return replace(x, integer=True, columns=())
     raise ValueError(f"casts to data type {kind}")
 
 

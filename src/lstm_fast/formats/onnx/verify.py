@@ -58,12 +58,11 @@ def run_model(
             shape.append(size)
         dtype = np.dtype(TYPES[tensor.elem_type][0])
         if given.name == signal.root:
-            numbers: Any = rng.standard_normal(shape)
-            if dtype.kind in "iu":
-                first = signal.steps[0]
-                vocabulary = first.rows_of_table if isinstance(first, Step) else 1
-                numbers = rng.integers(0, vocabulary, shape)
-            feeds[given.name] = numbers.astype(dtype)
+            x: Any = rng.standard_normal(shape).astype(dtype)
+            first = signal.steps[0]
+            if isinstance(first, Step) and first.rows_of_table:
+                x = rng.integers(0, first.rows_of_table, shape)
+            feeds[given.name] = x.astype(dtype)
         elif dtype.kind in "iu":  # lengths
             feeds[given.name] = np.full(shape, signal.order[0].size or T, dtype)
         else:
@@ -77,7 +76,7 @@ def run_model(
     y = y.reshape([size for size, group in zip(y.shape, value.axes, strict=True) if group])
     states = {name: arrays_of(steps, feeds) for name, steps in layers.items() if steps}
     state = states if len(groups) > 1 else next(iter(states.values()))
-    return feeds[signal.root], y, state
+    return x, y, state
 
 
 def run_nodes(source: Any, nodes: Sequence[Node]) -> tuple[Array, Array, Any]:

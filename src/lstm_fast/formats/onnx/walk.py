@@ -39,6 +39,7 @@ AnyArray = npt.NDArray[Any]
 
 STANDARD = ("", "ai.onnx")
 MOST_NODES, LONGEST_NAME, MOST_ROOTS = 2**16, 500, 64
+FILLING = ("ConstantFill", "ConstantOfShape", "Expand", "Tile")
 INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)  # TensorProto.DataType
 FAILURES = (ValueError, TypeError, IndexError, OverflowError)
 
@@ -181,10 +182,12 @@ class Walk:
         if others:
             raise others[0].error
         if operator == "Constant":
-            results = [self._constant(attributes)]
+            results: list[Any] = [self._tensors.constant(attributes)]
         elif operator == "Shape" and isinstance(inputs[0], Signal | Stack | np.ndarray):
             results = [self._shape(attributes, inputs[0])]
-        elif operator in ("ConstantOfShape", "Expand", "Tile") and not _computed(inputs[:1]):
+        elif operator in ("ConstantFill", "ConstantOfShape", "Expand", "Tile") and not _computed(
+            inputs[:1]
+        ):
             results = [self._filled(operator, attributes, inputs)]
         elif operator in MOVES and inputs and isinstance(inputs[0], Filled):
             return [inputs[0]] * len(node.output)
@@ -218,25 +221,15 @@ class Walk:
             sizes, options = last.sizes, last.options
             self.rows.append(Found(last.name, last.kind, sizes, options, "", last.parameters))
 
-    def _constant(self, attributes: Attributes) -> Any:
-        tensor = attributes.tensor("value")
-        if tensor is not None:
-            return self._tensors.array(tensor)
-        for name, kind, of in (
-            ("value_float", np.float32, attributes.number),
-            ("value_int", np.int64, attributes.integer),
-            ("value_floats", np.float32, attributes.numbers),
-            ("value_ints", np.int64, attributes.integers),
-        ):
-            if name in attributes:
-                return np.array(of(name), kind)
-        raise ValueError("is no constant of numbers")
-
     def _shape(self, attributes: Attributes, x: Any) -> AnyArray:
         shape = np.array(x.shape, np.int64) if isinstance(x, np.ndarray) else shape_of(x)
         return shape[attributes.integer("start", 0) : attributes.integer("end", None)]
 
     def _filled(self, operator: str, attributes: Attributes, inputs: list[Any]) -> Filled:
+        if operator == "ConstantFill":  # of the oldest
+            for name in ("dtype", "input_as_shape"):
+                attributes.integer(name)
+            return Filled(np.float32(attributes.number("value", 0.0)))
         if operator == "ConstantOfShape":
             tensor = attributes.tensor("value")
             values = np.zeros(1) if tensor is None else self._tensors.array(tensor)

@@ -59,17 +59,16 @@ def given_to(rng, block, vocabulary=None):
     return rng.standard_normal((*shape, I), np.float32)
 
 
-def assert_runs(block, path, x, lengths=None, again=True):
+def assert_runs(block, path, x, lengths=None):
     """The file gives the block's numbers, and so does the block that is read from it."""
     to_onnx(path, block, lengths=lengths is not None)
     feeds = {"x": x} | ({} if lengths is None else {"lengths": lengths})
     (y,) = run(path, feeds)
     expected = block(x, lengths=lengths)[0]
     np.testing.assert_allclose(y, expected, 0, TOLERANCE)
-    if again:
-        read = from_onnx(path, verify=True)
-        assert read.batch_first == block.batch_first
-        np.testing.assert_array_equal(read(x, lengths=lengths)[0], expected)
+    read = from_onnx(path, verify=True)
+    assert read.batch_first == block.batch_first
+    np.testing.assert_array_equal(read(x, lengths=lengths)[0], expected)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -116,33 +115,33 @@ FUNCTIONS = [
 
 
 def models(order):
-    """Yield models, the rows of their tables, and whether they can be read with lengths."""
+    """Yield models, and the rows of their tables."""
     for D in (1, 2):
         lstm = {"bidirectional": D == 2, "seed": 0, **order}
         head = Linear(D * H, 3, seed=0, **order), Softmax(**order)
-        yield Sequential(LSTM(I, H, 2, **lstm), Last(D, **order), *head), None, True
-        yield Sequential(LSTM(I, H, **lstm), Last(1, **order)), None, D == 1
+        yield Sequential(LSTM(I, H, 2, **lstm), Last(D, **order), *head), None
+        yield Sequential(LSTM(I, H, **lstm), Last(1, **order)), None
         for kind in ("mean", "max"):
             pool = Dropout(0.5, **order), Pool(kind, **order)
-            yield Sequential(LSTM(I, H, **lstm), *pool), None, False
-    yield Sequential(LSTM(I, H, reverse=True, seed=0, **order), Last(1, True, **order)), None, True
+            yield Sequential(LSTM(I, H, **lstm), *pool), None
+    yield Sequential(LSTM(I, H, reverse=True, seed=0, **order), Last(1, True, **order)), None
     functions = [Activation(function, **order) for function in FUNCTIONS]
     middle = Linear(H, 5, False, seed=0, **order), LayerNorm(5, 1e-3, **order)
-    yield Sequential(LSTM(I, H, seed=0, **order), *middle, *functions), None, False
+    yield Sequential(LSTM(I, H, seed=0, **order), *middle, *functions), None
     embed = Embedding(9, I, seed=0, **order)
-    yield Sequential(embed=embed, lstm=LSTM(I, H, seed=0, **order)), 9, True
+    yield Sequential(embed=embed, lstm=LSTM(I, H, seed=0, **order)), 9
     inner = Sequential(Linear(I, I, seed=0, **order), Activation("Tanh", **order))
-    yield Sequential(inner=inner, lstm=LSTM(I, H, seed=0, **order)), None, True
+    yield Sequential(inner=inner, lstm=LSTM(I, H, seed=0, **order)), None
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_models(rng, tmp_path, batch_first):
     path = tmp_path / "model.onnx"
-    for model, vocabulary, again in models({"batch_first": batch_first}):
+    for model, vocabulary in models({"batch_first": batch_first}):
         trained(rng, model)
         x = given_to(rng, model, vocabulary)
         assert_runs(model, path, x)
-        assert_runs(model, path, x, np.array([T, 0, 2], np.int32), again)
+        assert_runs(model, path, x, np.array([T, 0, 2], np.int32))
 
 
 def test_two_halves_at_their_ends(rng, tmp_path):
@@ -150,8 +149,35 @@ def test_two_halves_at_their_ends(rng, tmp_path):
     lstm, dense = LSTM(I, H, bidirectional=True, seed=0), Linear(2 * H, 8, seed=0)
     model = Sequential(lstm, dense, Last(2))
     x = given_to(rng, model)
-    assert_runs(model, tmp_path / "model.onnx", x, again=False)
-    assert_runs(model, tmp_path / "model.onnx", x, np.array([T, 0, 2], np.int32), again=False)
+    assert_runs(model, tmp_path / "model.onnx", x)
+    assert_runs(model, tmp_path / "model.onnx", x, np.array([T, 0, 2], np.int32))
+
+
+@pytest.mark.parametrize("tail", [[Pool("mean")], [Pool("max")], [Last(1)], [Last(1, True)]])
+def test_what_is_else_done_with_lengths_is_refused(rng, tmp_path, tail):
+    """Every number in what is computed of lengths is another one: none is read as before."""
+    import onnx
+    from onnx import numpy_helper
+
+    head = Linear(H, 3, seed=0)
+    to_onnx(tmp_path / "model.onnx", Sequential(LSTM(I, H, seed=0), head, *tail), lengths=True)
+    model = onnx.load(tmp_path / "model.onnx")
+    numbers = [t for t in model.graph.initializer if np.prod(t.dims) <= 2]
+    assert len(numbers) > 5
+    for tensor in numbers:
+        before = numpy_helper.to_array(tensor)
+        for wrong in (before + 1, before - 1) if np.isfinite(before).all() else (0.0, 1.0):
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(wrong, before.dtype), tensor.name))
+            with pytest.raises(ValueError, match="no block of lstm_fast"):
+                from_onnx(model)
+                pytest.fail(f"{tensor.name}: {before} became {wrong}")
+        tensor.CopyFrom(numpy_helper.from_array(before, tensor.name))
+    nodes = [node for node in model.graph.node if node.op_type in ("Less", "Greater", "Equal")]
+    other = {"Less": "LessOrEqual", "Greater": "GreaterOrEqual", "Equal": "Less"}
+    for node in nodes:
+        node.op_type = other[node.op_type]
+    with pytest.raises(ValueError, match="no block of lstm_fast"):
+        from_onnx(model)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
     graph, folding      tensors and attributes; operators on constants
     values, shapes      what is known of a value; sizes of its axes
     walk, scope, layout         from an operator to the next; values by name; where the axes are
-    states              which parts of inputs are initial states
+    states, lengths     which parts of inputs are initial states; what is computed of lengths
     lstm, blocks        the blocks that operators are
     export, writing     `to_onnx`; its operators
     verify              by ONNX Runtime

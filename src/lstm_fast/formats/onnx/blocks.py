@@ -13,7 +13,16 @@ from ... import nn
 from ...network.block import Block
 from ...network.options import FUNCTIONS, Activation
 from .. import cells
-from .layout import LAYOUTS, Operator, Value, is_time, value_of, without, without_time
+from .layout import (
+    LAYOUTS,
+    Operator,
+    Value,
+    is_time,
+    pool_step,
+    value_of,
+    without,
+    without_time,
+)
 from .shapes import size_of
 from .values import (
     Atom,
@@ -276,22 +285,15 @@ def _reduce(op: Operator, x: Any, given: Any = None) -> Value:
         return merged.moved([*merged.axes[:axis], (), *merged.axes[axis:]]) if keep else merged
     if not is_time(x, axis) or op.kind not in POOLS:
         raise ValueError(f"is over axis {axis}, not over time")
-    pooled = without_time(op.name, x, _pool(op, POOLS[op.kind]))
+    pooled = without_time(op.name, x, pool_step(op, POOLS[op.kind]))
     return pooled if keep else without(pooled, [axis])
-
-
-def _pool(op: Operator, kind: str) -> Step:
-    def make(batch_first: bool, dtype: Any) -> Block:
-        return nn.Pool(kind, batch_first=batch_first, dtype=dtype)
-
-    return Step(op.name, "Pool", "", make, kind)
 
 
 def _global_pool(op: Operator, x: Any) -> Value:
     """Over the last axis of (batch, columns, time)."""
     if not isinstance(x, Signal) or len(x.axes) != 3 or not is_time(x, 2):
         raise ValueError("is not over time")
-    return without_time(op.name, x, _pool(op, "mean" if "Average" in op.kind else "max"))
+    return without_time(op.name, x, pool_step(op, "mean" if "Average" in op.kind else "max"))
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {

@@ -13,10 +13,11 @@ from ...network.block import Block
 from .folding import axes_of, sliced
 from .graph import Attributes
 from .lstm import Node
-from .shapes import reshaped
+from .shapes import reshaped, size_of
 from .values import (
     MOST_AXES,
     MOST_PARTS,
+    Atom,
     Chain,
     Extent,
     Group,
@@ -35,6 +36,8 @@ __all__ = [
     "integers_of",
     "is_time",
     "last_states",
+    "last_step",
+    "pool_step",
     "value_of",
     "without",
     "without_time",
@@ -73,28 +76,39 @@ def value_of(x: Any) -> Value:
 def last_states(x: Signal, node: Node) -> Signal:
     """Return the final states of the LSTM that was the last step."""
     D, reverse = len(node.directions), bool(node.options["reverse"])
-    step = _last(f"{node.name}_last", D, reverse, of_states=True)
+    step = last_step(f"{node.name}_last", reverse, D, of_states=True)
     return replace(x, chain=Chain(x.chain, step), over=True)
 
 
-def _last(name: str, directions: int, reverse: bool, of_states: bool = False) -> Step:
+def last_step(name: str, reverse: bool, directions: int = 1, of_states: bool = False) -> Step:
+    """Return the block of the last step, or of the first one, where the reverse direction ends."""
+
     def make(batch_first: bool, dtype: Any) -> Block:
         return nn.Last(directions, reverse, batch_first=batch_first, dtype=dtype)
 
     return Step(name, "Last", "", make, "reverse" * reverse, of_states=of_states)
 
 
-def without_time(name: str, x: Value, step: Step) -> Value:
+def pool_step(op: Operator, kind: str) -> Step:
+    """Return the block of the mean or the largest of all steps."""
+
+    def make(batch_first: bool, dtype: Any) -> Block:
+        return nn.Pool(kind, batch_first=batch_first, dtype=dtype)
+
+    return Step(op.name, "Pool", "", make, kind)
+
+
+def without_time(name: str, x: Value, step: Step, of_lengths: bool = False) -> Value:
     """Return a value after a block that makes one row of all time steps, whose axis stays, empty.
 
     Raises
     ------
     ValueError
-        If rows have lengths, of which the operator knows nothing.
+        If rows have lengths, and the operator is not one `of_lengths`.
     """
     parts = x.parts if isinstance(x, Stack) else (x,)
     time = parts[0].time
-    if parts[0].ragged:
+    if parts[0].ragged and not of_lengths:
         raise ValueError("takes all rows for equally long, and the LSTM before it has lengths")
     chains = {part.chain: Chain(part.chain, step) for part in parts}
     found = []
@@ -115,7 +129,7 @@ def _one_step(op: Operator, x: Value, axis: int, at: int) -> Value:
     size = x.axes[axis][0].size
     if at not in (-1, 0) and (size is None or at != size - 1):
         raise ValueError(f"takes time step {at}: the first and the last one can be read")
-    return without_time(op.name, x, _last(op.name, 1, at == 0 and size != 1))
+    return without_time(op.name, x, last_step(op.name, at == 0 and size != 1))
 
 
 # ---- axes
@@ -145,7 +159,7 @@ def _squeeze(op: Operator, x: Value, given: Any = None) -> Value:
     places = axes_of(axes, len(x.axes))
     for axis in places:
         if is_time(x, axis) and x.axes[axis][0].size == 1:
-            x = without_time(op.name, x, _last(op.name, 1, False))
+            x = without_time(op.name, x, last_step(op.name, False))
     return without(x, places)
 
 
@@ -258,6 +272,8 @@ def _split(op: Operator, x: Value, given: Any = None) -> list[Value]:
     axis = axes_of([op.attributes.integer("axis", 0)], len(x.axes))[0]
     op.attributes.integer("num_outputs")
     sizes = integers_of(op, "split", given)
+    if isinstance(x, Signal) and x.rows and axis == len(x.axes) - 1:
+        return _halves(op, x, sizes)
     if not isinstance(x, Stack) or axis != x.axis:
         raise ValueError(f"takes axis {axis} apart")
     count = len(x.parts)
@@ -266,6 +282,34 @@ def _split(op: Operator, x: Value, given: Any = None) -> list[Value]:
         raise ValueError(f"makes parts {sizes} of {count}")
     ends = np.cumsum(sizes).tolist()
     return [stacked(x.parts[e - n : e], axis) for n, e in zip(sizes, ends, strict=True)]
+
+
+def _halves(op: Operator, x: Signal, sizes: list[Any] | None) -> list[Value]:
+    """Return the columns of both directions, which `nn.Last` takes at different ends."""
+    size = size_of(x.columns)
+    if size is None or op.outputs != 2 or sizes not in (None, [size // 2] * 2) or size % 2:
+        raise ValueError(f"makes parts {sizes} of {size} columns")
+    columns = (Atom(f"{op.name}.columns", size // 2),)
+    axes = (*x.axes[:-1], columns)
+    return [replace(x, axes=axes, columns=columns, half=n) for n in (0, 1)]
+
+
+def _both_ends(op: Operator, parts: Sequence[Signal]) -> Signal:
+    """Return the last step of one half of the columns beside the first step of the other."""
+    chains, first = [part.chain for part in parts], parts[0]
+    wanted = [("Last", "", 0), ("Last", "reverse", 1)]
+    found = [
+        (chain.step.kind, chain.step.options, part.half)
+        for chain, part in zip(chains, parts, strict=True)
+        if chain is not None and isinstance(chain.step, Step)
+    ]
+    before = {None if chain is None else chain.before for chain in chains}
+    if found != wanted or len(before) > 1 or first.axes[-1] != first.columns:
+        raise ValueError("puts together halves of columns in another way")
+    chain = Chain(before.pop(), last_step(op.name, False, 2))
+    columns = (Atom("direction", 2), *first.columns)
+    axes = (*first.axes[:-1], columns)
+    return replace(first, chain=chain, axes=axes, columns=columns, half=None)
 
 
 def _concat(op: Operator, *given: Any) -> Value:
@@ -291,7 +335,9 @@ def _concat(op: Operator, *given: Any) -> Value:
     first = parts[0]
     if any((part.axes, part.columns) != (first.axes, first.columns) for part in parts):
         raise ValueError("puts together values with different axes")
-    return joined(parts) if len(first.axes) == rank else stacked(parts, axis)
+    if len(first.axes) < rank:
+        return stacked(parts, axis)
+    return joined(parts) if first.half is None else _both_ends(op, parts)
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:

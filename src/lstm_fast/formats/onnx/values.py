@@ -200,12 +200,16 @@ class Signal:
         Time, and batch if there is one, known from the first LSTM on.
     over : bool
         Whether one row was made of all time steps.
-    ragged : bool
-        Whether an LSTM before has lengths.
+    ragged : str
+        The input that has lengths of the LSTMs before, or "".
+    zeroed : Chain, optional
+        The blocks after which it is 0 where sequences have no step.
     integer : bool
         Whether it has numbers of rows of a table.
     direction : int, optional
         The output of this direction alone, of the two of the last LSTM.
+    half : int, optional
+        Of the columns, the first half or the second one alone.
     """
 
     root: str
@@ -214,9 +218,11 @@ class Signal:
     chain: Chain | None = None
     order: tuple[Atom, ...] = ()
     over: bool = False
-    ragged: bool = False
+    ragged: str = ""
+    zeroed: Chain | None = None
     integer: bool = False
     direction: int | None = None
+    half: int | None = None
 
     def moved(self, axes: Sequence[Group]) -> Signal:
         return replace(self, axes=tuple(axes))
@@ -256,7 +262,7 @@ class Signal:
     @property
     def rows(self) -> bool:
         """Whether its last axis has the columns, and the others have rows, whole."""
-        if self.direction is not None or self.integer or not self.axes:
+        if self.direction is not None or self.half is not None or self.integer or not self.axes:
             return False
         before = [atom for group in self.axes[:-1] for atom in group]
         return self.axes[-1] == self.columns and not {*before} & {*self.columns}

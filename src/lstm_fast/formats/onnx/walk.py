@@ -15,6 +15,7 @@ from .blocks import OPERATORS
 from .folding import Folding
 from .graph import Attributes, Tensors
 from .layout import MOVES, Operator, last_states
+from .lengths import OF_LENGTHS, computed
 from .lstm import INPUTS, QUANTISED, Node, copied, is_lstm, read_node
 from .scope import Names, Scope
 from .shapes import shape_of
@@ -194,10 +195,11 @@ class Walk:
         elif operator in self._folding and not _computed(inputs):
             return [self._folding(operator, attributes, inputs)]
         else:
-            if operator not in OPERATORS:
-                raise ValueError("is an operator that is not known")
             given = Operator(name, operator, attributes, self._version, len(node.output))
-            found = OPERATORS[operator](given, *inputs)
+            found = computed(given, inputs)
+            if found is None and operator not in OPERATORS:
+                raise ValueError("is an operator that is not known")
+            found = OPERATORS[operator](given, *inputs) if found is None else found
             results = found if isinstance(found, list) else [found]
             for value in results[:1]:
                 self._note_step(value, inputs)
@@ -356,16 +358,16 @@ class Walk:
         error = self._refusal(f"LSTM {node.name!r}", "its state c is used", "read it alone")
         return [*results, Other(error, frozenset({node.name}), True)]
 
-    def _lengths(self, x: Signal, time: Atom, given: Any) -> bool:
-        """Return whether there are lengths, which an input of the model has."""
+    def _lengths(self, x: Signal, time: Atom, given: Any) -> str:
+        """Return which input of the model has the lengths, or ""."""
         if given is None or given == Filled(Extent((time,))):
-            return False
+            return ""
         if isinstance(given, Filled):
             given = np.array([given.value])
         if isinstance(given, np.ndarray) and time.size is not None and (given == time.size).all():
-            return False
+            return ""
         if isinstance(given, Signal) and not given.chain and given.integer and given.root != x.root:
-            return True
+            return given.root
         raise ValueError("its sequence_lens are no input of the model")
 
 
@@ -383,7 +385,7 @@ def _signal_of(given: Any) -> Signal:
 
 
 def _computed(values: Sequence[Any]) -> bool:
-    return any(isinstance(value, Signal | Stack) for value in values)
+    return any(isinstance(value, (Signal, Stack, *OF_LENGTHS)) for value in values)
 
 
 def _last(value: Any) -> AnyStep | None:

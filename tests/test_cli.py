@@ -110,7 +110,7 @@ def test_verify_against_recorded_results(model, tmp_path, capsys):
         (["convert", "MODEL", "FOLDER/out.txt"], "expected one of .safetensors"),
         (["convert", "MODEL", "FOLDER/no/out.safetensors"], "there is no folder"),
         (["convert", "FOLDER/broken.safetensors", "FOLDER/out.npz"], "broken.safetensors"),
-        (["convert", "FOLDER/broken.npz", "FOLDER/out.npz"], "broken.npz: is no file of arrays"),
+        (["convert", "FOLDER/broken.npz", "FOLDER/out.npz"], "broken.npz: file: is no file of arrays"),
         (["convert", "FOLDER/a.onnx", "FOLDER/out.npz", "--prefix", "a"], "no such option"),
         (["verify", "MODEL", "--against", "nothing.npz"], "nothing.npz"),
     ],
@@ -154,7 +154,7 @@ def test_what_arrays_do_not_hold_is_not_lost_without_a_word(tmp_path, capsys):
     LSTM(3, 4, coupled=True).save(tmp_path / "m.safetensors")
     assert run("convert", tmp_path / "m.safetensors", tmp_path / "m.npz") == 0
     assert run("inspect", tmp_path / "m.npz") == 2
-    assert "m.npz: is a state_dict of an LSTM with options" in capsys.readouterr().err
+    assert "m.npz: file: is a state_dict of an LSTM with options" in capsys.readouterr().err
     np.savez(tmp_path / "a.npz", a=np.zeros(3))
     assert run("convert", tmp_path / "a.npz", tmp_path / "out.npz") == 2
     assert f"{tmp_path / 'a.npz'}: LSTM: there is none" in capsys.readouterr().err

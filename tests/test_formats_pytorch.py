@@ -7,11 +7,12 @@ import pickle
 import time
 import tracemalloc
 import zipfile
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from support.comparing import assert_close, assert_identical
-from support.hostile import changed, truncated
+from support.hostile import changed, read_all, truncated
 from support.processes import run_python
 from support.torch_files import (
     mapping,
@@ -709,3 +710,39 @@ def test_verify_runs_the_script_itself(tmp_path, capsys):
         else:
             from_torch(tmp_path / "m.pt", verify=True)
             assert "largest difference" in capsys.readouterr().err
+
+
+def test_arrays_by_name_in_a_file(tmp_path, capsys):
+    lstm = LSTM(3, 4, 2, bidirectional=True, seed=0)
+    named = {f"model.lstm.{name}": value for name, value in lstm.state_dict().items()}
+    for save, name in ((np.savez, "a.npz"), (np.savez_compressed, "b.NPZ")):
+        with open(tmp_path / name, "wb") as file:
+            save(file, **named)
+        read = from_torch(tmp_path / name, batch_first=True)
+        assert read.batch_first and from_torch(str(tmp_path / name), "model").num_layers == 2
+        for key, value in read.state_dict().items():
+            np.testing.assert_array_equal(value, lstm.state_dict()[key])
+        assert [row.kind for row in pytorch.inspect(tmp_path / name)] == ["LSTM"]
+    if find_spec("torch"):
+        from_torch(tmp_path / "a.npz", verify=True)
+        assert "largest difference" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError):
+        from_torch(tmp_path / "none.npz")
+
+
+def test_files_of_arrays_that_are_refused(tmp_path, rng):
+    path = tmp_path / "a.npz"
+    np.savez(path, **LSTM(3, 4, clip=1.0, seed=0).state_dict())
+    with pytest.raises(ValueError, match="an LSTM with options; load_state_dict"):
+        from_torch(path)
+    np.savez(path, weight=np.array([{}], object))
+    with pytest.raises(ValueError, match=r"a\.npz: file: is no file of arrays .*pickle"):
+        from_torch(path)
+    np.savez_compressed(path, weight=np.zeros(2**26, np.float32))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ValueError, match="would be"):
+        from_torch(path)
+    np.savez(path, **LSTM(3, 4, seed=0).state_dict())
+    data = path.read_bytes()
+    copies = truncated(data) + changed(data, rng, 200)
+    read_all(from_torch, path, copies)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..network import storage, unsaid
+from ..network import storage
 from ..network.block import Block, load, save
 from .reports import Found
 
@@ -61,7 +61,7 @@ def read(path: str | os.PathLike[str], **options: Any) -> Block:
     for key in given:
         if key not in signature(reader).parameters:
             raise ValueError(f"{key}: {name} has no such option")
-    block: Block = reader(_source(path), **given)
+    block: Block = reader(path, **given)
     return block
 
 
@@ -70,7 +70,7 @@ def inspect(path: str | os.PathLike[str]) -> list[Found]:
     module, name = _reader(path)
     if name == "from_safetensors" and _is_ours(path):
         return described(read(path))
-    rows: list[Found] = module.inspect(_source(path))
+    rows: list[Found] = module.inspect(path)
     return rows
 
 
@@ -136,34 +136,6 @@ def _reader(path: str | os.PathLike[str]) -> tuple[Any, str]:
         raise ValueError(f"{os.fspath(path)}: expected one of {', '.join(READERS)}")
     module, name = READERS[suffix]
     return import_module(f".{module}", __package__), name
-
-
-class _Arrays(dict[str, Any]):
-    """Arrays by name, which errors name by the file that they are in."""
-
-    def __init__(self, path: str | os.PathLike[str], arrays: dict[str, Any]) -> None:
-        super().__init__(arrays)
-        self._path = path
-
-    def __fspath__(self) -> str:
-        return os.fspath(self._path)
-
-
-def _source(path: str | os.PathLike[str]) -> Any:
-    """Return what a reader takes: of arrays by name, these."""
-    if Path(path).suffix.lower() != ".npz":
-        return path
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = _Arrays(path, {name: file[name] for name in file.files})
-    except Exception as error:  # whatever the bytes of a file can lead to
-        raise ValueError(f"{os.fspath(path)}: is no file of arrays ({error})") from None
-    if any(map(unsaid.is_key, found)):
-        raise ValueError(
-            f"{os.fspath(path)}: is a state_dict of an LSTM with options: load_state_dict of such "
-            "a one reads it"
-        )
-    return found
 
 
 def _is_ours(path: str | os.PathLike[str]) -> bool:

@@ -17,6 +17,7 @@ from ..reports import Found, Verify, random_input, refusal, verified
 from . import blocks as torch_blocks
 from . import names as torch_names
 from .archive import tree
+from .arrays import is_arrays, read_arrays
 
 __all__ = ["from_torch", "inspect", "run", "to_torch"]
 
@@ -36,7 +37,8 @@ def from_torch(
     """Return the LSTM that PyTorch has saved, or the model around it.
 
     Reads ``torch.save(model.state_dict(), path)``, checkpoints that hold such a dict somewhere
-    among other things, and the parameters of ``torch.jit.save``. PyTorch need not be installed, and
+    among other things, the parameters of ``torch.jit.save``, and arrays by name of ``np.savez``,
+    in a file .npz. PyTorch need not be installed, and
     nothing that the file names is imported or called. ``torch.nn.LSTM`` and ``LSTMCell`` are read,
     with all their options.
 
@@ -96,10 +98,12 @@ def from_torch(
     )
 
     def run_it() -> tuple[Any, Any]:
-        script = None if prefix or isinstance(source, Mapping) else _script(source)
+        arrays = isinstance(source, Mapping) or is_arrays(source)
+        script = None if prefix or arrays else _script(source)
         if script is not None:
             return run_script(block, script)
-        return run(block, torch_names.chosen(source, _loaded(source), prefix))
+        tensors = _loaded(given if arrays else source)
+        return run(block, torch_names.chosen(source, tensors, prefix))
 
     return verified(block, verify, run_it)
 
@@ -183,6 +187,8 @@ def run(block: Block, names: Mapping[str, Any]) -> tuple[Any, Any]:
 def _tree(source: Any) -> Any:
     if isinstance(source, Mapping):
         return source
+    if is_arrays(source):
+        return read_arrays(source)
     if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
         raise TypeError(f"source: expected a path or a mapping, as a state_dict() is, got {kind}")

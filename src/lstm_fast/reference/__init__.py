@@ -81,7 +81,8 @@ all t, and with both it is their product (`draw_noise`). Only y[L-1] is padded w
     y[l] = z, or with residual, if l > 0, z + x[l]
 
 Initial values are those of `initial_parameters`. `blocks` are what stands around an LSTM in a
-model, `losses` what training makes small.
+model, `losses` what training makes small. `quantised` is one layer with weights of 8 bits or
+bfloat16, rounded where the kernels round.
 
 References
 ----------
@@ -113,7 +114,7 @@ Y. Wu et al. (2016), "Google's Neural Machine Translation System", arXiv:1609.08
 ONNX, operator LSTM (the activations).
 """
 
-from . import blocks, losses
+from . import blocks, losses, quantised
 from .initial import initial_parameters
 from .layer import Cache, lstm_backward, lstm_forward
 from .network import Noise, draw_noise, network_backward, network_forward
@@ -129,4 +130,5 @@ __all__ = [
     "lstm_forward",
     "network_backward",
     "network_forward",
+    "quantised",
 ]

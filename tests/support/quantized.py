@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import numpy as np
+
 from lstm_fast import LSTM
 from lstm_fast.reference.quantised import lstm_quantized
 from support.internals import elementwise
@@ -43,5 +45,6 @@ def run_twin(isa, args, weights, inputs, *, reverse=False):
     sigmoid, tanh = (partial(elementwise, name, isa=isa) for name in ("sigmoid", "tanh"))
     fused = isa != "baseline"
     options = {"sigmoid": sigmoid, "tanh": tanh, "fused": fused, "reverse": reverse}
-    y, state = lstm_quantized(**args, weights=weights, inputs=inputs, **options)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, state = lstm_quantized(**args, weights=weights, inputs=inputs, **options)
     return y, *state

@@ -86,9 +86,8 @@ def fma(a: Array, b: Array, c: Array) -> Array:
     """
     p, c = np.asarray(a, np.float64) * b, np.asarray(c, np.float64)
     s = p + c
-    with np.errstate(invalid="ignore"):  # of infinities
-        part = s - p
-        error = (p - (s - part)) + (c - part)  # exact: D. E. Knuth's TwoSum
+    part = s - p
+    error = (p - (s - part)) + (c - part)  # exact: D. E. Knuth's TwoSum
     even = s.view(np.int64) & 1 == 0
     inexact = np.isfinite(s) & (error != 0)
     odd = np.where(inexact & even, np.nextafter(s, np.copysign(np.inf, error)), s)

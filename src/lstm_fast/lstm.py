@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .engine import Array
 from .engine.tape import Cache
-from .network import checks, options, unsaid
+from .network import checks, options
 from .network.arguments import Arguments, BackwardArguments, Input, State
 from .network.initial import new_parameters
 from .network.lower import Inputs, Weights
@@ -131,8 +131,6 @@ class LSTM(Recurrent):
     >>> y.shape, hn.shape
     ((7, 2, 5), (1, 2, 5))
     """
-
-    _said = unsaid.said
 
     # What __getattr__ finds, besides settings.
     dropout: float

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .engine import Array
-from .network import checks
+from .network import checks, unsaid
 from .network.arguments import Arguments, Input, State
 from .network.block import Block
 from .network.network import Network
@@ -24,6 +24,7 @@ class Recurrent(Block):
     """A block that runs a `Network` over sequences."""
 
     stateful = True
+    _said = unsaid.said
 
     # What __getattr__ finds.
     input_size: int

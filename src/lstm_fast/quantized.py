@@ -135,10 +135,10 @@ class QuantizedLSTM(Recurrent):
     def _fixed(self) -> dict[str, Array]:
         return self._cells.arrays()
 
-    def _take_fixed(self, arrays: dict[str, Any]) -> Callable[[], None]:
-        names = lower.lower_shapes(self._cells.shapes, self.weights)
-        mine = {name: arrays.pop(name) for name in [*arrays] if name in names}
-        found = lower.checked(mine, self._cells.shapes, self.weights)
+    def _take_fixed(self, arrays: dict[str, Any], prefix: str = "") -> Callable[[], None]:
+        names = {prefix + name for name in lower.lower_shapes(self._cells.shapes, self.weights)}
+        mine = {name: arrays.pop(name) for name in names & arrays.keys()}
+        found = lower.checked(mine, self._cells.shapes, self.weights, prefix)
         return lambda: self._cells.load(found)
 
     def __reduce__(self) -> tuple[Any, ...]:

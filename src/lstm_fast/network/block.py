@@ -169,8 +169,8 @@ class Block(ABC):
         """Return copies of the arrays of its state_dict that nothing trains."""
         return {}
 
-    def _take_fixed(self, arrays: dict[str, Any]) -> Callable[[], None]:
-        """Take them, checked, from arrays by name, and return what sets them."""
+    def _take_fixed(self, arrays: dict[str, Any], prefix: str = "") -> Callable[[], None]:
+        """Take them, checked, from arrays whose names begin so, and return what sets them."""
         return _nothing
 
     def writable(self) -> AbstractContextManager[WritableParameters]:

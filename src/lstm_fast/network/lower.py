@@ -89,8 +89,12 @@ def dequantized(arrays: Mapping[str, Any]) -> dict[str, Array]:
     return found
 
 
-def checked(arrays: Mapping[str, Any], shapes: Shapes, weights: Weights) -> dict[str, Any]:
+def checked(
+    arrays: Mapping[str, Any], shapes: Shapes, weights: Weights, prefix: str = ""
+) -> dict[str, Any]:
     """Return copies of arrays of lower precision, with the names of `lower_shapes`.
+
+    Those of `arrays` begin with a prefix.
 
     Raises
     ------
@@ -100,10 +104,10 @@ def checked(arrays: Mapping[str, Any], shapes: Shapes, weights: Weights) -> dict
         If a name or a shape is another one, or a value is impossible.
     """
     expected = lower_shapes(shapes, weights)
-    checks.keys("state_dict", arrays, tuple(expected))
+    checks.keys("state_dict", arrays, [prefix + name for name in expected])
     found: dict[str, Any] = {}
     for name, shape in expected.items():
-        label, value = f"state_dict[{name!r}]", arrays[name]
+        label, value = f"state_dict[{prefix + name!r}]", arrays[prefix + name]
         if not is_packed(name) or name.endswith(SCALE):
             found[name] = copy_checked(label, value, shape, np.dtype(np.float32))
             if name.endswith(SCALE) and not (np.isfinite(found[name]) & (found[name] >= 0)).all():

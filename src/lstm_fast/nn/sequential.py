@@ -110,20 +110,10 @@ class Sequential(Block):
             for key, value in block._fixed().items()
         }
 
-    def _take_fixed(self, arrays: dict[str, Any]) -> Callable[[], None]:
-        setters = []
-        for name, block in self._blocks.items():
-            prefix = f"{name}."
-            mine = {
-                key.removeprefix(prefix): value
-                for key, value in arrays.items()
-                if isinstance(key, str) and key.startswith(prefix)
-            }
-            given = [*mine]
-            setters.append(block._take_fixed(mine))
-            for key in given:
-                if key not in mine:
-                    del arrays[prefix + key]
+    def _take_fixed(self, arrays: dict[str, Any], prefix: str = "") -> Callable[[], None]:
+        setters = [
+            block._take_fixed(arrays, f"{prefix}{name}.") for name, block in self._blocks.items()
+        ]
 
         def set_all() -> None:
             for setter in setters:
@@ -136,14 +126,14 @@ class Sequential(Block):
 
         For inference: see `LSTM.quantize`.
         """
-        return Sequential(
-            **{
-                name: block.quantize(weights, inputs)
-                if isinstance(block, (LSTM, Sequential))
-                else deepcopy(block)
-                for name, block in self._blocks.items()
-            }
-        )
+        blocks: dict[str, Block] = {}
+        for name, block in self._blocks.items():
+            with _named(name):
+                if isinstance(block, (LSTM, Sequential)):
+                    blocks[name] = block.quantize(weights, inputs)
+                else:
+                    blocks[name] = deepcopy(block)
+        return Sequential(**blocks)
 
     @property
     def _generators(self) -> dict[str, np.random.Generator]:

@@ -1,0 +1,151 @@
+"""What a `QuantizedLSTM` holds: its state_dict, files, copies, models of it; what is refused."""
+
+import numpy as np
+import pytest
+from support.comparing import assert_identical
+from support.quantized import PRECISIONS
+
+from lstm_fast import LSTM, QuantizedLSTM, nn
+
+pytestmark = pytest.mark.no_isa
+PACKED = ("weight_ih", "weight_hh", "weight_hr")
+OPTIONS = [
+    {},
+    {"num_layers": 2, "bidirectional": True, "merge": "sum"},
+    {"proj_size": 2, "bias": False, "batch_first": True},
+    {"num_layers": 2, "hidden_size": (19, 5), "reverse": True},
+    {"peephole": True, "coupled": True, "clip": 3.0, "cell_clip": 2.0, "zoneout": (0.1, 0.2)},
+    {"layer_norm": True, "activations": ("HardSigmoid", ("LeakyRelu", 0.2), "Tanh")},
+]
+X = np.random.default_rng(0).standard_normal((6, 2, 5)).astype(np.float32)
+
+
+def made(options, weights="int8", inputs="bfloat16", seed=0):
+    return LSTM(5, **{"hidden_size": 19} | options, seed=seed).quantize(weights, inputs)
+
+
+def results(block, x=X):
+    y, state = block(x)
+    parts = [y]
+    for part in state:  # or of each layer, where these have different sizes
+        parts += part if isinstance(part, tuple) else [part]
+    return parts
+
+
+def assert_same(block, expected):
+    assert type(block) is type(expected)
+    assert repr(block) == repr(expected)
+    assert_identical(block.state_dict(), expected.state_dict())
+    assert_identical(results(block), results(expected))
+
+
+@pytest.fixture(params=OPTIONS, ids=str)
+def options(request):
+    return request.param
+
+
+@pytest.fixture(params=PRECISIONS, ids="-".join)
+def precision(request):
+    """Return weights and inputs."""
+    return request.param
+
+
+def model():
+    return nn.Sequential(
+        first=LSTM(5, 19, seed=1),
+        inner=nn.Sequential(lstm=LSTM(19, 7, seed=2), norm=nn.LayerNorm(7)),
+        head=nn.Linear(7, 3, seed=3),
+    )
+
+
+# ---- state_dict
+
+
+def test_state_dict(options, precision):
+    """It has the rounded weights that packing began with, and another LSTM takes them."""
+    one, other = made(options, *precision), made(options, *precision, seed=7)
+    values, of_float = one.state_dict(), LSTM(5, **{"hidden_size": 19} | options, seed=0)
+    for name, exact in of_float.state_dict().items():
+        found = values[name]
+        if not name.startswith(PACKED):
+            np.testing.assert_array_equal(found, exact, strict=True)
+        elif precision[0] == "bfloat16":
+            assert found.dtype == np.uint16
+            near = (found.astype(np.uint32) << 16).view(np.float32)
+            assert (np.abs(near - exact) <= np.abs(exact) * 2**-8).all()
+        else:
+            scale = values[name + "_scale"]
+            assert (found.dtype, scale.dtype, scale.shape) == (np.int8, np.float32, exact.shape[:1])
+            np.testing.assert_array_equal(scale, np.abs(exact).max(axis=1) / np.float32(127))
+            assert (np.abs(found).max(axis=1) == 127).all()
+            error = np.abs(found * scale[:, None].astype(float) - exact)
+            assert (error <= scale[:, None] * 0.50001).all()
+    other.load_state_dict(values)
+    assert_same(other, one)
+    values.clear()
+    assert_same(other, one)
+
+
+def test_what_changes_in_a_state_dict_does_not_change_it(precision):
+    one = made({}, *precision)
+    before = results(one)
+    for value in one.state_dict().values():
+        value[...] = 1
+    assert_identical(results(one), before)
+
+
+def test_made_by_its_name():
+    one = QuantizedLSTM(5, 19, num_layers=2, weights="bfloat16")
+    assert not any(value.any() for value in one.state_dict().values())
+    one.load_state_dict(made({"num_layers": 2}, "bfloat16").state_dict())
+    assert_same(one, made({"num_layers": 2}, "bfloat16"))
+
+
+WRONG = {
+    "dtype": ("weight_hh_l0", lambda v: v.astype(np.int16), TypeError, "expected int8, got int16"),
+    "no array": ("weight_hh_l0", lambda v: v.tolist(), TypeError, "expected int8, got list"),
+    "shape": ("weight_hh_l0", lambda v: v[:, :-1], ValueError, r"expected shape \(76, 19\)"),
+    "-128": (
+        "weight_ih_l0",
+        lambda v: np.full_like(v, -128),
+        ValueError,
+        "integers from -127 to 127",
+    ),
+    "negative": ("weight_ih_l0_scale", lambda v: -v, ValueError, "finite scales, from 0 on"),
+    "NaN": ("weight_ih_l0_scale", lambda v: v * np.nan, ValueError, "finite scales, from 0 on"),
+    "scales": ("weight_hh_l0_scale", lambda v: v[1:], ValueError, r"expected shape \(76,\)"),
+    "integers": ("bias_hh_l0", lambda v: v.astype(int), TypeError, "floating"),
+    "bias": ("bias_hh_l0", lambda v: v[1:], ValueError, r"shape \(76,\)"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arrays(what):
+    """An error names them, with the block that they are of, and nothing changes."""
+    name, change, error, words = WRONG[what]
+    whole = nn.Sequential(inner=nn.Sequential(lstm=LSTM(5, 19, seed=1)), head=nn.Linear(19, 2))
+    for block, prefix in ((made({}), ""), (whole.quantize("int8"), "inner.lstm.")):
+        before, y = block.state_dict(), block(X)[0]
+        values = before | {key: before[key] * 2 for key in before if key.endswith("bias")}
+        values[prefix + name] = change(values[prefix + name])
+        with pytest.raises(error, match=rf"^state_dict\['{prefix}{name}'\]: .*{words}"):
+            block.load_state_dict(values)
+        assert_identical(block.state_dict(), before)
+        np.testing.assert_array_equal(block(X)[0], y)
+
+
+def test_wrong_names():
+    for block, prefix in ((made({}), ""), (model().quantize("int8"), "inner.lstm.")):
+        before = block.state_dict()
+        name = prefix + "weight_hh_l0_scale"
+        with pytest.raises(ValueError, match=rf"missing keys \['{name}'\]"):
+            block.load_state_dict({key: before[key] for key in before if key != name})
+        with pytest.raises(ValueError, match=rf"unknown keys \['{prefix}extra'\]"):
+            block.load_state_dict({**before, prefix + "extra": np.zeros(3, np.float32)})
+        with pytest.raises(ValueError, match=r"missing keys .*weight_ih_l0_scale"):
+            made({}).load_state_dict(LSTM(5, 19).state_dict())
+        assert_identical(block.state_dict(), before)
+    with pytest.raises(TypeError, match="expected a mapping"):
+        made({}).load_state_dict([])
+    with pytest.raises(ValueError, match="lstm_options"):
+        made({"coupled": True}).load_state_dict(made({}).state_dict())

@@ -110,7 +110,10 @@ def test_verify_against_recorded_results(model, tmp_path, capsys):
         (["convert", "MODEL", "FOLDER/out.txt"], "expected one of .safetensors"),
         (["convert", "MODEL", "FOLDER/no/out.safetensors"], "there is no folder"),
         (["convert", "FOLDER/broken.safetensors", "FOLDER/out.npz"], "broken.safetensors"),
-        (["convert", "FOLDER/broken.npz", "FOLDER/out.npz"], "broken.npz: file: is no file of arrays"),
+        (
+            ["convert", "FOLDER/broken.npz", "FOLDER/out.npz"],
+            "broken.npz: file: is no file of arrays",
+        ),
         (["convert", "FOLDER/a.onnx", "FOLDER/out.npz", "--prefix", "a"], "no such option"),
         (["verify", "MODEL", "--against", "nothing.npz"], "nothing.npz"),
     ],

@@ -149,3 +149,34 @@ def test_wrong_names():
         made({}).load_state_dict([])
     with pytest.raises(ValueError, match="lstm_options"):
         made({"coupled": True}).load_state_dict(made({}).state_dict())
+
+
+# ---- values that have no place in lower precision
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l1", "weight_hr_l1"])
+def test_weights_without_a_number_near_them(name):
+    for weights in ("int8", "bfloat16"):
+        for value in (np.nan, np.inf, -np.inf, 3.4e38):
+            lstm = LSTM(5, 8, num_layers=2, proj_size=3, seed=0)
+            with lstm.writable() as parameters:
+                parameters[name][2, 1] = value
+            if weights == "int8" and np.isfinite(value):  # it is 127 scales
+                assert lstm.quantize(weights).state_dict()[name][2, 1] == 127
+                continue
+            words = "too large for bfloat16" if np.isfinite(value) else "not finite"
+            with pytest.raises(ValueError, match=f"^{name}: a weight is {words}"):
+                lstm.quantize(weights)
+            with pytest.raises(ValueError, match=f"^inner: lstm: {name}: a weight is {words}"):
+                nn.Sequential(inner=nn.Sequential(lstm=lstm)).quantize(weights)
+
+
+def test_bfloat16_of_others_is_finite():
+    one = made({}, "bfloat16")
+    before = one.state_dict()
+    for bits in (0x7F80, 0xFF80, 0x7FC0):
+        values = one.state_dict()
+        values["weight_hh_l0"][3, 4] = bits
+        with pytest.raises(ValueError, match=r"^state_dict\['weight_hh_l0'\]: expected finite"):
+            one.load_state_dict(values)
+        assert_identical(one.state_dict(), before)

@@ -51,7 +51,7 @@ def quantized(parameters: Mapping[str, Array], weights: Weights) -> dict[str, An
     Raises
     ------
     ValueError
-        If a weight is not finite.
+        If a weight is not finite, or not as bfloat16.
     """
     found: dict[str, Any] = {}
     with DefaultArithmetic():
@@ -65,6 +65,8 @@ def quantized(parameters: Mapping[str, Array], weights: Weights) -> dict[str, An
                 found[name], found[name + SCALE] = _rows(value)
             else:
                 found[name] = bfloat16_bits(value)
+                if not _finite(found[name]):
+                    raise ValueError(f"{name}: a weight is too large for bfloat16")
     return found
 
 
@@ -73,6 +75,11 @@ def _rows(w: Array) -> tuple[npt.NDArray[np.int8], Array]:
     scale = np.abs(w).max(axis=1, initial=0) / np.float32(MOST)
     divisor = np.where(scale > 0, scale, 1)[:, None]
     return np.clip(np.rint(w / divisor), -MOST, MOST).astype(np.int8), scale
+
+
+def _finite(w: npt.NDArray[np.uint16]) -> bool:
+    """Return whether bfloat16 numbers are: their exponents are not all ones."""
+    return bool(((w & 0x7F80) != 0x7F80).all())
 
 
 def dequantized(arrays: Mapping[str, Any]) -> dict[str, Array]:
@@ -121,6 +128,8 @@ def checked(
             raise ValueError(f"{label}: expected shape {shape}, got {value.shape}")
         if weights == "int8" and value.size and value.min() < -MOST:
             raise ValueError(f"{label}: expected integers from -{MOST} to {MOST}")
+        if weights == "bfloat16" and not _finite(value):
+            raise ValueError(f"{label}: expected finite weights")
         found[name] = np.array(value, dtype, order="C")
     return found
 

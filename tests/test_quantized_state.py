@@ -1,11 +1,17 @@
 """What a `QuantizedLSTM` holds: its state_dict, files, copies, models of it; what is refused."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from support.comparing import assert_identical
+from support.hostile import read_all, truncated
+from support.pauses import beside
 from support.quantized import PRECISIONS
 
-from lstm_fast import LSTM, QuantizedLSTM, nn
+import lstm_fast as lf
+from lstm_fast import LSTM, QuantizedLSTM, Stream, nn, optim, training
 
 pytestmark = pytest.mark.no_isa
 PACKED = ("weight_ih", "weight_hh", "weight_hr")
@@ -180,3 +186,131 @@ def test_bfloat16_of_others_is_finite():
         with pytest.raises(ValueError, match=r"^state_dict\['weight_hh_l0'\]: expected finite"):
             one.load_state_dict(values)
         assert_identical(one.state_dict(), before)
+
+
+# ---- beside writers
+
+
+def test_calls_and_state_dicts_beside_a_writer():
+    """At each line of a reader another thread loads other parameters: never some of each."""
+    options = {"num_layers": 2}
+    old, new = (made(options, seed=seed) for seed in (0, 1))
+    values = new.state_dict()
+    readers = {
+        "call": lambda lstm: results(lstm),
+        "step": lambda lstm: [lstm.stream(2).step(X[0])],
+        "state_dict": lambda lstm: [*lstm.state_dict().values()],
+    }
+    for kind, reader in readers.items():
+        versions = [reader(one) for one in (old, new)]
+        make, write = old.__copy__, lambda lstm: lstm.load_state_dict(values)
+        turns = beside(make, reader, write, visits=1)
+        for lstm, found, _ in turns:
+            same = [all(map(np.array_equal, found, version)) for version in versions]
+            assert any(same), f"{kind}: a mixture"
+            assert all(map(np.array_equal, reader(lstm), versions[1])), kind
+
+
+# ---- copies and files
+
+
+def test_copies(options, precision):
+    one = made(options, *precision)
+    for other in (pickle.loads(pickle.dumps(one)), copy.copy(one), copy.deepcopy(one)):
+        assert_same(other, one)
+        other.load_state_dict(made(options, *precision, seed=1).state_dict())
+        assert_same(one, made(options, *precision))
+
+
+@pytest.fixture
+def path(tmp_path):
+    pytest.importorskip("safetensors", reason="files need safetensors: pip install '.[files]'")
+    return tmp_path / "one.safetensors"
+
+
+def test_files(options, precision, path):
+    one = made(options, *precision)
+    one.save(path)
+    assert_same(lf.load(path), one)
+    if precision[0] == "int8":
+        LSTM(5, **{"hidden_size": 19} | options).save(path.with_name("float32"))
+        assert path.stat().st_size < path.with_name("float32").stat().st_size
+
+
+def test_damaged_files(path):
+    made({"num_layers": 2}).save(path)
+    assert not read_all(lf.load, path, truncated(path.read_bytes(), 97))
+
+
+@pytest.mark.parametrize("one", [made({}), made({"proj_size": 3}, "bfloat16")], ids=str)
+def test_streams_in_files(one, path):
+    stream = one.stream(2)
+    stream(X[:3])
+    stream.save(path)
+    again = lf.load(path)
+    assert isinstance(again, Stream)
+    assert_same(again.lstm, one)
+    assert_identical([again(X[3:]), *again.state], [stream(X[3:]), *stream.state])
+
+
+# ---- what it does not do
+
+
+def test_no_training():
+    one, whole = made({}), model().quantize("int8")
+    for run in (
+        lambda: one.forward(X),
+        lambda: one.backward(results(one)[0], None, None),
+        lambda: whole.forward(X),
+        lambda: training.Trainer(whole, nn.MeanSquared(), optim.Adam()).fit(
+            [(X, whole(X)[0])], progress=False
+        ),
+    ):
+        with pytest.raises(RuntimeError, match="for inference: call it, and train the LSTM that"):
+            run()
+    assert one.parameters == ()
+
+
+def test_wrong_arguments():
+    lstm = LSTM(5, 4)
+    for arguments, error, words in [
+        (("int4",), ValueError, "weights: expected one of int8, bfloat16, got 'int4'"),
+        ((8,), TypeError, "weights: expected a string"),
+        (("int8", "float64"), ValueError, "inputs: expected one of bfloat16, int8, float32"),
+        (("bfloat16", "int8"), ValueError, "inputs: with weights='bfloat16' they are bfloat16"),
+    ]:
+        with pytest.raises(error, match=words):
+            lstm.quantize(*arguments)
+    with pytest.raises(TypeError, match="dtype: lower precision computes in float32"):
+        LSTM(5, 4, dtype=np.float64).quantize("int8")
+    with pytest.raises(TypeError, match="x: expected"):
+        made({})(X.astype(np.float64))
+    with pytest.raises(AttributeError, match="'QuantizedLSTM' object has no attribute 'dropout'"):
+        _ = made({}).dropout
+
+
+# ---- models
+
+
+def test_models(precision, path):
+    """A copy whose LSTMs are quantized one by one; the rest, and the model itself, stay."""
+    whole = model()
+    values = whole.state_dict()
+    one = whole.quantize(*precision)
+    assert_identical(whole.state_dict(), values)
+    assert isinstance(one["first"], QuantizedLSTM)
+    assert_identical(one["head"].state_dict(), whole["head"].state_dict())
+    first, lstm = (block.quantize(*precision) for block in (whole["first"], whole["inner"]["lstm"]))
+    y = whole["head"](whole["inner"]["norm"](lstm(first(X)[0])[0])[0])[0]
+    assert_identical([one(X)[0]], [y])
+    assert f"QuantizedLSTM(5, 19, weights={precision[0]!r}, inputs={precision[1]!r})" in repr(one)
+    one.save(path)
+    other = model().quantize(*precision)
+    other.load_state_dict(one.state_dict())
+    for again in (lf.load(path), pickle.loads(pickle.dumps(one)), copy.deepcopy(one), other):
+        assert_identical(again.state_dict(), one.state_dict())
+        assert_identical([again(X)[0]], [y])
+    stream = one.stream(2)
+    assert_identical([np.array([stream.step(x_t) for x_t in X])], [y])
+    stream.save(path)
+    assert_identical([lf.load(path).step(X[0])], [stream.step(X[0])])

@@ -14,7 +14,7 @@ from ..engine.direct import Version
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from . import checks
 from .options import CellOptions
-from .parameters import copy_checked
+from .parameters import copy_checked, lock
 
 __all__ = ["Inputs", "LowerCells", "Weights", "dequantized", "lower_shapes", "quantized"]
 
@@ -186,9 +186,11 @@ class LowerCells:
             )
             for names in of_cells.values()
         ]
-        self._rest = {name: arrays[name] for name in self.shapes if not is_packed(name)}
-        self.kept = self.version.number + 1, cells, False, False
-        self.version.number += 1
+        rest = {name: arrays[name] for name in self.shapes if not is_packed(name)}
+        with lock():
+            self._rest = rest
+            self.kept = self.version.number + 1, cells, False, False
+            self.version.number += 1
 
     def current(self, training: bool, blas: bool) -> list[Cell]:
         """Return the cells, for inference."""
@@ -199,7 +201,8 @@ class LowerCells:
     def arrays(self) -> dict[str, Any]:
         """Return copies of all arrays, with the names of `lower_shapes`."""
         found: dict[str, Any] = {}
-        kinds = iter(self.kept[1])
+        with lock():
+            kinds, rest = iter(self.kept[1]), self._rest
         cell: Any = None
         for name in self.shapes:
             if name.startswith("weight_ih"):
@@ -213,7 +216,7 @@ class LowerCells:
                 if scales is not None:
                     found[name + SCALE] = cell[1][name.rsplit("_l", 1)[0]]
             else:
-                found[name] = self._rest[name].copy()
+                found[name] = rest[name].copy()
         return found
 
     @property

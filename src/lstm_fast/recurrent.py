@@ -14,6 +14,7 @@ from .network.block import Block
 from .network.network import Network
 from .network.options import Activation
 from .network.results import Out
+from .network.sessions import OnNaN
 from .network.settings import Init, Merge
 from .stream import Stream
 
@@ -105,15 +106,17 @@ class Recurrent(Block):
         network.infer(given.arrays, given.ragged)
         return given.results()
 
-    def stream(self, batch_size: int = 1) -> Stream[Any]:
+    def stream(self, batch_size: int = 1, on_nan: OnNaN = "keep") -> Stream[Any]:
         """Return a `Stream`, which runs this LSTM one time step at a time from a zero state.
+
+        `Stream` says what becomes of NaN.
 
         Raises
         ------
         ValueError
             If the LSTM is bidirectional or runs in reverse, from the end of the sequence.
         """
-        return Stream(self, batch_size)
+        return Stream(self, batch_size, on_nan)
 
     def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return *shape[:-1], self._network.settings.columns

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine import Array
+from ..engine.sessions import checked_indices, rows_of_mask
 
 Matmul = Literal["auto", "packed", "blas"]
 MatmulPrecision = Literal["highest", "bfloat16"]
 Padding = Literal["zero", "hold"]
+Indices = npt.NDArray[np.intp]
 
 # A bound on the bytes of any array of a call, so that no size computed from it overflows.
 LARGEST_ARRAY = 2**48
@@ -207,6 +209,34 @@ def steps(
         None if lengths_ is None else lengths("lengths", lengths_, T, B),
         None if mask_ is None else mask("mask", mask_, T, B),
     )
+
+
+def rows(name: str, value: Any, B: int, distinct: bool = True) -> Indices:
+    """Return the indices, from 0 to B - 1, of rows of a batch.
+
+    `value` is an index, some, a slice, or booleans. With `distinct`, none may come twice.
+    """
+    if isinstance(value, slice):
+        return np.arange(*value.indices(B), dtype=np.intp)
+    unmasked(name, value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: expected indices or booleans, got {value!r}") from error
+    if array.dtype == np.bool_:
+        if array.shape != (B,):
+            raise IndexError(f"{name}: expected {B} booleans, got shape {array.shape}")
+        return rows_of_mask(np.ascontiguousarray(array))
+    if array.size == 0 and not isinstance(value, np.ndarray):
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected indices or booleans, got {array.dtype}")
+    if array.ndim > 1:
+        raise IndexError(f"{name}: expected indices (n,), got shape {array.shape}")
+    if array.dtype.kind == "u" and array.size and array.max() >= B:  # a larger one may wrap around
+        raise IndexError(f"{name}: expected {-B} to {B - 1}, got {array.max()}")
+    indices = np.require(array, np.intp, ["C", "ALIGNED"]).reshape(-1)
+    return checked_indices(name, indices, B, distinct)
 
 
 def concatenated(

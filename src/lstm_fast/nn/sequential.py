@@ -16,6 +16,7 @@ from ..network.block import Block
 from ..network.joint import JointParameters
 from ..network.layout import Gradients
 from ..network.lower import Inputs, Weights
+from ..network.sessions import OnNaN
 from .rows import Kept, kept_in
 from .streaming import ModelStream
 
@@ -262,15 +263,17 @@ class Sequential(Block):
                 raise ValueError(f"{argument}: {name!r} is no block with a state")
         return state
 
-    def stream(self, batch_size: int = 1) -> ModelStream:
+    def stream(self, batch_size: int = 1, on_nan: OnNaN = "keep") -> ModelStream:
         """Return a `ModelStream`, which runs this model one time step at a time from zero states.
+
+        `ModelStream` says what becomes of NaN.
 
         Raises
         ------
         ValueError
             If a block needs the whole sequence.
         """
-        return ModelStream(self, batch_size)
+        return ModelStream(self, batch_size, on_nan)
 
     # ---- what it is
 

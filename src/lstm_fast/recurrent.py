@@ -14,9 +14,8 @@ from .network.block import Block
 from .network.network import Network
 from .network.options import Activation
 from .network.results import Out
-from .network.sessions import OnNaN
 from .network.settings import Init, Merge
-from .stream import Stream
+from .stream import OnNaN, Stream
 
 __all__ = ["Recurrent"]
 
@@ -108,8 +107,6 @@ class Recurrent(Block):
 
     def stream(self, batch_size: int = 1, on_nan: OnNaN = "keep") -> Stream[Any]:
         """Return a `Stream`, which runs this LSTM one time step at a time from a zero state.
-
-        `Stream` says what becomes of NaN.
 
         Raises
         ------

@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from .engine import Array
 from .engine.memory import empty
-from .network import arguments, checks, sessions, storage
-from .network.block import READERS, Block, built, described
+from .network import arguments, checks, sessions
 from .network.checks import Indices
 from .network.network import Network
-from .network.parameters import without_values
 from .network.sessions import OnNaN, SessionStates
+from .network.stream_files import save_stream
 
-__all__ = ["Stream", "save_stream"]
+__all__ = ["OnNaN", "Stream"]
 
 
 class Layer(Protocol):
@@ -348,8 +347,9 @@ class Stream(Generic[L]):
         TypeError, ValueError, MemoryError
             If there cannot be so many; nothing is changed.
         """
-        B = self.batch_size
-        larger = Stream(self.lstm, B + checks.integer("count", count, 1), self._on_nan)
+        B, count = self.batch_size, checks.integer("count", count, 1)
+        checks.fits("count", (B + count) * self._network.settings.widest, self._dtype)
+        larger = Stream(self.lstm, B + count, self._on_nan)
         larger._accept(np.arange(B, dtype=np.intp), self._now)
         self._set(larger._now, larger.batch_size)
         return np.arange(B, larger.batch_size)
@@ -402,52 +402,3 @@ class Stream(Generic[L]):
 
     def __repr__(self) -> str:
         return f"<Stream of {self.lstm!r}, batch_size={self.batch_size}>"
-
-
-# ---- files
-
-
-def save_stream(path: str | os.PathLike[str], block: Any, stream: Any) -> None:
-    """Write a stream of a block to a file, with its state."""
-    arrays = {**block.state_dict(), **_named("state", stream.state)}
-    how = {"batch_size": stream.batch_size, "on_nan": stream.on_nan}
-    about = {"stream": how, "block": described(block)}
-    storage.write(path, arrays, about)
-
-
-def _named(name: str, state: Any) -> dict[str, Array]:
-    """Return the arrays of a state, each by where it stands in it."""
-    if isinstance(state, np.ndarray):
-        return {name: state}
-    parts = state.items() if isinstance(state, dict) else enumerate(state)
-    return {k: v for key, part in parts for k, v in _named(f"{name}.{key}", part).items()}
-
-
-def _like(name: str, state: Any, arrays: dict[str, Array]) -> Any:
-    """Return a state such as this one of arrays by name, which it takes away from them."""
-    if isinstance(state, np.ndarray):
-        if name not in arrays:
-            raise ValueError(f"has no {name}")
-        return arrays.pop(name)
-    if isinstance(state, dict):
-        return {key: _like(f"{name}.{key}", part, arrays) for key, part in state.items()}
-    return tuple(_like(f"{name}.{n}", part, arrays) for n, part in enumerate(state))
-
-
-def _read_stream(arrays: dict[str, Array], what: dict[str, Any]) -> Any:
-    """Return the stream of a file."""
-    with without_values():
-        block: Any = built(what.get("block"))
-    if not isinstance(block, Block) or not hasattr(block, "stream"):
-        raise ValueError(f"a {type(block).__name__} has no stream")
-    how = what["stream"] if isinstance(what["stream"], dict) else {}
-    try:
-        stream = block.stream(how.get("batch_size"), how.get("on_nan", "keep"))
-    except TypeError as error:
-        raise ValueError(str(error)) from None
-    stream.state = _like("state", stream.state, arrays)
-    block._load(arrays)
-    return stream
-
-
-READERS["stream"] = _read_stream

@@ -6,7 +6,7 @@
     schedule, memory         which thread does what; buffers and arrays
     cell, tape               packed weights; what forward keeps for backward
     matrix, rows, update     for blocks: products, what they compute row by row; for optimisers
-    batch, packing           the rows of a batch; ragged batches without their padding
+    batch, packing, sessions the rows of a batch; ragged ones without padding; rows of a stream
     runtime/                 below all of it: instruction set, threads, BLAS
 
 It imports NumPy and the headers in ``include/``, and nothing of the package above it.

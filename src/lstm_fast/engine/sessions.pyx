@@ -90,8 +90,8 @@ def rows_of_mask(cnp.ndarray mask not None):
     return found
 
 
-def checked_indices(str name not None, cnp.ndarray given not None, Py_ssize_t B, bint distinct):
-    """Indices from 0 to B - 1 of indices from -B, which count from the end, to B - 1.
+def check_indices(str name not None, cnp.ndarray indices not None, Py_ssize_t B, bint distinct):
+    """Bring indices from -B to B - 1, of which the negative ones count from the end, to 0 .. B - 1.
 
     Raises
     ------
@@ -100,20 +100,17 @@ def checked_indices(str name not None, cnp.ndarray given not None, Py_ssize_t B,
     ValueError
         With `distinct`, if one comes twice.
     """
-    if cnp.PyArray_NDIM(given) != 1 or cnp.PyArray_TYPE(given) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY_RO(given):
+    if cnp.PyArray_NDIM(indices) != 1 or cnp.PyArray_TYPE(indices) != cnp.NPY_INTP or not cnp.PyArray_ISCARRAY(indices):
         raise ValueError(f"{name}: expected indices (n,)")
-    cdef cnp.npy_intp n = cnp.PyArray_DIM(given, 0)
-    cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INTP, False)
-    cdef const Py_ssize_t *source = <const Py_ssize_t *>cnp.PyArray_DATA(given)
-    cdef Py_ssize_t *indices = <Py_ssize_t *>cnp.PyArray_DATA(found)
-    cdef Py_ssize_t k
+    cdef Py_ssize_t *index = <Py_ssize_t *>cnp.PyArray_DATA(indices)
+    cdef Py_ssize_t k, n = cnp.PyArray_DIM(indices, 0)
     for k in range(n):
-        indices[k] = source[k] + B if source[k] < 0 else source[k]
-        if not 0 <= indices[k] < B:
-            raise IndexError(f"{name}: expected {-B} to {B - 1}, got {source[k]}")
+        if not -B <= index[k] < B:
+            raise IndexError(f"{name}: expected {-B} to {B - 1}, got {index[k]}")
+        if index[k] < 0:
+            index[k] += B
     if distinct:
-        check_distinct(name, indices, n, B)
-    return found
+        check_distinct(name, index, n, B)
 
 
 cdef void set_indices(Work *work, cnp.ndarray indices) except *:
@@ -182,8 +179,9 @@ def scatter(list state not None, cnp.ndarray indices not None, list some):
             work.some, work.back = NULL, True
             if some is not None:
                 given = some[k]
-                if ((<object>given).shape != (work.L, work.n, work.columns) or not cnp.PyArray_ISCARRAY_RO(given)
-                        or cnp.PyArray_TYPE(given) != cnp.PyArray_TYPE(array)):
+                if (cnp.PyArray_TYPE(given) != cnp.PyArray_TYPE(array) or not cnp.PyArray_ISCARRAY_RO(given)
+                        or cnp.PyArray_NDIM(given) != 3 or cnp.PyArray_DIM(given, 0) != work.L
+                        or cnp.PyArray_DIM(given, 1) != work.n or cnp.PyArray_DIM(given, 2) != work.columns):
                     raise ValueError(f"some: expected ({work.L}, {work.n}, {work.columns}) of {array.dtype}, aligned "
                                      f"and in C order, got {(<object>given).shape} of {given.dtype}")
                 work.some = data_of(given)

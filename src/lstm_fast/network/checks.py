@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine import Array
-from ..engine.sessions import checked_indices, rows_of_mask
+from ..engine.sessions import check_indices, rows_of_mask
 
 Matmul = Literal["auto", "packed", "blas"]
 MatmulPrecision = Literal["highest", "bfloat16"]
@@ -223,20 +223,20 @@ def rows(name: str, value: Any, B: int, distinct: bool = True) -> Indices:
         array = np.asarray(value)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{name}: expected indices or booleans, got {value!r}") from error
-    if array.dtype == np.bool_:
+    kind = array.dtype.kind
+    if kind == "b":
         if array.shape != (B,):
             raise IndexError(f"{name}: expected {B} booleans, got shape {array.shape}")
         return rows_of_mask(np.ascontiguousarray(array))
-    if array.size == 0 and not isinstance(value, np.ndarray):
-        array = array.astype(np.intp)
-    if array.dtype.kind not in "iu":
+    if kind not in "iu" and (array.size or isinstance(value, np.ndarray)):  # [] is of floats
         raise TypeError(f"{name}: expected indices or booleans, got {array.dtype}")
     if array.ndim > 1:
         raise IndexError(f"{name}: expected indices (n,), got shape {array.shape}")
-    if array.dtype.kind == "u" and array.size and array.max() >= B:  # a larger one may wrap around
+    if kind == "u" and array.size and array.max() >= B:  # a larger one may wrap around
         raise IndexError(f"{name}: expected {-B} to {B - 1}, got {array.max()}")
-    indices = np.require(array, np.intp, ["C", "ALIGNED"]).reshape(-1)
-    return checked_indices(name, indices, B, distinct)
+    indices = np.array(array, np.intp, order="C", ndmin=1)
+    check_indices(name, indices, B, distinct)
+    return indices
 
 
 def concatenated(

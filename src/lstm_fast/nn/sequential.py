@@ -266,8 +266,6 @@ class Sequential(Block):
     def stream(self, batch_size: int = 1, on_nan: OnNaN = "keep") -> ModelStream:
         """Return a `ModelStream`, which runs this model one time step at a time from zero states.
 
-        `ModelStream` says what becomes of NaN.
-
         Raises
         ------
         ValueError

@@ -14,7 +14,7 @@ from ..network import checks
 from ..network.block import Block
 from ..network.checks import Indices
 from ..network.sessions import OnNaN
-from ..stream import save_stream
+from ..network.stream_files import save_stream
 from .over_time import Flatten, Last, Pool
 
 __all__ = ["ModelStream"]

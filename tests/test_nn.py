@@ -98,6 +98,22 @@ def test_batch_first(name, lengths):
             assert_close({key: second[key]}, {key: value}, 1e-14, floor=0.1)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("name", of_one_input)
+def test_lengths_of_one_sequence(name, batch_first):
+    drawn = draw_block(name, np.random.default_rng(0), T, 1, 6)
+    expected = run(block_of(drawn, np.float64), drawn, [3])
+    over_time = drawn.block in ("Last", "Pool", "Flatten")
+    one = drawn._replace(
+        inputs=(drawn.inputs[0][:, 0],), dy=drawn.dy[0] if over_time else drawn.dy[:, 0]
+    )
+    found = run(block_of(drawn, np.float64, batch_first=batch_first), one, [3])
+    for key, value in expected.items():
+        if key in ("dx", "y"):
+            value = value[0] if key == "y" and over_time else value[:, 0]
+        assert np.array_equal(found[key], value), key
+
+
 @pytest.mark.parametrize("name", of_one_input)
 def test_no_rows(name):
     for shape in ((0, B), (T, 0)):
@@ -199,9 +215,14 @@ WRONG = [
     (lambda: nn.Linear(3, 2)(np.zeros((2, 3))), TypeError, "x: expected dtype float32"),
     (lambda: nn.Linear(3, 2)([[1, 2, 3]]), TypeError, "x: expected a NumPy array"),
     (
-        lambda: nn.Linear(3, 2)(np.zeros((2, 3), np.float32), lengths=[1, 2]),
+        lambda: nn.Linear(3, 2)(np.zeros((2, 2, 2, 3), np.float32), lengths=[1, 2]),
         ValueError,
         "lengths: go with",
+    ),
+    (
+        lambda: nn.Linear(3, 2)(np.zeros((2, 3), np.float32), lengths=[1, 2]),
+        ValueError,
+        r"lengths: expected shape \(B,\) = \(1,\)",
     ),
     (
         lambda: nn.Softmax()(np.zeros((4, 2, 3), np.float32), lengths=[1, 5]),

@@ -103,7 +103,7 @@ class Embedding(Block):
         Parameters
         ----------
         x : array_like of int
-            Any shape; (T, B) with `lengths`, or (B, T) with `batch_first`.
+            Any shape; (T, B) with `lengths`, or (B, T) with `batch_first`, or (T,) of one sequence.
         state : None
             There is none.
         lengths : array_like of int, shape (B,), optional

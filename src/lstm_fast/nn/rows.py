@@ -27,7 +27,8 @@ class Rows:
     Parameters
     ----------
     shape : tuple of int
-        All axes of the array but its last: (T, B) or (B, T) where there are lengths.
+        All axes of the array but its last. Where there are lengths: (T, B) or (B, T), or (T,) of
+        one sequence.
     lengths : array_like of int, shape (B,), optional
     batch_first : bool
 
@@ -40,37 +41,45 @@ class Rows:
     def __init__(
         self, shape: tuple[int, ...], lengths: npt.ArrayLike | None, batch_first: bool
     ) -> None:
-        self.shape, self._swapped = shape, batch_first
+        self.shape, self._swapped = shape, batch_first and len(shape) == 2
         self.packing: Packing | None = None
         if lengths is not None:
-            if len(shape) != 2:
+            if len(shape) not in (1, 2):
                 axes = "B, T" if batch_first else "T, B"
-                raise ValueError(f"lengths: go with axes ({axes}, ...), got {len(shape) + 1} axes")
-            T, B = reversed(shape) if batch_first else shape
-            self._lengths = checks.lengths("lengths", lengths, T, B)
-            self.packing = packing_of(self._lengths, None, T, False)
+                raise ValueError(
+                    f"lengths: go with axes ({axes}, ...), or (T, ...) of one sequence, got "
+                    f"{len(shape) + 1} axes"
+                )
+            self._T, B = reversed(shape) if self._swapped else (*shape, 1)[:2]
+            self._lengths = checks.lengths("lengths", lengths, self._T, B)
+            self.packing = packing_of(self._lengths, None, self._T, False)
 
     def take(self, x: Array) -> Array:
         """Return the rows of an array as (N, columns), in C order."""
         if self.packing is None:
             return checks.in_order(x.reshape(math.prod(self.shape), x.shape[-1]))
+        if len(self.shape) == 1:
+            return self.packing.pack(x[:, None])
         return self.packing.pack(x.swapaxes(0, 1) if self._swapped else x)
 
     def put(self, rows: Array) -> Array:
         """Return an array of the user's shape with these rows, and 0 where there is no step."""
         if self.packing is None:
             return rows.reshape(*self.shape, rows.shape[1])
-        padded = self.packing.unpack_gradient(rows)
-        return padded.swapaxes(0, 1) if self._swapped else padded
+        return self._as_given(self.packing.unpack_gradient(rows))
 
     @property
     def valid(self) -> npt.NDArray[np.bool_] | None:
         """Where there is a step, in the user's shape; None: everywhere."""
         if self.packing is None:
             return None
-        T, _ = reversed(self.shape) if self._swapped else self.shape
-        within: npt.NDArray[np.bool_] = np.arange(T)[:, None] < self._lengths
-        return within.T if self._swapped else within
+        return self._as_given(np.arange(self._T)[:, None] < self._lengths)
+
+    def _as_given(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return (T, B, ...) in the user's shape."""
+        if len(self.shape) == 1:
+            return array[:, 0]
+        return array.swapaxes(0, 1) if self._swapped else array
 
 
 class Kept:
@@ -193,7 +202,8 @@ class RowBlock(Block):
         Parameters
         ----------
         x : ndarray, shape (..., columns)
-            (T, B, columns) with `lengths`, or (B, T, columns) with `batch_first`.
+            (T, B, columns) with `lengths`, or (B, T, columns) with `batch_first`, or (T, columns)
+            of one sequence.
         state : None
             There is none.
         lengths : array_like of int, shape (B,), optional

@@ -1,5 +1,7 @@
 """The losses of `nn` against the reference."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from support.comparing import assert_close
@@ -7,6 +9,7 @@ from support.ragged import padding_of
 from test_reference_losses import LOSSES, QUANTILES, RAGGED, WEIGHTS, B, T, draw_loss
 
 from lstm_fast import nn
+from lstm_fast.reference import losses
 
 OURS = {
     "mean squared": nn.MeanSquared(),
@@ -102,6 +105,49 @@ def test_nothing_counts(name):
     assert dy.shape == y[:0].shape
 
 
+def test_wide_outputs_are_not_copied():
+    rng, C = np.random.default_rng(0), 5000
+    y, target = rng.standard_normal((T, B, C)), rng.integers(0, C, (T, B))
+    loss = nn.CrossEntropy(ignore_index=7)
+    loss(y, target, 0.5, RAGGED)  # imports
+    tracemalloc.start()
+    _, dy = loss(y, target, 0.5, RAGGED)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < dy.nbytes / 10  # dy is memory of the engine, which is not traced
+
+
+def test_a_sequence_alone():
+    y, target = np.random.default_rng(0).standard_normal((2, T, 1))
+    for loss, given in ((nn.MeanSquared(), target), (nn.CrossEntropy(), np.zeros(T, int))):
+        found, dy = loss(y, given, None, [2])
+        expected, dexpected = loss(y[:, None], given[:, None], None, [2])
+        assert found == expected
+        assert np.array_equal(dy, dexpected[:, 0])
+
+
+@pytest.mark.parametrize("K", [1, 4])
+def test_quantiles_side_by_side(K):
+    """Those of each of K targets are columns of y, as a `Linear` makes them."""
+    rng, Q = np.random.default_rng(0), len(QUANTILES)
+    y, target = rng.standard_normal((T, B, K * Q)), rng.standard_normal((T, B, K))
+    weight, loss = rng.random((T, B, 1)), nn.Quantile(QUANTILES)
+    found, dy = loss(y, target, weight, RAGGED)
+    for expected, dexpected in (
+        losses.quantile(y, target, weight, RAGGED, quantiles=QUANTILES),
+        loss(y.reshape(T, B, K, Q), target, weight, RAGGED),
+    ):
+        assert found == pytest.approx(expected, rel=1e-14)
+        assert_close({"dy": dy}, {"dy": dexpected.reshape(y.shape)}, 1e-14)
+    if K == 1:  # also without the axis of columns
+        without, d_without = loss(y, target[..., 0], weight[..., 0], RAGGED)
+        assert without == found
+        assert np.array_equal(d_without, dy)
+    assert loss.count(target, weight, RAGGED) == pytest.approx(
+        K * sum(weight[:n, b].sum() for b, n in enumerate(RAGGED))
+    )
+
+
 WRONG = [
     (lambda: nn.MeanSquared()([1.0], [1.0]), TypeError, "y: expected a NumPy array"),
     (lambda: nn.MeanSquared()(np.zeros(3, int), np.zeros(3)), TypeError, "y: expected float32"),
@@ -109,11 +155,22 @@ WRONG = [
     (lambda: nn.MeanSquared()(np.zeros(1), ["a"]), TypeError, "target: expected real numbers"),
     (lambda: nn.MeanSquared()(np.zeros(3), np.zeros(3), [1, 2]), ValueError, "weight: expected"),
     (lambda: nn.MeanSquared()(np.zeros(2), np.zeros(2), [1, -2]), ValueError, "weight: .*negative"),
-    (lambda: nn.MeanSquared()(np.zeros(3), np.zeros(3), None, [3]), ValueError, "lengths: go with"),
+    (lambda: nn.MeanSquared()(np.zeros(()), 0.0, None, [3]), ValueError, "lengths: go with"),
+    (
+        lambda: nn.MeanSquared()(np.zeros(3), np.zeros(3), None, [4]),
+        ValueError,
+        "lengths: .* T = 3",
+    ),
     (lambda: nn.Huber(0.0), ValueError, "delta: expected a positive"),
     (lambda: nn.Quantile(1.0), ValueError, "quantiles: expected numbers between"),
     (lambda: nn.Quantile([]), ValueError, "quantiles: expected numbers between"),
     (lambda: nn.Quantile([0.5])(np.zeros((3, 2)), np.zeros(3)), ValueError, "y: expected a last"),
+    (lambda: nn.Quantile([0.1, 0.9])(np.zeros(3), [1.0]), ValueError, "y: expected 2 columns"),
+    (
+        lambda: nn.Quantile([0.1, 0.9])(np.zeros((2, 4)), np.zeros((2, 1))),
+        ValueError,
+        r"target: expected shape \(2, 2\)",
+    ),
     (lambda: nn.BinaryCrossEntropy()(np.zeros(1), [1.5]), ValueError, "target: .* from 0 to 1"),
     (lambda: nn.CrossEntropy()(np.zeros((2, 3)), [0, 3]), ValueError, "target: expected 0 to 2"),
     (lambda: nn.CrossEntropy()(np.zeros((1, 3)), [-1]), ValueError, "target: expected 0 to 2"),

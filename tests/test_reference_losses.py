@@ -338,7 +338,7 @@ CLASSES = np.zeros((T, B), int)
         (lambda: losses.huber(Y, Y, delta="1"), TypeError, "delta must be a number"),
         (lambda: losses.quantile(Y, Y, quantiles=1.0), ValueError, "quantiles must be between"),
         (lambda: losses.quantile(Y, Y, quantiles=[]), ValueError, "quantiles must be between"),
-        (lambda: losses.quantile(Y, Y, quantiles=[0.1]), ValueError, "y must have shape"),
+        (lambda: losses.quantile(Y, Y, quantiles=[0.1, 0.2]), ValueError, "y must have shape"),
         (lambda: losses.binary_cross_entropy(Y, Y + 2), ValueError, "target must be from 0 to 1"),
         (lambda: losses.cross_entropy(LOGITS, Y), TypeError, "target must hold integers"),
         (lambda: losses.cross_entropy(LOGITS, CLASSES - 1), ValueError, "target must be from 0 to"),

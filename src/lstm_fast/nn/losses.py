@@ -6,9 +6,10 @@ within `lengths`; 0 where there are none.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ __all__ = [
     "MeanSquared",
     "Quantile",
 ]
+
+Counted: TypeAlias = "npt.NDArray[np.bool_] | None"
 
 
 class Loss(ABC):
@@ -77,20 +80,19 @@ class Loss(ABC):
         if not isinstance(y, np.ndarray):
             raise TypeError(f"y: expected a NumPy array, got {type(y).__name__}")
         y = checks.real("y", y, checks.real_dtype("y", y.dtype))
-        wanted = self._shape_of_target(y)
         checks.unmasked("target", target)
         target = np.asarray(target)
+        wanted = self._shape_of_target(y, target.ndim)
         if target.shape != wanted:
             raise ValueError(f"target: expected shape {wanted}, got {target.shape}")
-        weights, counted = self._what_counts(target, weight, lengths)
-        if counted.all():
-            return self._mean(y, target, weights)
-        loss, of_counted = self._mean(
-            y[counted], target[counted], None if weights is None else weights[counted]
-        )
-        dy = np.zeros(y.shape, y.dtype)
-        dy[counted] = of_counted
-        return loss, dy
+        weights = self._weights(target, weight, lengths)
+        counted = None if weights is None or (weights > 0).all() else weights > 0
+        with DefaultArithmetic():
+            losses, slopes = self._each(y, target, counted)
+            share = np.asarray(_share(weights, target.shape)).astype(y.dtype)
+            losses *= share
+            slopes *= share[..., None] if slopes.ndim > target.ndim else share
+            return float(losses.sum(dtype=np.float64)), slopes.reshape(y.shape)
 
     def count(
         self,
@@ -99,88 +101,99 @@ class Loss(ABC):
         lengths: npt.ArrayLike | None = None,
     ) -> float:
         """Return how much counts of a batch: the sum of weights of which a call takes the mean."""
-        weights, counted = self._what_counts(np.asarray(target), weight, lengths)
-        return float((counted if weights is None else weights[counted]).sum())
+        target = np.asarray(target)
+        return _total(self._weights(target, weight, lengths), target.shape)
 
-    def _what_counts(
-        self, target: npt.NDArray[Any], weight: Any, lengths: Any
-    ) -> tuple[Array | None, npt.NDArray[np.bool_]]:
-        """Return weights, and which targets count, both of the shape of the target."""
-        weights, counted = _weights(weight, target.shape), self._counted(target)
+    def _weights(self, target: npt.NDArray[Any], weight: Any, lengths: Any) -> Array | None:
+        """Return how much each target counts, in a shape that broadcasts to theirs; None: alike."""
+        counted = self._counted(target)
         if lengths is not None:
             valid = Rows(target.shape[:2], lengths, self.batch_first).valid
             if valid is not None:
-                counted = counted & valid.reshape(valid.shape + (1,) * (target.ndim - 2))
-        if weights is not None:
-            of_counted = weights[counted]
-            if not ((of_counted >= 0) & (of_counted < np.inf)).all():
-                raise ValueError("weight: expected finite numbers, none of them negative")
-            counted = counted & (weights > 0)
-        return weights, counted
+                valid = valid.reshape(valid.shape + (1,) * (target.ndim - valid.ndim))
+                counted = valid if counted is None else counted & valid
+        if weight is None:
+            return None if counted is None else counted.astype(np.float64)
+        weights = _real_weights(weight, target.shape)
+        if counted is not None:
+            weights = np.where(counted, weights, 0)
+        if not ((weights >= 0) & (weights < np.inf)).all():
+            raise ValueError("weight: expected finite numbers, none of them negative")
+        return weights
 
-    def _counted(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Return which targets count."""
-        return np.ones(target.shape, bool)
+    def _counted(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+        """Return which targets count; None: all."""
+        return None
 
-    def _shape_of_target(self, y: Array) -> tuple[int, ...]:
+    def _shape_of_target(self, y: Array, axes: int) -> tuple[int, ...]:
+        """Return the shape that the target, which has so many axes, has to have."""
         return y.shape
 
-    def _mean(self, y: Array, target: Array, weights: Array | None) -> tuple[float, Array]:
-        """Return the loss and its gradient where every target counts."""
-        with DefaultArithmetic():
-            losses, slopes = self._each(y, target)
-            count = float(target.size if weights is None else weights.sum())
-            if not count:
-                return 0.0, np.zeros_like(slopes)
-            share = np.float64(1 / count) if weights is None else weights / count
-            loss = float(np.sum(losses * share, dtype=np.float64))
-            more = slopes.ndim - share.ndim if share.ndim else 0
-            slopes *= share.astype(slopes.dtype).reshape(share.shape + (1,) * more)
-            return loss, slopes
-
     @abstractmethod
-    def _each(self, y: Array, target: npt.NDArray[Any]) -> tuple[Array, Array]:
-        """Return the loss of each target, and its gradient, a new array of the shape of y."""
+    def _each(self, y: Array, target: npt.NDArray[Any], counted: Counted) -> tuple[Array, Array]:
+        """Return the loss of each target, and its gradient: new arrays.
+
+        The gradient has the shape of the target, or one axis more. What does not count is not read,
+        and has finite numbers. `counted` broadcasts to the shape of the target; None: all count.
+        """
 
     def __repr__(self) -> str:
         words = [f"{name.removeprefix('_')}={value!r}" for name, value in vars(self).items()]
         return f"{type(self).__name__}({', '.join(words)})"
 
 
-def _weights(weight: Any, shape: tuple[int, ...]) -> Array | None:
-    """Return weights of this shape."""
-    if weight is None:
-        return None
+def _real_weights(weight: Any, shape: tuple[int, ...]) -> Array:
+    """Return weights that broadcast to this shape."""
     checks.unmasked("weight", weight)
     array = np.asarray(weight)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"weight: expected real numbers, got {array.dtype}")
     try:
-        return np.broadcast_to(array.astype(np.float64), shape)
+        np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(f"weight: expected a shape that fits {shape}, got {array.shape}") from None
+    return array.astype(np.float64)
+
+
+def _total(weights: Array | None, shape: tuple[int, ...]) -> float:
+    """Return the sum of weights that broadcast to this shape."""
+    return float(math.prod(shape) if weights is None else np.broadcast_to(weights, shape).sum())
+
+
+def _share(weights: Array | None, shape: tuple[int, ...]) -> Array | float:
+    """Return weights over their sum; 0 where there are none."""
+    total = _total(weights, shape) or 1.0
+    return 1 / total if weights is None else weights / total
 
 
 def _real(target: npt.NDArray[Any], dtype: np.dtype[Any]) -> Array:
     """Return targets that are numbers."""
     if target.dtype.kind not in "fiub":
         raise TypeError(f"target: expected real numbers, got {target.dtype}")
-    return target.astype(dtype)
+    return target.astype(dtype, copy=False)
+
+
+def _difference(a: Array, b: Array, counted: Counted) -> Array:
+    """Return a - b, and 0 where it does not count."""
+    if counted is None:
+        return a - b
+    found = np.zeros(np.broadcast_shapes(a.shape, b.shape), a.dtype)
+    return np.subtract(a, b, out=found, where=counted)
 
 
 class MeanSquared(Loss):
     """(y - target)^2."""
 
-    def _each(self, y: Array, target: npt.NDArray[Any]) -> tuple[Array, Array]:
-        error = y - _real(target, y.dtype)
+    def _each(self, y: Array, target: npt.NDArray[Any], counted: Counted) -> tuple[Array, Array]:
+        error = _difference(y, _real(target, y.dtype), counted)
         return error * error, 2 * error
 
 
 class Absolute(Loss):
     """|y - target|, with the slope 0 where they are equal."""
 
-    def _each(self, y: Array, target: npt.NDArray[Any]) -> tuple[Array, Array]:
-        error = y - _real(target, y.dtype)
+    def _each(self, y: Array, target: npt.NDArray[Any], counted: Counted) -> tuple[Array, Array]:
+        error = _difference(y, _real(target, y.dtype), counted)
         return np.abs(error), np.sign(error)
 
 
@@ -201,8 +214,9 @@ class Huber(Loss):
         if not 0 < self.delta < np.inf:
             raise ValueError(f"delta: expected a positive number, got {delta}")
 
-    def _each(self, y: Array, target: npt.NDArray[Any]) -> tuple[Array, Array]:
-        error, delta = y - _real(target, y.dtype), y.dtype.type(self.delta)
+    def _each(self, y: Array, target: npt.NDArray[Any], counted: Counted) -> tuple[Array, Array]:
+        error = _difference(y, _real(target, y.dtype), counted)
+        delta = y.dtype.type(self.delta)
         size = np.abs(error)
         near = np.minimum(size, delta)  # this way no square overflows
         return near * (size - near / 2), np.clip(error, -delta, delta)
@@ -214,8 +228,9 @@ class Quantile(Loss):
     Parameters
     ----------
     quantiles : float or sequence of float
-        Between 0 and 1. With a sequence, the last axis of y has a value for each of them, which
-        that of the target has not, and the loss is the mean of theirs.
+        Between 0 and 1. With a sequence of Q, the loss is the mean of theirs, and y has Q numbers
+        for each target, side by side: it is (..., Q) where the target is (...), with one axis less,
+        or (..., K Q) where the target is (..., K), with as many axes.
     batch_first : bool
         As of `Loss`.
     """
@@ -231,20 +246,27 @@ class Quantile(Loss):
             raise ValueError(f"quantiles: expected numbers between 0 and 1, got {quantiles}")
         self.quantiles = found[0] if one else found
 
-    def _shape_of_target(self, y: Array) -> tuple[int, ...]:
+    def _shape_of_target(self, y: Array, axes: int) -> tuple[int, ...]:
         if isinstance(self.quantiles, float):
             return y.shape
-        if y.ndim == 0 or y.shape[-1] != len(self.quantiles):
-            raise ValueError(f"y: expected a last axis of {len(self.quantiles)}, got {y.shape}")
+        Q = len(self.quantiles)
+        if axes == y.ndim > 0:
+            if y.shape[-1] % Q:
+                raise ValueError(f"y: expected {Q} columns for each target, got {y.shape}")
+            return *y.shape[:-1], y.shape[-1] // Q
+        if y.ndim == 0 or y.shape[-1] != Q:
+            raise ValueError(f"y: expected a last axis of {Q}, got {y.shape}")
         return y.shape[:-1]
 
-    def _each(self, y: Array, target: npt.NDArray[Any]) -> tuple[Array, Array]:
-        q, several = np.asarray(self.quantiles, y.dtype), not isinstance(self.quantiles, float)
-        wanted = _real(target, y.dtype)
-        error = (wanted[..., None] if several else wanted) - y
+    def _each(self, y: Array, target: npt.NDArray[Any], counted: Counted) -> tuple[Array, Array]:
+        q, wanted = np.asarray(self.quantiles, y.dtype), _real(target, y.dtype)
+        if q.ndim:
+            y, wanted = y.reshape(*target.shape, len(q)), wanted[..., None]
+            counted = None if counted is None else counted[..., None]
+        error = _difference(wanted, y, counted)
         losses = np.maximum(q * error, (q - 1) * error)
         slopes = np.where(error > 0, -q, 1 - q) * (error != 0)
-        return (losses.mean(-1), slopes / y.shape[-1]) if several else (losses, slopes)
+        return (losses.mean(-1), slopes / y.dtype.type(len(q))) if q.ndim else (losses, slopes)
 
 
 class BinaryCrossEntropy(Loss):
@@ -253,13 +275,17 @@ class BinaryCrossEntropy(Loss):
     Targets are from 0 to 1.
     """
 
-    def _each(self, y: Array, target: npt.NDArray[Any]) -> tuple[Array, Array]:
+    def _each(self, y: Array, target: npt.NDArray[Any], counted: Counted) -> tuple[Array, Array]:
         wanted = _real(target, y.dtype)
+        if counted is not None:
+            y, wanted = (np.where(counted, a, y.dtype.type(0)) for a in (y, wanted))
         if not ((wanted >= 0) & (wanted <= 1)).all():
             raise ValueError("target: expected numbers from 0 to 1")
         small = np.exp(-np.abs(y))
-        losses = np.maximum(y, 0) - y * wanted + np.log1p(small)
-        return losses, np.where(y >= 0, 1 / (1 + small), small / (1 + small)) - wanted
+        losses = np.zeros_like(small)
+        np.log1p(small, out=losses, where=True if counted is None else counted)  # most of the time
+        losses += np.maximum(y, 0) - y * wanted
+        return losses, np.where(y >= 0, y.dtype.type(1), small) / (1 + small) - wanted
 
 
 class CrossEntropy(Loss):
@@ -286,25 +312,28 @@ class CrossEntropy(Loss):
         self.ignore_index = checks.integer("ignore_index", ignore_index, -(2**62))
         self.label_smoothing = checks.fraction("label_smoothing", label_smoothing)
 
-    def _counted(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    def _counted(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         counted: npt.NDArray[np.bool_] = target != self.ignore_index
-        return counted
+        return None if counted.all() else counted
 
-    def _shape_of_target(self, y: Array) -> tuple[int, ...]:
+    def _shape_of_target(self, y: Array, axes: int) -> tuple[int, ...]:
         if y.ndim == 0:
             raise ValueError("y: expected shape (..., C), got ()")
         return y.shape[:-1]
 
-    def _each(self, y: Array, target: npt.NDArray[Any]) -> tuple[Array, Array]:
+    def _each(self, y: Array, target: npt.NDArray[Any], counted: Counted) -> tuple[Array, Array]:
         if target.dtype.kind not in "iu":
             raise TypeError(f"target: expected integers, got {target.dtype}")
         C = y.shape[-1]
-        if target.size and not 0 <= target.min() <= target.max() < C:
+        given = target if counted is None else target[np.broadcast_to(counted, target.shape)]
+        if given.size and not 0 <= given.min() <= given.max() < C:
             raise ValueError(
                 f"target: expected 0 to {C - 1}, or ignore_index={self.ignore_index}, "
-                f"got {target.min()} to {target.max()}"
+                f"got {given.min()} to {given.max()}"
             )
-        numbers = target.astype(np.intp).reshape(-1)
+        numbers = target.astype(np.intp)
+        if counted is not None:
+            numbers = np.where(counted, numbers, -1)  # whose rows are not read
         rows = checks.in_order(y.reshape(numbers.size, C))
-        losses, slopes = cross_entropy(rows, numbers, self.label_smoothing)
+        losses, slopes = cross_entropy(rows, numbers.reshape(-1), self.label_smoothing)
         return losses.reshape(target.shape), slopes.reshape(y.shape)

@@ -96,17 +96,22 @@ def quantile(
 ) -> tuple[float, Array]:
     """Mean of l = max(q * e, (q - 1) * e), e = target - y, with the derivative 0 at e = 0.
 
-    With Q quantiles, ``y`` has the shape (..., Q), ``target`` (...), and l is the mean of theirs.
+    With Q quantiles, l is the mean of theirs, and ``y`` has Q numbers for each target: the shape is
+    (..., Q) for a ``target`` of (...), or (..., K Q) for one of (..., K), with as many axes.
     """
     q = np.array(quantiles, y.dtype)
     if q.ndim > 1 or q.size == 0 or not ((q > 0) & (q < 1)).all():
         raise ValueError(f"quantiles must be between 0 and 1, got {quantiles!r}")
+    shape = y.shape
+    if q.ndim == 1 and y.ndim == target.ndim > 0 and y.shape[-1] == len(q) * target.shape[-1]:
+        y = y.reshape(*target.shape, len(q))
     y, target, w = arguments(y, target, weight, lengths, q.shape)
     if q.ndim == 1:
         target, w = (np.repeat(a[..., None], len(q), axis=-1) for a in (target, w))
     e = target - y
     slope = np.where(e > 0, -q, 1 - q) * (e != 0)
-    return mean(np.maximum(q * e, (q - 1) * e), slope, w)
+    loss, dy = mean(np.maximum(q * e, (q - 1) * e), slope, w)
+    return loss, dy.reshape(shape)
 
 
 def binary_cross_entropy(

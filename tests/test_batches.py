@@ -102,6 +102,78 @@ def test_order_depends_on_seed_and_epoch_only():
     assert order(without, 3) == order(other, 3)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("columns", [None, 3])
+def test_weights_of_sequences_and_steps(batch_first, columns):
+    """They broadcast to the targets of a batch, each to that of its sequence."""
+    sequences, options = ragged(), {"batch_first": batch_first, "seed": 0}
+    N, more = len(sequences), () if columns is None else (columns,)
+    by_sequence = [np.full(more, n) for n in range(N)]
+    by_step = [np.full((T, *more), n) for n, T in enumerate(LENGTHS)]
+    if columns is not None:
+        by_sequence, by_step = ([t.astype(float) for t in part] for part in (by_sequence, by_step))
+    of_steps = [n + np.arange(T) / 100 for n, T in enumerate(LENGTHS)]
+    for targets, weight in (
+        (by_sequence, [0, 1, *np.arange(2.0, N)]),
+        (by_step, [*range(N)]),
+        (by_step, of_steps),
+    ):
+        for batch in batches(sequences, targets, 3, weight=weight, **options):
+            spread = np.broadcast_to(batch.weight, batch.target.shape)
+            difference = spread - batch.target
+            if targets is by_sequence:
+                assert not difference.any()
+                continue
+            by_row = difference if batch_first else difference.swapaxes(0, 1)
+            T = by_row.shape[1]
+            lengths = [T] * len(by_row) if batch.lengths is None else batch.lengths
+            for row, steps in zip(by_row, lengths, strict=True):
+                wanted = np.arange(steps) / 100 if weight is of_steps else np.zeros(steps)
+                assert np.allclose(row[:steps].T, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_targets_with_lengths_of_their_own(batch_first):
+    others = [9, 1, 0, 3, 3, 8, 2, 2, 7, 5, 6]
+    targets = [np.full(T, n) for n, T in enumerate(others)]
+    source = batches(
+        [np.full(T, n) for n, T in enumerate(LENGTHS)],
+        targets,
+        3,
+        aligned=False,
+        weight=[np.full(T, n + 0.5) for n, T in enumerate(others)],
+        batch_first=batch_first,
+        seed=0,
+    )
+    seen = []
+    for batch in source:
+        x, target, weight = (
+            a if batch_first else a.T for a in (batch.x, batch.target, batch.weight)
+        )
+        assert len(x) == len(target) and target.shape[1] == max(batch.target_lengths)
+        for b, steps in enumerate(batch.target_lengths):
+            [n] = {*x[b, : 1 if batch.lengths is None else batch.lengths[b]]} or {1}
+            assert np.array_equal(target[b, :steps], targets[n])
+            assert np.array_equal(weight[b, :steps], targets[n] + 0.5)
+            assert not target[b, steps:].any() and not weight[b, steps:].any()
+            seen.append(n)
+    assert sorted(seen) == [*range(len(LENGTHS))]
+
+
+def test_buckets_have_less_padding_of_targets_too():
+    rng = np.random.default_rng(0)
+    lengths, others = rng.integers(1, 4, 4000), rng.integers(1, 20, 4000)
+    source = batches(
+        [np.zeros(T, int) for T in lengths],
+        [np.zeros(T, int) for T in others],
+        4,
+        aligned=False,
+        seed=0,
+    )
+    padded = sum(batch.target.size for batch in source)
+    assert padded < 1.35 * others.sum()  # 1.6 in any order
+
+
 @pytest.mark.parametrize("bucket", [False, True])
 def test_an_epoch_begins_anywhere(bucket, monkeypatch):
     source = batches(ragged(), np.arange(len(LENGTHS)), 2, seed=5, bucket=bucket)
@@ -169,6 +241,22 @@ WRONG = [
     (ValueError, r"sequences\[1\]", lambda: batches([np.ones((2, 1)), np.ones((2, 3))])),
     (ValueError, r"sequences\[0\].*\(T, F\)", lambda: batches([np.ones(3)])),
     (ValueError, "targets.*11.*2", lambda: batches(ragged(), [1, 2])),
+    (ValueError, "weight: needs targets", lambda: batches(ragged(), weight=[1] * 11)),
+    (ValueError, "weight.*11.*2", lambda: batches(ragged(), [1] * 11, weight=[1, 2])),
+    (TypeError, r"weight\[0\].*complex", lambda: batches(ragged(), [1] * 11, weight=[1j] * 11)),
+    (
+        ValueError,
+        r"weight\[0\]: expected a number, got",
+        lambda: batches(ragged(), [1] * 11, weight=ragged(features=1)),
+    ),
+    (
+        ValueError,
+        r"weight\[1\]: expected a number or shape \(0,\)",
+        lambda: batches(ragged(), ragged(), weight=np.ones((11, 4))),
+    ),
+    (ValueError, "aligned.*needs targets", lambda: batches(ragged(), aligned=False)),
+    (ValueError, "aligned.*time steps", lambda: batches(ragged(), [1] * 11, aligned=False)),
+    (TypeError, "aligned", lambda: batches(ragged(), [1] * 11, aligned=0)),
     (ValueError, r"targets\[1\].*0 steps", lambda: batches(ragged(), [np.arange(4)] * 11)),
     (ValueError, r"targets\[1\]", lambda: batches(ragged([2, 2]), [np.ones(2), np.ones(3)])),
     (ValueError, "batch_size", lambda: batches(ragged(), None, 0)),

@@ -28,7 +28,7 @@ from support.training import (
     part_of,
 )
 
-from lstm_fast import LSTM
+from lstm_fast import LSTM, nn
 from lstm_fast.training import Batch, Trainer, batches, truncated
 
 pytestmark = pytest.mark.no_isa
@@ -208,6 +208,31 @@ def test_weights_count():
     np.testing.assert_allclose(first.evaluate([whole]), first.evaluate(small), rtol=1e-12)
     with pytest.raises(TypeError, match="loss: MeanSquared has no method count"):
         train(two, small)
+
+
+def test_targets_may_have_lengths_of_their_own():
+    [batch] = data(1)
+    own = np.array([2, 6, 1, 3])
+    cut = batch.target.copy()
+    cut[np.arange(len(cut))[:, None] >= own] = 1e6
+    one, two = new_lstm(), new_lstm()
+    train(one, [Batch(batch.x, cut, target_lengths=own)], epochs=2)
+    weight = (np.arange(len(cut))[:, None] < own)[..., None]
+    train(two, [Batch(batch.x, batch.target, None, weight)], epochs=2, loss=Counted())
+    close(one, two, 1e-6)
+
+
+def test_weights_of_batches_count():
+    """A sequence of weight 2 is two of them."""
+    rng = np.random.default_rng(0)
+    x, target = (rng.standard_normal((4, 6, n)).astype(np.float32) for n in (I, H))
+    times = np.array([1, 0, 2, 1])
+    one, two = new_lstm(), new_lstm()
+    loss = nn.MeanSquared()
+    train(one, batches(x, target, 4, weight=times, seed=0), loss=loss)
+    again = np.repeat(np.arange(4), times)
+    train(two, batches(x[again], target[again], 4, seed=0), loss=loss)
+    close(one, two, 1e-6)
 
 
 def test_what_is_left_at_the_end_of_an_epoch_makes_an_update():

@@ -26,7 +26,9 @@ class Batches(Epochs):
     sequences: Sequence[AnyArray]
     lengths: npt.NDArray[np.intp]
     targets: Sequence[AnyArray] | None
-    by_step: bool  # a target for each step, and not one for each sequence
+    target_lengths: npt.NDArray[np.intp] | None  # of targets by step; None: one of each sequence
+    weights: Sequence[AnyArray] | None  # each one number, or one for each step of a target
+    aligned: bool
     batch_size: int
     shuffle: bool
     seed: int
@@ -52,26 +54,45 @@ class Batches(Epochs):
             order = order[: N - N % B]  # by chance, and so not always the longest
         if self.bucket:
             pools = [order[n : n + POOL * B] for n in range(0, N, POOL * B)]
-            order = np.concatenate(
-                [order[:0], *(p[np.argsort(self.lengths[p], kind="stable")] for p in pools)]
-            )
+            order = np.concatenate([order[:0], *map(self._sorted, pools)])
         found = [order[n : n + B] for n in range(0, len(order), B)]
         if self.shuffle and self.bucket:
             found = [found[n] for n in rng.permutation(len(found))]
         return found
+
+    def _sorted(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Return sequences by their lengths, those of one length by the lengths of the targets."""
+        keys = [self.lengths[rows]]
+        if not self.aligned and self.target_lengths is not None:
+            keys.insert(0, self.target_lengths[rows])
+        return rows[np.lexsort(keys)]
 
     def _batch(self, rows: npt.NDArray[np.intp]) -> Batch:
         lengths = self.lengths[rows]
         T = int(lengths.max())
         x = self._padded(self.sequences, rows, T)
         target: Any = None
+        aims = None if self.aligned or self.target_lengths is None else self.target_lengths[rows]
+        steps = T if aims is None else int(aims.max())
         if self.targets is not None:
             target = (
-                self._padded(self.targets, rows, T)
-                if self.by_step
-                else np.stack([self.targets[n] for n in rows])
+                np.stack([self.targets[n] for n in rows])
+                if self.target_lengths is None
+                else self._padded(self.targets, rows, steps)
             )
-        return Batch(x, target, lengths if lengths.min() < T else None)
+        weight = None if self.weights is None else self._weight(rows, steps, target.ndim)
+        return Batch(x, target, lengths if lengths.min() < T else None, weight, False, aims)
+
+    def _weight(self, rows: npt.NDArray[np.intp], T: int, axes: int) -> AnyArray:
+        """Return weights of sequences in a shape that broadcasts to that of their targets."""
+        assert self.weights is not None
+        if self.weights[rows[0]].ndim:
+            weight = self._padded(self.weights, rows, T)
+        else:
+            weight = np.stack([self.weights[n] for n in rows])
+            if self.target_lengths is not None:
+                weight = weight[:, None] if self.batch_first else weight[None]
+        return weight.reshape(weight.shape + (1,) * (axes - weight.ndim))
 
     def _padded(self, arrays: Sequence[AnyArray], rows: npt.NDArray[np.intp], T: int) -> AnyArray:
         """Return sequences side by side, with zeros after their ends."""
@@ -97,6 +118,8 @@ def batches(
     targets: Sequence[Any] | AnyArray | None = None,
     batch_size: int = 32,
     *,
+    weight: Sequence[Any] | AnyArray | None = None,
+    aligned: bool = True,
     shuffle: bool = True,
     seed: int | None = None,
     bucket: bool = True,
@@ -115,6 +138,12 @@ def batches(
         of it, shape (K,), or one integer. Without it, the targets of all batches are None.
     batch_size : int
         Sequences in a batch; the last one of an epoch may have fewer.
+    weight : sequence, optional
+        How much each sequence counts, (N,); or for each sequence how much each step of its target
+        does, of shape (T,). A batch has them in a shape that broadcasts to that of its target.
+    aligned : bool
+        Targets with time steps have one for each step of their sequence. False: they have steps of
+        their own, as translations have, and `Batch.target_lengths` says how many.
     shuffle : bool
         The order depends on `seed` and the number of the epoch only; else it is always the same.
     seed : int, optional
@@ -145,12 +174,18 @@ def batches(
                 f"{sequence.shape} of {sequence.dtype}"
             )
     lengths = np.array([len(sequence) for sequence in arrays], np.intp)
+    aligned = checks.boolean("aligned", aligned)
     aims = None if targets is None else _arrays("targets", targets)
+    if aims is None and not aligned:
+        raise ValueError("aligned: False needs targets")
+    steps = None if aims is None else _steps(aims, lengths, aligned)
     return Batches(
         arrays,
         lengths,
         aims,
-        aims is not None and _by_step(aims, lengths),
+        steps,
+        None if weight is None else _weights(weight, aims, steps),
+        aligned,
         checks.integer("batch_size", batch_size, 1),
         checks.boolean("shuffle", shuffle),
         checks.integer("seed", np.random.SeedSequence().entropy if seed is None else seed, 0),
@@ -160,8 +195,8 @@ def batches(
     )
 
 
-def _arrays(name: str, given: Any) -> Sequence[AnyArray]:
-    """Return arrays of numbers that differ in their first extent at most."""
+def _arrays(name: str, given: Any, dtype: npt.DTypeLike | None = None) -> Sequence[AnyArray]:
+    """Return arrays of numbers, of a certain dtype if any, that differ in their first extent."""
     if isinstance(given, np.ndarray) and given.ndim > 1 and given.dtype.kind in "iuf":
         checks.unmasked(name, given)
         return [*given]
@@ -176,6 +211,7 @@ def _arrays(name: str, given: Any) -> Sequence[AnyArray]:
         checks.unmasked(f"{name}[{n}]", item)
         if array.dtype.kind not in "iuf":
             raise TypeError(f"{name}[{n}]: expected numbers, got {array.dtype}")
+        array = array if dtype is None else array.astype(dtype)
         first = arrays[0] if arrays else array
         if array.dtype != first.dtype:
             raise TypeError(f"{name}[{n}]: expected {first.dtype}, as the first, got {array.dtype}")
@@ -188,20 +224,47 @@ def _arrays(name: str, given: Any) -> Sequence[AnyArray]:
     return arrays
 
 
-def _by_step(targets: Sequence[AnyArray], lengths: npt.NDArray[np.intp]) -> bool:
-    """Return whether there is a target for each step, and not one for each sequence."""
+def _steps(
+    targets: Sequence[AnyArray], lengths: npt.NDArray[np.intp], aligned: bool
+) -> npt.NDArray[np.intp] | None:
+    """Return how many steps each target has; None: there is one for each sequence."""
     if len(targets) != len(lengths):
         raise ValueError(
             f"targets: expected one for each of {len(lengths)} sequences, got {len(targets)}"
         )
-    by_step = len(targets) > 0 and targets[0].ndim >= axes_of(targets[0])
-    for n, (target, steps) in enumerate(zip(targets, lengths, strict=True)):
-        if not by_step and target.shape != targets[0].shape:
-            raise ValueError(
-                f"targets[{n}]: expected shape {targets[0].shape}, as the first, got {target.shape}"
-            )
-        if by_step and len(target) != steps:
-            raise ValueError(
-                f"targets[{n}]: expected {steps} steps, as its sequence has, got {len(target)}"
-            )
-    return by_step
+    if len(targets) == 0 or targets[0].ndim < axes_of(targets[0]):
+        if targets and not aligned:
+            raise ValueError("aligned: False needs targets that have time steps")
+        for n, target in enumerate(targets):
+            if target.shape != targets[0].shape:
+                raise ValueError(
+                    f"targets[{n}]: expected shape {targets[0].shape}, as the first, "
+                    f"got {target.shape}"
+                )
+        return None
+    found = np.array([len(target) for target in targets], np.intp)
+    if aligned and (found != lengths).any():
+        n = int(np.flatnonzero(found != lengths)[0])
+        raise ValueError(
+            f"targets[{n}]: expected {lengths[n]} steps, as its sequence has, got {found[n]} "
+            "(aligned=False: targets have lengths of their own)"
+        )
+    return found
+
+
+def _weights(
+    given: Any, targets: Sequence[AnyArray] | None, steps: npt.NDArray[np.intp] | None
+) -> Sequence[AnyArray]:
+    """Return the weight of each target, or the weights of its steps."""
+    if targets is None:
+        raise ValueError("weight: needs targets")
+    weights = _arrays("weight", given, np.float64)
+    if len(weights) != len(targets):
+        raise ValueError(
+            f"weight: expected one for each of {len(targets)} sequences, got {len(weights)}"
+        )
+    for n, weight in enumerate(weights):
+        if weight.ndim and (steps is None or weight.shape != (steps[n],)):
+            wanted = "a number" if steps is None else f"a number or shape ({steps[n]},)"
+            raise ValueError(f"weight[{n}]: expected {wanted}, got shape {weight.shape}")
+    return weights

@@ -31,6 +31,8 @@ class Batch(NamedTuple):
         What the loss takes as `weight`.
     state : bool
         Whether the model starts in the state in which the batch before it ended, or from none.
+    target_lengths : ndarray of int, shape (B,), optional
+        Steps of each target, if they are others than those of its sequence.
     """
 
     x: Any
@@ -38,6 +40,7 @@ class Batch(NamedTuple):
     lengths: npt.NDArray[np.intp] | None = None
     weight: Any = None
     state: bool = False
+    target_lengths: npt.NDArray[np.intp] | None = None
 
 
 # What `Trainer.fit` takes: batches, or a function of the number of the epoch that returns them.

@@ -319,7 +319,9 @@ class Trainer:
 
     def _counted(self, y: Array, batch: Batch) -> tuple[Any, float]:
         """Return the lengths for the loss, and how much it counts of a batch."""
-        lengths = batch.lengths if y.ndim > 2 else None  # else y is one for all steps
+        lengths = batch.target_lengths
+        if lengths is None and y.ndim > 2:  # else y is one for all steps
+            lengths = batch.lengths
         count = getattr(self.loss, "count", None)
         if count is not None:
             return lengths, float(count(batch.target, batch.weight, lengths))

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from support.pauses import beside
 
 import lstm_fast as lf
 from lstm_fast import LSTM, nn
@@ -293,6 +294,42 @@ class TestParameters:
         assert tuple(grads) == model.parameters
         assert all(np.shares_memory(grads.flat, grad) for grad in grads.values())
         assert model._parameters.layout.flat(grads) is grads.flat
+
+
+class TestBesideAnotherThread:
+    """One that loads parameters while a model computes: no call has some of each version."""
+
+    @staticmethod
+    def model(seed):
+        return Sequential(
+            embed=Embedding(V, 3, seed=seed),
+            inner=Sequential(lstm=LSTM(3, 4, seed=seed), norm=LayerNorm(4)),
+            head=Linear(4, 2, seed=seed),
+        )
+
+    @staticmethod
+    def infer(model):
+        return [model(np.arange(6).reshape(3, 2))[0]]
+
+    @staticmethod
+    def train(model):
+        y, _, cache = model.forward(np.arange(6).reshape(3, 2))
+        return [y, *model.backward(np.ones_like(y), None, cache)[2].values()]
+
+    @pytest.mark.parametrize("load_pauses", [False, True])
+    @pytest.mark.parametrize("how", ["infer", "train"])
+    def test_a_call_is_of_one_version(self, how, load_pauses):
+        reader, values = getattr(self, how), self.model(2).state_dict()
+        versions = [reader(self.model(seed)) for seed in (1, 2)]
+
+        def load(model):
+            model.load_state_dict(values)
+
+        both = (load, reader) if load_pauses else (reader, load)
+        for model, *found in beside(lambda: self.model(1), *both, visits=1):
+            result = found[1 if load_pauses else 0]
+            assert any(all(map(np.array_equal, result, version)) for version in versions)
+            assert all(map(np.array_equal, reader(model), versions[1]))
 
 
 class TestWhatItSays:

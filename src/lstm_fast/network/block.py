@@ -128,8 +128,9 @@ class Block(ABC):
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Set all parameters; nothing changes if this raises.
 
-        Calls in other threads use the old parameters or the new ones, never some of each; in a
-        model, each of its blocks does.
+        Calls in other threads use the old parameters or the new ones, never some of each. A step of
+        a `nn.ModelStream` does so block by block: where that matters, let no thread load parameters
+        while another makes a step, or let it load them into a copy of the model.
 
         Parameters
         ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,13 @@ from ..network.joint import JointParameters
 from ..network.layout import Gradients
 from ..network.lower import Inputs, Weights
 from ..network.sessions import OnNaN
+from ..network.parameters import lock
 from .rows import Kept, kept_in
 from .streaming import ModelStream
 
 __all__ = ["Sequential"]
+
+R = TypeVar("R")
 
 
 class Sequential(Block):
@@ -178,6 +181,11 @@ class Sequential(Block):
         """
         states = self._states("state", state)
         _no_pair(x)
+        return self._of_one_version(lambda: self._infer(x, states, lengths))
+
+    def _infer(
+        self, x: Any, states: Mapping[str, Any], lengths: Any
+    ) -> tuple[Array, dict[str, Any]]:
         after: dict[str, Any] = {}
         for name, block in self._blocks.items():
             with _named(name):
@@ -202,6 +210,11 @@ class Sequential(Block):
     ) -> tuple[Array, dict[str, Any], Kept]:
         states = self._states("state", state)
         _no_pair(x)
+        return self._of_one_version(lambda: self._train(x, states, lengths, owned))
+
+    def _train(
+        self, x: Any, states: Mapping[str, Any], lengths: Any, owned: bool
+    ) -> tuple[Array, dict[str, Any], Kept]:
         after: dict[str, Any] = {}
         caches = []
         for name, block in self._blocks.items():
@@ -250,6 +263,18 @@ class Sequential(Block):
             for key, value in of_block.items():
                 grads[f"{name}.{key}"][...] = value
         return dy, dict(reversed(before.items())), grads
+
+    def _of_one_version(self, compute: Callable[[], R]) -> R:
+        """Return what all blocks compute with parameters of one version.
+
+        Where these change meanwhile they compute again, and who would load others waits.
+        """
+        before = self._joint.version.number
+        found = compute()
+        if self._joint.version.number == before:
+            return found
+        with lock():
+            return compute()
 
     def _states(self, argument: str, state: Any) -> Mapping[str, Any]:
         if state is None:

@@ -6,7 +6,7 @@
     lstm_forward, lstm_backward   one layer and direction, arrays only
     reference                     the same two functions, and networks, in plain NumPy: the
                                   specification
-    nn                            blocks around an LSTM, losses, and Sequential: a model of blocks
+    nn                            blocks around an LSTM, losses; Sequential and Model of blocks
     optim, training               optimisers; batches, and the Trainer of a model
     save, load                    any of them in a file
     from_torch, from_keras, from_onnx, from_tflite, ...    other packages' models, from their files

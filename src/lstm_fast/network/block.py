@@ -129,8 +129,8 @@ class Block(ABC):
         """Set all parameters; nothing changes if this raises.
 
         Calls in other threads use the old parameters or the new ones, never some of each. A step of
-        a `nn.ModelStream` does so block by block: where that matters, let no thread load parameters
-        while another makes a step, or let it load them into a copy of the model.
+        a `nn.ModelStream` and a call of a `nn.Model` do so block by block: where that matters, load
+        them into a copy.
 
         Parameters
         ----------

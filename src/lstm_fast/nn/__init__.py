@@ -1,4 +1,4 @@
-"""Blocks around an LSTM, losses, and `Sequential`, which makes a model of blocks.
+"""Blocks around an LSTM, losses, and `Sequential` and `Model`, which make a model of blocks.
 
     rows                    which rows a block computes; blocks that compute each by itself
     linear, embedding       products with weights, through the engine; rows of a table
@@ -6,6 +6,7 @@
     over_time               Last, Pool, Flatten
     attention               a query and what it attends to
     losses                  of what a model returns
+    model                   blocks that a class of the user's puts together
     sequential, streaming   blocks one after the other, also step by step
 
 It imports NumPy, the engine, the network and the layer, and nothing of the package above it.
@@ -22,6 +23,7 @@ from .losses import (
     MeanSquared,
     Quantile,
 )
+from .model import Model
 from .over_time import Flatten, Last, Pool
 from .pointwise import Activation, Dropout, LayerNorm, Softmax
 from .sequential import Sequential
@@ -41,6 +43,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "MeanSquared",
+    "Model",
     "ModelStream",
     "Pool",
     "Quantile",

@@ -25,7 +25,7 @@ class Attention:
         weights = softmax(scale * query memory^T)        context = weights memory
 
     Luong's "dot" (Effective approaches to attention-based neural machine translation, 2015). It has
-    two inputs, so it stands between models and in none; its gradients are those of both.
+    two inputs, so it stands in a `Model` and in no `Sequential`; its gradients are those of both.
 
     Parameters
     ----------

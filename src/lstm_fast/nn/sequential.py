@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from types import MappingProxyType
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from ..engine import Array
 from ..lstm import LSTM
 from ..network.block import Block
-from ..network.joint import JointParameters
 from ..network.layout import Gradients
 from ..network.lower import Inputs, Weights
-from ..network.sessions import OnNaN
 from ..network.parameters import lock
+from ..network.sessions import OnNaN
+from .model import Blocks, in_table, table
 from .rows import Kept, kept_in
 from .streaming import ModelStream
 
@@ -26,7 +24,7 @@ __all__ = ["Sequential"]
 R = TypeVar("R")
 
 
-class Sequential(Block):
+class Sequential(Blocks):
     """Blocks, each of which takes the output of the one before.
 
     The parameters of all lie in one buffer, under the names of a ``torch.nn.Module`` whose
@@ -64,25 +62,11 @@ class Sequential(Block):
             if name in given:
                 raise ValueError(f"{name!r}: stands twice, once as the number of a block")
         given |= named
-        for name, block in given.items():
-            if not isinstance(block, Block):
-                raise TypeError(f"{name}: expected a block, got {type(block).__name__}")
-            if not name or "." in name:
-                raise ValueError(f"{name!r}: a name of a block is not empty and has no dot")
-        if not given:
-            raise ValueError("blocks: expected at least one")
-        self._blocks = given
-        self.dtype = _dtype(given)
+        self._join(given)
         self.batch_first = _batch_first(given)
         _check_time(given)
         self.stateful = any(block.stateful for block in given.values())
         self.keeps_time = all(block.keeps_time for block in given.values())
-        self._joint = JointParameters({name: block._parameters for name, block in given.items()})
-
-    @property
-    def blocks(self) -> Mapping[str, Block]:
-        """The blocks by name, in order."""
-        return MappingProxyType(self._blocks)
 
     def __getitem__(self, name: str | int) -> Block:
         """Return a block by its name or number."""
@@ -95,35 +79,6 @@ class Sequential(Block):
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self._blocks.values())
-
-    @property
-    def _parameters(self) -> JointParameters:
-        return self._joint
-
-    def _said(self) -> dict[str, Array]:
-        return {
-            f"{name}.{key}": value
-            for name, block in self._blocks.items()
-            for key, value in block._said().items()
-        }
-
-    def _fixed(self) -> dict[str, Array]:
-        return {
-            f"{name}.{key}": value
-            for name, block in self._blocks.items()
-            for key, value in block._fixed().items()
-        }
-
-    def _take_fixed(self, arrays: dict[str, Any], prefix: str = "") -> Callable[[], None]:
-        setters = [
-            block._take_fixed(arrays, f"{prefix}{name}.") for name, block in self._blocks.items()
-        ]
-
-        def set_all() -> None:
-            for setter in setters:
-                setter()
-
-        return set_all
 
     def quantize(self, weights: Weights, inputs: Inputs = "bfloat16") -> Sequential:
         """Return a copy of this model whose LSTMs have weights of lower precision.
@@ -138,14 +93,6 @@ class Sequential(Block):
                 else:
                     blocks[name] = deepcopy(block)
         return Sequential(**blocks)
-
-    @property
-    def _generators(self) -> dict[str, np.random.Generator]:
-        return {
-            f"{name}.{of}": generator
-            for name, block in self._blocks.items()
-            for of, generator in block._generators.items()
-        }
 
     # ---- computing
 
@@ -258,10 +205,9 @@ class Sequential(Block):
         ):
             with _named(name):
                 dy, dbefore, of_block = block.backward(dy, dstates.get(name), one)
+            self._put(grads, name, of_block)
             if block.stateful:
                 before[name] = dbefore
-            for key, value in of_block.items():
-                grads[f"{name}.{key}"][...] = value
         return dy, dict(reversed(before.items())), grads
 
     def _of_one_version(self, compute: Callable[[], R]) -> R:
@@ -300,9 +246,6 @@ class Sequential(Block):
 
     # ---- what it is
 
-    def _options(self) -> dict[str, Any]:
-        return {"blocks": self._blocks}
-
     def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         for block in self._blocks.values():
             shape = block._shape_after(shape)
@@ -320,21 +263,11 @@ class Sequential(Block):
 
     def __repr__(self) -> str:
         """Return a table: name, block, shape of its output, numbers of parameters."""
-        rows, total, shape = [("", "block", "output", "parameters")], 0, self._first_shape()
+        rows, shape = [], self._first_shape()
         for name, block in self._blocks.items():
             shape = block._shape_after(shape)
-            count = sum(value.size for _, value in block._parameters.items())
-            total += count
-            kind = repr(block) if not isinstance(block, Sequential) else "Sequential"
-            rows.append((name, kind, f"({', '.join(map(str, shape))})", f"{count:,}"))
-        rows.append(("", "", "", f"{total:,}"))
-        widths = [max(len(row[n]) for row in rows) for n in range(4)]
-        lines = [
-            f"  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:{widths[2]}}  "
-            f"{row[3]:>{widths[3]}}"
-            for row in rows
-        ]
-        return "\n".join(["Sequential", *(line.rstrip() for line in lines)])
+            rows.append((name, in_table(block), f"({', '.join(map(str, shape))})"))
+        return table("Sequential", ("", "block", "output"), rows, self._blocks)
 
 
 class _named:
@@ -372,16 +305,6 @@ def _check_time(blocks: Mapping[str, Block]) -> None:
         if taken is not None and (block.stateful or not block.keeps_time):
             raise ValueError(f"{name}: needs time steps, of which {taken} has made one row")
         taken = taken if block.keeps_time else name
-
-
-def _dtype(blocks: Mapping[str, Block]) -> np.dtype[Any]:
-    """Return the dtype that all blocks have."""
-    found = {name: np.dtype(block.dtype) for name, block in blocks.items()}
-    first = next(iter(found))
-    for name, dtype in found.items():
-        if dtype != found[first]:
-            raise ValueError(f"{name}: has dtype {dtype}, and {first} has {found[first]}")
-    return found[first]
 
 
 def _batch_first(blocks: Mapping[str, Block]) -> bool:

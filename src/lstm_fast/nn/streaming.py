@@ -15,12 +15,13 @@ from ..network.block import Block
 from ..network.checks import Indices
 from ..network.sessions import OnNaN
 from ..network.stream_files import save_stream
+from .model import Model
 from .over_time import Flatten, Last, Pool
 
 __all__ = ["ModelStream"]
 
 
-class Model(Protocol):
+class HasBlocks(Protocol):
     """What can stream: a `Sequential`."""
 
     @property
@@ -54,7 +55,7 @@ class ModelStream:
     ...     y_t = stream.step(x_t)
     """
 
-    def __init__(self, model: Model, batch_size: int = 1, on_nan: OnNaN = "keep") -> None:
+    def __init__(self, model: HasBlocks, batch_size: int = 1, on_nan: OnNaN = "keep") -> None:
         self._model, self._batch_size = model, checks.integer("batch_size", batch_size, 1)
         self._on_nan: OnNaN = checks.one_of("on_nan", on_nan, get_args(OnNaN))  # type: ignore[assignment]
         self._streams: dict[str, Any] = {}
@@ -64,6 +65,8 @@ class ModelStream:
                     self._streams[name] = block.stream(batch_size, on_nan)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+            elif isinstance(block, Model):
+                raise ValueError(f"{name}: {type(block).__name__} has no stream")
             elif _needs_all(block):
                 raise ValueError(f"{name}: {block!r} cannot stream: it needs the whole sequence")
 

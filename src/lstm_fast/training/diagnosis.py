@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..nn import Model
 from .sources import Batch
 
 __all__ = ["where_backward", "where_forward"]
@@ -31,8 +32,9 @@ def _valid(x: Any, lengths: npt.NDArray[np.intp] | None, batch_first: bool) -> A
 
 
 def _blocks(model: Any) -> Mapping[str, Any]:
-    """Return the blocks of a model by name; a single one has the name of its class."""
-    blocks: Mapping[str, Any] = getattr(model, "blocks", {type(model).__name__: model})
+    """Return the blocks of a model by name, in order; a single one has the name of its class."""
+    one = {type(model).__name__: model}
+    blocks: Mapping[str, Any] = one if isinstance(model, Model) else getattr(model, "blocks", one)
     return blocks
 
 
@@ -49,6 +51,8 @@ def where_forward(model: Any, batch: Batch, state: Any) -> str:
         part = state.get(name) if isinstance(state, Mapping) else state
         if not _finite(part):
             return f"the state in which block {name} began"
+        if isinstance(model, Model):  # whose `forward` alone puts blocks together
+            return f"what {name} computes, or the loss"
         x, _ = block(x, part, lengths=lengths)
         if not _finite(x):
             return f"the output of block {name}"
@@ -59,7 +63,7 @@ def where_backward(model: Any, grads: Mapping[str, npt.NDArray[Any]]) -> str:
     """Say in which block a gradient that is not finite appears first, from the loss backwards."""
     wrong = [key for key, value in grads.items() if not _finite(value)]
     several = hasattr(model, "blocks")
-    for name in reversed([*_blocks(model)]):
+    for name in reversed([*(model.blocks if several else _blocks(model))]):
         if any(key.startswith(f"{name}.") or not several for key in wrong):
             return f"the gradients of block {name}"
     return "another process"

@@ -54,18 +54,13 @@ class Batches(Epochs):
             order = order[: N - N % B]  # by chance, and so not always the longest
         if self.bucket:
             pools = [order[n : n + POOL * B] for n in range(0, N, POOL * B)]
-            order = np.concatenate([order[:0], *map(self._sorted, pools)])
+            order = np.concatenate(
+                [order[:0], *(p[np.argsort(self.lengths[p], kind="stable")] for p in pools)]
+            )
         found = [order[n : n + B] for n in range(0, len(order), B)]
         if self.shuffle and self.bucket:
             found = [found[n] for n in rng.permutation(len(found))]
         return found
-
-    def _sorted(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Return sequences by their lengths, those of one length by the lengths of the targets."""
-        keys = [self.lengths[rows]]
-        if not self.aligned and self.target_lengths is not None:
-            keys.insert(0, self.target_lengths[rows])
-        return rows[np.lexsort(keys)]
 
     def _batch(self, rows: npt.NDArray[np.intp]) -> Batch:
         lengths = self.lengths[rows]

@@ -152,7 +152,7 @@ def test_targets_with_lengths_of_their_own(batch_first):
         )
         assert len(x) == len(target) and target.shape[1] == max(batch.target_lengths)
         for b, steps in enumerate(batch.target_lengths):
-            [n] = {*x[b, : 1 if batch.lengths is None else batch.lengths[b]]} or {1}
+            [n] = {*x[b, : batch.lengths[b]]} or {1}
             assert np.array_equal(target[b, :steps], targets[n])
             assert np.array_equal(weight[b, :steps], targets[n] + 0.5)
             assert not target[b, steps:].any() and not weight[b, steps:].any()

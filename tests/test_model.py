@@ -129,9 +129,8 @@ def test_batches_of_pairs_train_it_and_the_best_is_kept(rng):
     def pairs(epoch):
         for given in source.epoch(epoch):
             m = given.target_lengths - 1
-            n = m if given.lengths is None else given.lengths
             x, target = (given.x, given.target[:-1]), given.target[1:]
-            yield training.Batch(x, target, (n, m), target_lengths=m)
+            yield training.Batch(x, target, (given.lengths, m), target_lengths=m)
 
     model = Callable()
     trainer = training.Trainer(model, nn.CrossEntropy(), optim.Adam(0.03))

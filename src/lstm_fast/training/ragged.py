@@ -76,7 +76,8 @@ class Batches(Epochs):
                 else self._padded(self.targets, rows, steps)
             )
         weight = None if self.weights is None else self._weight(rows, steps, target.ndim)
-        return Batch(x, target, lengths if lengths.min() < T else None, weight, False, aims)
+        padded = aims is not None or lengths.min() < T
+        return Batch(x, target, lengths if padded else None, weight, False, aims)
 
     def _weight(self, rows: npt.NDArray[np.intp], T: int, axes: int) -> AnyArray:
         """Return weights of sequences in a shape that broadcasts to that of their targets."""
@@ -138,7 +139,7 @@ def batches(
         does, of shape (T,). A batch has them in a shape that broadcasts to that of its target.
     aligned : bool
         Targets with time steps have one for each step of their sequence. False: they have steps of
-        their own, as translations have, and `Batch.target_lengths` says how many.
+        their own, as translations have; every batch has `lengths` and `target_lengths` then.
     shuffle : bool
         The order depends on `seed` and the number of the epoch only; else it is always the same.
     seed : int, optional

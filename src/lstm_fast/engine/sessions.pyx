@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from lstm_fast.engine.memory cimport data_of, new_array, real_type
 from lstm_fast.engine.runtime.isa cimport kernels
-from lstm_fast.engine.schedule cimport Place, Schedule, begin, plan_shares, run_all, share
+from lstm_fast.engine.schedule cimport Place, Schedule, Split, begin, plan_shares, run_all, share
 
 cnp.import_array()
 
@@ -34,7 +34,14 @@ cdef struct Work:
 cdef void run(Work *work, Py_ssize_t rows,
               void (*run_share)(void *, Py_ssize_t, Py_ssize_t, const Place *) noexcept nogil) except *:
     cdef Schedule schedule
-    begin(&schedule, plan_shares(rows, MOVED * rows * work.L * work.columns), 1, 1, 0, work, run_share)
+    cdef Split split = plan_shares(rows, MOVED * rows * work.L * work.columns)
+    cdef Place alone
+    if split.threads == 1:  # a few rows take less time than a schedule
+        alone.part, alone.parts = 0, 1
+        with nogil:
+            run_share(work, 0, 1, &alone)
+        return
+    begin(&schedule, split, 1, 1, 0, work, run_share)
     run_all(&schedule, False)
 
 

@@ -216,13 +216,15 @@ def rows(name: str, value: Any, B: int, distinct: bool = True) -> Indices:
 
     `value` is an index, some, a slice, or booleans. With `distinct`, none may come twice.
     """
-    if isinstance(value, slice):
-        return np.arange(*value.indices(B), dtype=np.intp)
-    unmasked(name, value)
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name}: expected indices or booleans, got {value!r}") from error
+    array = value
+    if type(value) is not np.ndarray:
+        if isinstance(value, slice):
+            return np.arange(*value.indices(B), dtype=np.intp)
+        unmasked(name, value)
+        try:
+            array = np.asarray(value)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{name}: expected indices or booleans, got {value!r}") from error
     kind = array.dtype.kind
     if kind == "b":
         if array.shape != (B,):

@@ -172,6 +172,41 @@ def test_its_file_has_parameters_and_blocks(tmp_path):
         assert np.array_equal(other.state_dict()[name], value)
 
 
+def test_in_a_sequence(rng):
+    """A model with a state and without a time axis, between two blocks."""
+
+    class Summary(nn.Model):
+        stateful, keeps_time = True, False
+
+        def __call__(self, x, state=None, *, lengths=None):
+            _, state = self.lstm(x, state, lengths=lengths)
+            return state[0][-1], state
+
+        def forward(self, x, state=None, *, lengths=None):
+            _, state, cache = self.lstm.forward(x, state, lengths=lengths)
+            return state[0][-1], state, cache
+
+        def backward(self, dy, dstate, cache):
+            dx, dstate, grads = self.lstm.backward(None, (dy[None], np.zeros_like(dy)[None]), cache)
+            return dx, dstate, self.gradients(lstm=grads)
+
+    x, results = rng.integers(0, V, (5, B)), []
+    lstms = [LSTM(E, H, seed=0) for _ in range(2)]
+    for part in (Summary(lstm=lstms[0]), nn.Sequential(lstm=lstms[1], last=nn.Last())):
+        embed, head = nn.Embedding(V, E, seed=0), nn.Linear(H, 2, seed=0)
+        model = nn.Sequential(embed=embed, part=part, head=head)
+        y, _, cache = model.forward(x, lengths=N)
+        assert np.array_equal(model(x, lengths=N)[0], y)
+        results.append([y, *model.backward(np.ones_like(y), None, cache)[2].values()])
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_options_that_pytorch_has_not_are_refused():
+    with pytest.raises(ValueError, match="lstm: peephole=True: torch"):
+        lf.to_torch(nn.Model(lstm=LSTM(2, 3, peephole=True)))
+
+
 def test_repr_is_a_table():
     lines = repr(Translator()).splitlines()
     assert lines[0] == "Translator"

@@ -92,7 +92,8 @@ class Model(Blocks):
 
     It passes its blocks to this constructor, which makes them attributes, and has `forward` and
     `backward` as all blocks have them; for inference `__call__`, too. `training.Trainer`, the
-    optimisers and `save` then take it as they take a `Sequential`.
+    optimisers and `save` then take it as they take a `Sequential`. Inside one, ``stateful`` says
+    whether it has a state, and ``keeps_time`` whether its output has a time axis.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 from ...lstm import DEFAULTS, LSTM
 from ...network.block import Block
 from ...network.checks import boolean
-from ...nn import Embedding, LayerNorm, Linear, Sequential
+from ...nn import Embedding, LayerNorm, Linear, Model, Sequential
 from ..raw import file_bytes
 from ..reports import Found, Verify, random_input, refusal, verified
 from . import blocks as torch_blocks
@@ -227,7 +227,7 @@ def _module(torch: Any, block: Block) -> Any:
 
 def _parts(block: Block, name: str) -> Iterator[tuple[str, Block]]:
     """Return the blocks of a model that are no models, by their names."""
-    if not isinstance(block, Sequential):
+    if not isinstance(block, Sequential | Model):
         yield name, block
         return
     for key, one in block.blocks.items():

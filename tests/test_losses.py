@@ -117,6 +117,12 @@ def test_wide_outputs_are_not_copied():
     assert most < dy.nbytes / 10  # dy is memory of the engine, which is not traced
 
 
+def test_one_number():
+    loss, dy = nn.MeanSquared()(np.array(0.5), 0.25)
+    assert loss == 0.0625
+    assert isinstance(dy, np.ndarray) and dy == 0.5
+
+
 def test_a_sequence_alone():
     y, target = np.random.default_rng(0).standard_normal((2, T, 1))
     for loss, given in ((nn.MeanSquared(), target), (nn.CrossEntropy(), np.zeros(T, int))):

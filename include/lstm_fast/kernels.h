@@ -215,8 +215,8 @@ typedef struct lf_products {
     size_t weight_size, head_size;     /* bytes of a weight, and of what a panel has for each of its columns besides */
     size_t operand_size, operand_head; /* bytes of an operand, and of what is before those of a row */
     /* NULL, or rows (count, depth) to operands, each row with its depth rounded up to `group`. In int8, the scale of a
-     * row is 1/127 of its largest magnitude or of `least`. */
-    void (*round)(void *operands, const void *rows, ptrdiff_t row, ptrdiff_t count, ptrdiff_t depth, double least);
+     * row is 1/127 of its largest magnitude. */
+    void (*round)(void *operands, const void *rows, ptrdiff_t row, ptrdiff_t count, ptrdiff_t depth);
     /* b[k, column] = w[gate * hidden_size + unit, k], in gates: w is (4 hidden_size, depth), of weights, and `scale`,
      * (4 hidden_size), what each row of it is multiplied by, where the precision has that.
      * b is where panel 0 begins, here and below. */

@@ -27,12 +27,11 @@ LF_INLINE void LP(round_row)(OPERAND *operands, const float *row, ptrdiff_t dept
 }
 #endif
 
-static void LP(round)(void *operands, const void *rows, ptrdiff_t row, ptrdiff_t count, ptrdiff_t depth, double least)
+static void LP(round)(void *operands, const void *rows, ptrdiff_t row, ptrdiff_t count, ptrdiff_t depth)
 {
     for (ptrdiff_t n = 0; n < count; n++) {
         const float *x = (const float *)rows + n * row;
-        float most = LF_PRECISION == LF_INT8 ? lf_magnitude(x, depth) : 0;
-        most = most < (float)least ? (float)least : most;
+        const float most = LF_PRECISION == LF_INT8 ? lf_magnitude(x, depth) : 0;
         LP(round_row)((OPERAND *)operands + n * (ROW_HEAD + LP(padded_depth)(depth)), x, depth, most);
     }
 }

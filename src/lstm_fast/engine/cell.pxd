@@ -12,7 +12,6 @@ cdef class Cell:
     cdef const lf_products *of_h
     cdef bint rounds_x
     cdef bint full                # whether both are of the dtype
-    cdef double least             # what `round` is told of o tanh(c): that lies within 1, or not (0)
     cdef int type_number
     cdef readonly Py_ssize_t input_size, hidden_size, proj_size
     cdef Py_ssize_t output_size  # columns of h: proj_size, or hidden_size without projection

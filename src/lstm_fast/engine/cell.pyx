@@ -7,8 +7,8 @@ import numpy as np
 from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels, unpacked
 from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, data_or_null, new_buffer, strided, times
 from lstm_fast.engine.runtime.isa cimport kernels, lower
-from lstm_fast.engine.runtime.kernels cimport (LF_HARD_SIGMOID, LF_INT8_DEPTH, LF_SIGMOID, LF_TANH, lf_activation,
-                                               lf_fpenv, lf_fpenv_enter, lf_fpenv_leave)
+from lstm_fast.engine.runtime.kernels cimport (LF_INT8_DEPTH, LF_SIGMOID, LF_TANH, lf_activation, lf_fpenv,
+                                               lf_fpenv_enter, lf_fpenv_leave)
 
 cnp.import_array()
 
@@ -143,8 +143,6 @@ cdef class Cell:
         if self.layer_norm:
             self.w_ln_ih, self.w_ln_hh, self.w_ln_c = w_ln_ih.copy(), w_ln_hh.copy(), w_ln_c.copy()
             self.b_ln_c = np.zeros(H, w_ln_c.dtype) if b_ln_c is None else b_ln_c.copy()
-        if self.variant.output.function == LF_TANH and self.variant.gate.function in (LF_SIGMOID, LF_HARD_SIGMOID):
-            self.least = 1
 
     @property
     def isa(self):

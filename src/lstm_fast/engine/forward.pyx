@@ -178,7 +178,6 @@ cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
     """What follows from the weights and from the plan."""
     job.k, job.rows, job.chunk_rows = cell.k, &call.rows, call.chunk_rows
     job.of_x, job.of_h, job.rounds_x = cell.of_x, cell.of_h, cell.rounds_x
-    job.least_h, job.least_m = 0 if cell.proj_size else cell.least, cell.least
     job.training, job.by_rows = call.training, call.split.by_rows
     job.I, job.H, job.P, job.panels = cell.input_size, call.H, call.P, cell.panels
     job.gemm = load_gemm(call.size) if call.blas else NULL

@@ -44,7 +44,6 @@ cdef struct ForwardJob:
     const lf_products *of_x   # with w_ih, and with w_hh and w_hr
     const lf_products *of_h
     bint rounds_x
-    double least_h, least_m   # of `lf_products.round`, for h and for what is projected to it
     char *operands            # what is rounded: so many bytes for each thread of a group
     Py_ssize_t operands_size
     const Rows *rows
@@ -85,10 +84,10 @@ cdef inline Py_ssize_t operand_row(const lf_products *products, Py_ssize_t depth
 
 
 cdef inline const void *rounded(const lf_products *products, char *operands, const void *rows, Py_ssize_t *row,
-                                Py_ssize_t count, Py_ssize_t depth, double least) noexcept nogil:
+                                Py_ssize_t count, Py_ssize_t depth) noexcept nogil:
     """Rows as operands, and in `row` how far apart; the rows themselves where the products take these."""
     if products.round == NULL:
         return rows
-    products.round(operands, rows, row[0], count, depth, least)
+    products.round(operands, rows, row[0], count, depth)
     row[0] = operand_row(products, depth)
     return operands

@@ -36,7 +36,7 @@ cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssiz
                 return
         p.a, p.a_row = at(job.x, start * job.I, job.k), job.I
         if job.rounds_x:
-            p.a = rounded(job.of_x, operands, p.a, &p.a_row, p.rows, job.I, 0)
+            p.a = rounded(job.of_x, operands, p.a, &p.a_row, p.rows, job.I)
         p.out = at(projected, (start - first) * p.out_row, job.k)
         job.of_x.product(&p)
 
@@ -68,8 +68,7 @@ cdef void project_hidden(ForwardJob *job, char *y, Py_ssize_t first_row, Py_ssiz
     p.depth = job.H
     p.columns = job.P
     p.a_row, p.a_step = job.H, 1
-    p.a = rounded(job.of_h, operands, at(job.unprojected_h, first_row * job.H, job.k), &p.a_row, p.rows, job.H,
-                  job.least_m)
+    p.a = rounded(job.of_h, operands, at(job.unprojected_h, first_row * job.H, job.k), &p.a_row, p.rows, job.H)
     p.b = job.w_hr
     p.init, p.accumulate, p.stream = NULL, False, False
     p.out = y
@@ -98,7 +97,7 @@ cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projecte
     else:
         step.y = at(job.unprojected_h, first_row * job.H, job.k)
     if job.variant == NULL:
-        step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P, job.least_h)
+        step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P)
         job.of_h.cell_forward(step)
     else:
         variant_rows(job, step, rows_before(job.rows, t), first_row, part, operands)

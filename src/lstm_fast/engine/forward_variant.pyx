@@ -40,7 +40,7 @@ cdef void variant_rows(ForwardJob *job, const lf_cell_forward *plain, Py_ssize_t
                            strided(at(job.variant.recurrent, first_row * job.P, job.k), job.P), strided(NULL, 0),
                            step.rows, job.P)
         step.h, step.h_row = masked, job.P
-    step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P, job.least_h)
+    step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P)
     if job.variant.layer_norm:
         normed_rows(job, &v, row if job.training else first_row, first_row)
     else:

@@ -62,13 +62,13 @@ def rounded(w: Array, weights: Weights) -> Rounded:
     return Rounded(np.clip(np.rint(w / divisor[:, None]), -127, 127), scale)
 
 
-def int8_rows(x: Array, least: float) -> tuple[npt.NDArray[np.int64], Array]:
+def int8_rows(x: Array) -> tuple[npt.NDArray[np.int64], Array]:
     """Return the nearest integers of x / scale, (B, K), and the scale of each row, (B,).
 
-    scale = max(least, max(abs(x))) / 127, or 0 where that maximum is at most 2^-100. Where a row
-    is not finite, its scale is NaN.
+    scale = max(abs(x)) / 127, or 0 where that maximum is at most 2^-100. Where a row is not
+    finite, its scale is NaN.
     """
-    most = np.maximum(np.abs(x).max(axis=1), np.float32(least))
+    most = np.abs(x).max(axis=1)
     plain = np.isfinite(most) & (most > NEXT_TO_NOTHING)
     inverse = np.float32(127) / np.where(plain, most, np.float32(1))
     scaled = np.where(plain[:, None], x, np.float32(0)) * inverse[:, None]
@@ -99,11 +99,11 @@ def multiply_add(a: Array, b: Array, c: Array) -> Array:
     return a * b + c
 
 
-def product(x: Array, w: Rounded, inputs: Inputs, least: float, add: MultiplyAdd) -> Array:
-    """Return x w', (B, N), of x (B, K) and w (N, K); ``least`` is that of `int8_rows`."""
+def product(x: Array, w: Rounded, inputs: Inputs, add: MultiplyAdd) -> Array:
+    """Return x w', (B, N), of x (B, K) and w (N, K)."""
     if inputs == "int8":
         assert w.scale is not None
-        q, row_scale = int8_rows(x, least)
+        q, row_scale = int8_rows(x)
         sums = q @ w.values.astype(np.int64).T
         return sums.astype(np.float32) * row_scale[:, None] * w.scale
     x = bfloat16(x) if inputs == "bfloat16" else x
@@ -166,17 +166,16 @@ def lstm_quantized(
     c = np.zeros((B, H), np.float32) if c0 is None else c0
     of_h = rounded(w_hh, weights)
     of_m = None if w_hr is None else rounded(w_hr, weights)
-    of_x = product(x.reshape(T * B, I), rounded(w_ih, weights), inputs, 0, add)
+    of_x = product(x.reshape(T * B, I), rounded(w_ih, weights), inputs, add)
     x_part = (of_x + bias).reshape(T, B, 4 * H)
     y = np.empty((T, B, R), np.float32)
     for t in reversed(range(T)) if reverse else range(T):
-        # h without a projection has magnitudes up to 1, and its scale does not follow smaller ones.
-        a = product(h, of_h, weights, 1 if of_m is None else 0, add) + x_part[t]
+        a = product(h, of_h, weights, add) + x_part[t]
         a_i, a_f, a_g, a_o = (np.ascontiguousarray(part) for part in np.split(a, 4, axis=1))
         i, f, g, o = sigmoid(a_i), sigmoid(a_f), tanh(a_g), sigmoid(a_o)
         c = add(f, c, i * g)
         h = o * tanh(c)
         if of_m is not None:
-            h = product(h, of_m, weights, 1, add)
+            h = product(h, of_m, weights, add)
         y[t] = h
     return y, (h.copy(), c.copy())

@@ -104,7 +104,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         const char *precision
         Py_ssize_t group
         size_t weight_size, head_size, operand_size, operand_head
-        void (*round)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double) noexcept nogil
+        void (*round)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*pack_gates)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                            Py_ssize_t) noexcept nogil
         void (*pack_transposed)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,

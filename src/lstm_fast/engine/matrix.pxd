@@ -8,8 +8,8 @@ from lstm_fast.engine.runtime.kernels cimport lf_kernels, lf_products
 cdef enum:
     GATES, COLUMNS, TRANSPOSED
 
-cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const char *matrix, const char *scale, int how,
-                        Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units)
+cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const char *matrix, const char *scale,
+                        int how, Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units)
 cdef tuple unpacked(Buffer packed, const lf_kernels *k, const lf_products *products, int how, Py_ssize_t depth,
                     Py_ssize_t units)
 

@@ -49,8 +49,8 @@ cdef size_t column_size(const lf_products *products, Py_ssize_t depth) except? 0
     return products.head_size + times((depth + group - 1) // group * group, products.weight_size)
 
 
-cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const char *matrix, const char *scale, int how,
-                        Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units):
+cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const char *matrix, const char *scale,
+                        int how, Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units):
     """Pack a matrix whose rows are contiguous and `row` elements apart, for products of some precision.
 
     It has so many units of four gates, of `depth` columns; or so many columns and rows; or as its transpose. Columns

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bench.__main__ as command
-from bench import busy, contenders, quiet
+from bench import busy, contenders, precision, quiet
 from bench.contenders import CONTENDERS, fastest
 from bench.machine import identify, machine_line, peaks_line
 from bench.measure import check
@@ -391,3 +391,19 @@ def test_programs(name, capsys, monkeypatch, threads):
         np.testing.assert_allclose(one, found[0], rtol=1e-3, atol=1e-4)
     _, row = capsys.readouterr().out.splitlines()
     assert row.startswith(name) and " s, enabled " in row
+
+
+@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
+@pytest.mark.parametrize("name", precision.CONTENDERS)
+def test_lower_precision_is_right(name, threads):
+    arguments = Arguments(Problem("precision", 4, 3, 40, 48))
+    try:
+        call = precision.CONTENDERS[name](arguments, 1)
+    except ImportError as error:
+        pytest.skip(f"{name} is not installed: {error}")
+    if call is None:
+        pytest.skip(f"{name} has no such precision on this CPU")
+    assert np.shape(call()) == (4, 3, 48)
+    # Where the CPU has no VNNI, sums of ONNX Runtime's 8-bit weights may saturate.
+    bound = 1e-6 if "float32" in name else 0.2 if name == "ONNX Runtime, int8" else 0.02
+    assert precision.error(arguments, call) < bound

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/variants.md", "docs/pytorch.md", "docs/training.md"]
+    "name",
+    ["README.md", "docs/variants.md", "docs/pytorch.md", "docs/training.md", "docs/precision.md"],
 )
 def test_examples(name):
     blocks = re.findall(f"^{BLOCK}", (ROOT / name).read_text(), flags=re.M | re.S)

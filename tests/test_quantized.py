@@ -130,6 +130,18 @@ def test_saturation_and_extreme_ratios(isa, precision, rng):
     assert_bits_of_twin(isa, args, precision)
 
 
+def test_ties(isa, precision, rng):
+    """Numbers in the middle of two of 8 bits, and of two of bfloat16."""
+    args = draw(rng, 1, 2, 65, 65)
+    steps = np.arange(65, dtype=np.float32)
+    for name in ("x", "h0"):
+        rows = args[name].reshape(2, 65)
+        rows[:] = steps + np.float32(0.5), 1 + steps / 256
+        rows[0, 0] = 127
+        rows *= np.float32(2**-8)  # small pre-activations: all bits count
+    assert_bits_of_twin(isa, args, precision)
+
+
 def test_states_beyond_1(isa, precision, rng):
     for P in (0, 5):
         args = draw(rng, 3, 4, 5, 9, P)

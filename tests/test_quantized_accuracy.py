@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.models import model as model_file
+from support.options import FUNCTIONS
 
 import lstm_fast as lf
 from lstm_fast import LSTM
-from lstm_fast.network.options import FUNCTIONS
 
 PRECISIONS = [("int8",), ("int8", "int8"), ("int8", "float32"), ("bfloat16",)]
 SPEAKERS = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]

@@ -103,7 +103,9 @@ def test_show_config():
     names = {"version", "isas", "blas", "openmp", "threads", "adaptive_threads"}
     assert config.keys() == names
     assert config["version"] == lstm_fast.__version__
-    assert config["isas"].keys() == {"built", "detected", "active", "reason", "needs"}
+    names = {"built", "detected", "active", "reason", "needs", "precisions"}
+    assert config["isas"].keys() == names
+    assert config["isas"]["precisions"].keys() == {"bfloat16", "int8"}
     assert config["isas"] == isas()
     assert config["blas"].keys() == {"interface", "libraries"}
     assert config["blas"]["interface"] == "scipy.linalg.cython_blas"

@@ -12,7 +12,7 @@ projection packing o tanh(c) and dw_hr.
 from libc.string cimport memcpy
 
 from lstm_fast.engine.backward_job cimport (BackwardJob, Scratch, dy_at, panels_of, product_of, round_columns,
-                                                 round_gates, round_panels, time_of)
+                                            round_gates, round_panels, time_of)
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
 from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided

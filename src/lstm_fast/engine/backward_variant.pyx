@@ -1,7 +1,7 @@
 """One step of a variant of the cell, backward: as that of a plain one, but for what noise and layer norm need."""
 
 from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, Scratch, product_of, round_columns,
-                                                 round_gates, round_panels)
+                                            round_gates, round_panels)
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_variant_backward
 from lstm_fast.engine.schedule cimport share

@@ -55,6 +55,8 @@ static double uniform(void)
 #define TOLERANCE DBL_EPSILON
 #define SMALLEST DBL_MIN
 #include "check_body.h"
+#undef real
+#include "check_lower.h"
 
 int main(void)
 {
@@ -64,6 +66,7 @@ int main(void)
         const int before = checks;
         check_f32(lf_isas[n].f32);
         check_f64(lf_isas[n].f64);
+        check_lowers(&lf_isas[n]);
         printf("%s: %d checks\n", lf_isas[n].name, checks - before);
     }
     printf("%d failures\n", failures);

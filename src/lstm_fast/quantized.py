@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any, NoReturn, get_args
@@ -131,6 +132,9 @@ class QuantizedLSTM(Recurrent):
     @property
     def _parameters(self) -> Parameters:
         return self._nothing
+
+    def _count(self) -> int:
+        return sum(map(math.prod, self._cells.shapes.values()))
 
     def _fixed(self) -> dict[str, Array]:
         return self._cells.arrays()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -165,6 +166,10 @@ class Block(ABC):
     def _said(self) -> dict[str, Array]:
         """Return the options that parameters do not tell, as arrays by name; see `unsaid`."""
         return {}
+
+    def _count(self) -> int:
+        """Return how many numbers its parameters have."""
+        return sum(math.prod(shape) for shape in self._parameters.layout.shapes)
 
     def _fixed(self) -> dict[str, Array]:
         """Return copies of the arrays of its state_dict that nothing trains."""

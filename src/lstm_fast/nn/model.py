@@ -52,6 +52,9 @@ class Blocks(Block):
             for key, value in block._said().items()
         }
 
+    def _count(self) -> int:
+        return sum(block._count() for block in self._blocks.values())
+
     def _fixed(self) -> dict[str, Array]:
         return {
             f"{name}.{key}": value
@@ -201,7 +204,7 @@ def table(
     blocks: Mapping[str, Block],
 ) -> str:
     """Return a table of blocks, with their numbers of parameters."""
-    counts = [sum(value.size for _, value in b._parameters.items()) for b in blocks.values()]
+    counts = [block._count() for block in blocks.values()]
     lines = [
         (*head, "parameters"),
         *((*row, f"{count:,}") for row, count in zip(rows, counts, strict=True)),

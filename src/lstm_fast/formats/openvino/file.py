@@ -228,19 +228,19 @@ def _connected(net: ElementTree.Element, depth: int) -> dict[str, Layer]:
     layers, edges = net.find("layers"), net.find("edges")
     if layers is None or edges is None:
         raise ValueError("has no layers or no edges")
-    outputs: dict[str, list[str]] = {}
+    outputs: dict[str, dict[str, int]] = {}  # of layers: ports, numbered
     for layer in layers:
         number = layer.get("id", "")
         if not number or number in outputs:
             raise ValueError(f"two layers have the number {number[:40]!r}")
-        outputs[number] = _ports(layer, "output")
+        outputs[number] = {port: n for n, port in enumerate(_ports(layer, "output"))}
     sources: dict[tuple[str, str], tuple[str, int]] = {}
     for edge in edges:
         place = edge.get("to-layer", ""), edge.get("to-port", "")
         source, port = edge.get("from-layer", ""), edge.get("from-port", "")
         if place in sources or source not in outputs or port not in outputs[source]:
             raise ValueError(f"the edge to {place} leads nowhere, or a second time")
-        sources[place] = source, outputs[source].index(port)
+        sources[place] = source, outputs[source][port]
     found = {}
     for layer in layers:
         number = layer.get("id", "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..engine.cell import Cell
 from .options import CellOptions
 from .parameters import ParameterSource, lock
 
-__all__ = ["CellSource", "PackedCells"]
+__all__ = ["CellSource", "PackedCells", "by_cell"]
 
 
 class CellSource(Protocol):
@@ -25,6 +26,15 @@ class CellSource(Protocol):
 
     def current(self, training: bool, blas: bool) -> list[Cell]:
         """Return the cells of the present parameters, with what training and BLAS need."""
+
+
+def by_cell(names: Iterable[str]) -> list[dict[str, str]]:
+    """Return the name of each parameter of each cell, by what `Cell` calls it."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        kind, suffix = name.rsplit("_l", 1)
+        found.setdefault(suffix, {})[kind.replace("weight", "w").replace("bias", "b")] = name
+    return [*found.values()]
 
 
 class PackedCells:
@@ -50,12 +60,7 @@ class PackedCells:
     ) -> None:
         self._parameters, self._options = parameters, None if options.plain else options
         self.bfloat16 = bfloat16
-        # For each cell, what each of its parameters is called there.
-        self._names: dict[str, dict[str, str]] = {}
-        for name in parameters.names:
-            kind, suffix = name.rsplit("_l", 1)
-            kind = kind.replace("weight", "w").replace("bias", "b")
-            self._names.setdefault(suffix, {})[kind] = name
+        self._names = by_cell(parameters.names)
         # Version of the parameters, their cells, whether these have what training and BLAS need.
         self.kept: tuple[int, list[Cell], bool, bool] = -1, [], False, False
 
@@ -87,5 +92,5 @@ class PackedCells:
                 options=self._options,
                 bfloat16=self.bfloat16,
             )
-            for names in self._names.values()
+            for names in self._names
         ]

@@ -13,6 +13,7 @@ from ..engine.cell import Cell, bfloat16_bits
 from ..engine.direct import Version
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from . import checks
+from .cells import by_cell
 from .options import CellOptions
 from .parameters import copy_checked, lock
 
@@ -23,6 +24,7 @@ Inputs = Literal["bfloat16", "int8", "float32"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 PACKED = ("weight_ih", "weight_hh", "weight_hr")  # what becomes smaller; the rest stays float32
+PACKED_KINDS = ("w_ih", "w_hh", "w_hr")  # what `Cell` calls these
 SCALE = "_scale"  # after the name of a weight: one for each row
 MOST = 127  # the largest magnitude of an 8-bit weight
 
@@ -171,20 +173,14 @@ class LowerCells:
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         """Use these arrays, which `checked` or `quantized` returned, from the next call on."""
-        of_cells: dict[str, dict[str, str]] = {}
-        for name in self.shapes:
-            kind, suffix = name.rsplit("_l", 1)
-            of_cells.setdefault(suffix, {})[kind.replace("weight", "w").replace("bias", "b")] = name
         cells = [
             Cell(
                 **{kind: arrays[name] for kind, name in names.items()},
                 options=self._options,
-                scales=tuple(
-                    arrays.get(names.get(kind, "") + SCALE) for kind in ("w_ih", "w_hh", "w_hr")
-                ),
+                scales=tuple(arrays.get(names.get(kind, "") + SCALE) for kind in PACKED_KINDS),
                 inputs=self.inputs,
             )
-            for names in of_cells.values()
+            for names in by_cell(self.shapes)
         ]
         rest = {name: arrays[name] for name in self.shapes if not is_packed(name)}
         with lock():
@@ -200,24 +196,17 @@ class LowerCells:
 
     def arrays(self) -> dict[str, Any]:
         """Return copies of all arrays, with the names of `lower_shapes`."""
-        found: dict[str, Any] = {}
         with lock():
-            kinds, rest = iter(self.kept[1]), self._rest
-        cell: Any = None
-        for name in self.shapes:
-            if name.startswith("weight_ih"):
-                weights, scales = next(kinds).weights()
-                cell = (
-                    dict(zip(PACKED, weights, strict=True)),
-                    dict(zip(PACKED, scales or (), strict=False)),
-                )
-            if is_packed(name):
-                found[name] = cell[0][name.rsplit("_l", 1)[0]]
-                if scales is not None:
-                    found[name + SCALE] = cell[1][name.rsplit("_l", 1)[0]]
-            else:
-                found[name] = rest[name].copy()
-        return found
+            cells, rest = self.kept[1], self._rest
+        found: dict[str, Any] = {name: value.copy() for name, value in rest.items()}
+        for cell, names in zip(cells, by_cell(self.shapes), strict=True):
+            weights, scales = cell.weights()
+            for n, kind in enumerate(PACKED_KINDS):
+                if kind in names:
+                    found[names[kind]] = weights[n]
+                if kind in names and scales is not None:
+                    found[names[kind] + SCALE] = scales[n]
+        return {name: found[name] for name in lower_shapes(self.shapes, self.weights)}
 
     @property
     def nbytes(self) -> int:

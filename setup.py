@@ -28,6 +28,10 @@ KERNELS_MODULE = "lstm_fast.engine.runtime.isa"  # which has the kernels
 ISAS = [
     ("baseline", "__x86_64__", []),
     ("avx2", "__x86_64__", ["-mavx2", "-mfma"]),
+    (
+        *("avx512_vnni", "__x86_64__"),
+        ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"],
+    ),
     ("avx512", "__x86_64__", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]),
     ("neon", "__aarch64__", []),
 ]

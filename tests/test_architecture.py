@@ -394,7 +394,7 @@ COMPILER = shlex.split(sysconfig.get_config_var("CC") or "cc")
 def test_kernels_refuse_the_flags_of_another_isa():
     flags = [[], ["-mavx2"], ["-mavx2", "-mfma", "-mavx512f"]] if NATIVE == "baseline" else [[]]
     running = {}
-    for isa in ("baseline", "avx2", "avx512", "neon"):
+    for isa in ("baseline", "avx2", "avx512", "avx512_vnni", "neon"):
         for given in flags:
             fits = isa == NATIVE or (isa == "avx2" and "-mfma" in given)
             # Preprocessing is enough to refuse.

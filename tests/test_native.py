@@ -16,10 +16,12 @@ pytestmark = pytest.mark.no_isa
 ROOT = Path(__file__).parents[1]
 KERNELS = ROOT / "src/lstm_fast/kernels"
 FLAGS = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 X86 = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    "avx512": AVX512,
+    "avx512_vnni": [*AVX512, "-mavx512vnni"],
 }
 PYTHONS_COMPILER = shlex.split(sysconfig.get_config_var("CC") or "cc")
 CLANG = next(

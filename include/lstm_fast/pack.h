@@ -20,17 +20,25 @@ LF_INLINE void LP(pack_vector)(WEIGHT *b, const int panel, const WEIGHT *w, ptrd
     }
 }
 
-/* What a panel has for vector v besides: its scales, those from `first` on, of `left` columns, or 0; and zeros where the
- * last group has no terms. */
+/* What a panel has for vector v besides: its scales, of `left` columns, and what INT8_OFFSET adds to its sums, or neither;
+ * and zeros where the last group has no terms. */
 LF_INLINE void LP(pack_rest)(char *panel, const int vectors, const int v, const real *scale, ptrdiff_t left,
                              ptrdiff_t depth)
 {
     WEIGHT *b = LP(weights)(panel, vectors) + v * LANES * GROUP;
+    real *head = (real *)panel + v * LANES * HEAD;
     if (HEAD)
-        v_store((real *)panel + v * LANES, LF(load_n)(scale, LF_CLAMP(left, LANES)));
+        v_store(head, LF(load_n)(scale, LF_CLAMP(left, LANES)));
     for (ptrdiff_t n = depth; n < LP(padded_depth)(depth); n++)
         for (ptrdiff_t j = 0; j < LANES; j++)
             b[(n / GROUP * vectors * LANES + j) * GROUP + n % GROUP] = (WEIGHT)0;
+    if (HEAD < 2)
+        return;
+    uint32_t offsets[LANES] = {0}; /* as sums, they may wrap around */
+    for (ptrdiff_t n = 0; n < LP(padded_depth)(depth); n++)
+        for (ptrdiff_t j = 0; j < LANES; j++)
+            offsets[j] += INT8_OFFSET * (uint32_t)b[(n / GROUP * vectors * LANES + j) * GROUP + n % GROUP];
+    memcpy(head + LANES, offsets, sizeof offsets);
 }
 
 /* The pieces of a depth: from k to end, and to the end of the next. */

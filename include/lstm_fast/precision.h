@@ -4,7 +4,8 @@
  *   WEIGHT, OPERAND      what packed weights are, and the left-hand sides that they are multiplied with
  *   GROUP                terms of a sum that lie side by side in both; packed depths are rounded up to it, with zeros
  *   PARTS                instructions that a group takes
- *   HEAD                 vectors of column constants that a panel begins with, for each of its vectors: scales
+ *   HEAD                 vectors of column constants that a panel begins with, for each of its vectors: scales, and
+ *                        what INT8_OFFSET has added to sums
  *   ROW_HEAD             operands' room before a row of them, which has its scale
  *   ROWS                 of the register tile, at most TILE_ROWS
  *   PIECE                terms of a sum in one accumulator, see DEPTH_BLOCK
@@ -99,14 +100,18 @@
 #define XVEC ivec
 #define OPERAND INT8_OPERAND
 #define GROUP INT8_GROUP
-#define HEAD 1
+#define HEAD (INT8_OFFSET ? 2 : 1)
 #define ROW_HEAD (16 / (ptrdiff_t)sizeof(OPERAND))
 #define PIECE LF_INT8_DEPTH
 #define s_zero() i_zero()
 #define w_load(p, part) i_weights(p)
 #define x_load(p, part) i_operand(p)
 #define s_dot(s, x, w) i_dot(s, x, w)
+#if INT8_OFFSET
+#define s_value(s, a, w) v_mul(v_mul(i_real(i_without(s, (w) + LANES)), v_set1(*(const float *)(a))), v_load(w))
+#else
 #define s_value(s, a, w) v_mul(v_mul(i_real(s), v_set1(*(const float *)(a))), v_load(w))
+#endif
 #else
 #define LP(name) LF_PASTE(lf_, name, _widened)
 #define WEIGHT int8_t

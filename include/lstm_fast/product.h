@@ -57,7 +57,8 @@ LF_INLINE void LP(values)(vec acc[][TILE_VECTORS], SUM sums[][TILE_VECTORS], con
         LF_UNROLL
         for (int v = 0; v < vectors; v++)
             acc[r][v] = s_value(sums[r][v], a + r * a_row,
-                                (const real *)(v < PANEL_VECTORS ? panel : panel_next) + v % PANEL_VECTORS * LANES);
+                                (const real *)(v < PANEL_VECTORS ? panel : panel_next)
+                                    + v % PANEL_VECTORS * LANES * HEAD);
 }
 
 LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_product *p, const LF(block) *q,

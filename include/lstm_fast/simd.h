@@ -30,6 +30,7 @@
  *   i_zero, i_real(s)          sums of nothing; the real numbers of sums
  *   i_weights(p)               LANES groups of 8-bit weights; i_operand(p): one group of operands for all lanes
  *   i_dot(s, x, w)             s + the products of groups, exact
+ *   i_without(s, p)            s minus LANES integers; only where INT8_OFFSET is not 0
  */
 #undef vec
 #undef LANES

@@ -82,7 +82,8 @@ cdef tuple unpacked(Buffer packed, const lf_kernels *k, const lf_products *produ
         if how == TRANSPOSED:  # the last panel is narrowed: see kernels.h
             vectors = 4 if units - first > 2 * lanes else 2 if units - first > lanes else 1
         columns = vectors * lanes
-        heads.append(memory[start:start + columns * head].reshape(gates, columns // gates, head))
+        parts = memory[start:start + columns * head].reshape(vectors, head // 4, lanes, 4)  # vectors of 4 bytes
+        heads.append(parts.transpose(0, 2, 1, 3).reshape(gates, columns // gates, head))
         found = memory[start + columns * head:start + columns * (head + groups * group * size)]
         found = found.reshape(groups, gates, columns // gates, group * size).transpose(1, 2, 0, 3)
         weights.append(found.reshape(gates, columns // gates, groups * group, size)[:, :, :depth])

@@ -16,26 +16,30 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* CPUID leaf 7 has all of `leaf7` in ebx, leaf 1 has FMA, and all of `state` is saved. */
-static int has(unsigned leaf7, uint64_t state)
+/* CPUID leaf 7 has all of `ebx` and of `ecx`, leaf 1 has FMA, and all of `state` is saved. */
+static int has(unsigned ebx, unsigned ecx, uint64_t state)
 {
-    unsigned a, b, c, d, b7;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_FMA) || !__get_cpuid_count(7, 0, &a, &b7, &c, &d))
+    unsigned a, b, c, d, c1;
+    if (!__get_cpuid(1, &a, &b, &c1, &d) || !(c1 & bit_FMA) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return 0;
-    return (b7 & leaf7) == leaf7 && (saved_state() & state) == state;
+    return (b & ebx) == ebx && (c & ecx) == ecx && (saved_state() & state) == state;
 }
 
 #define STATE_AVX 0x06u    /* xmm, ymm */
 #define STATE_AVX512 0xe6u /* and k0-k7, the upper halves of zmm0-15, zmm16-31 */
 
 #ifdef LF_HAVE_AVX2
-static int has_avx2(void) { return has(bit_AVX2, STATE_AVX); }
+static int has_avx2(void) { return has(bit_AVX2, 0, STATE_AVX); }
+#endif
+#if defined(LF_HAVE_AVX512) || defined(LF_HAVE_AVX512_VNNI)
+#define AVX512 (bit_AVX2 | bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL)
 #endif
 #ifdef LF_HAVE_AVX512
-static int has_avx512(void)
-{
-    return has(bit_AVX2 | bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL, STATE_AVX512);
-}
+static int has_avx512(void) { return has(AVX512, 0, STATE_AVX512); }
+#endif
+#ifdef LF_HAVE_AVX512_VNNI
+#define VNNI (1u << 11) /* AVX512_VNNI in ecx */
+static int has_avx512_vnni(void) { return has(AVX512, VNNI, STATE_AVX512); }
 #endif
 #endif
 
@@ -47,12 +51,16 @@ static int always(void) { return 1; }
 #define DECLARE(isa)                                                   \
     extern const lf_kernels lf_kernels_##isa##_f32, lf_kernels_##isa##_f64; \
     extern const lf_products lf_products_##isa##_bfloat16, lf_products_##isa##_int8, lf_products_##isa##_widened
+DECLARE(avx512_vnni);
 DECLARE(avx512);
 DECLARE(avx2);
 DECLARE(baseline);
 DECLARE(neon);
 
 const lf_isa lf_isas[] = {
+#ifdef LF_HAVE_AVX512_VNNI
+    {"avx512_vnni", "AVX-512 F, BW, DQ, VL, VNNI", KERNELS(avx512_vnni), has_avx512_vnni},
+#endif
 #ifdef LF_HAVE_AVX512
     {"avx512", "AVX-512 F, BW, DQ, VL", KERNELS(avx512), has_avx512},
 #endif
@@ -74,6 +82,9 @@ const int lf_isa_count = sizeof lf_isas / sizeof lf_isas[0];
     {#isa, "widened, " fma, &lf_products_##isa##_widened, supported}
 
 const lf_lower lf_lowers[] = {
+#ifdef LF_HAVE_AVX512_VNNI
+    LOWERS(avx512_vnni, "vfmadd", "vpdpbusd", has_avx512_vnni),
+#endif
 #ifdef LF_HAVE_AVX512
     LOWERS(avx512, "vfmadd", "vpmaddwd", has_avx512),
 #endif

@@ -27,7 +27,7 @@ LF_INLINE void LP(pack_rest)(char *panel, const int vectors, const int v, const 
 {
     WEIGHT *b = LP(weights)(panel, vectors) + v * LANES * GROUP;
     real *head = (real *)panel + v * LANES * HEAD;
-    if (HEAD)
+    if (HEAD > 0)
         v_store(head, LF(load_n)(scale, LF_CLAMP(left, LANES)));
     for (ptrdiff_t n = depth; n < LP(padded_depth)(depth); n++)
         for (ptrdiff_t j = 0; j < LANES; j++)

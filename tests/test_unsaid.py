@@ -39,7 +39,8 @@ def test_every_option_is_told_by_names_or_said():
     told = {"num_layers", "bias", "bidirectional", "proj_size", "peephole", "layer_norm"}
     said = {name for options in OPTIONS for name in options}
     # Of what is around the network, of training alone, and of how it is computed.
-    others = {"input_size", "hidden_size", "batch_first", "dtype", "seed", "matmul"}
+    others = {"input_size", "hidden_size", "batch_first", "dtype", "seed"}
+    others |= {"matmul", "matmul_precision"}
     others |= {"dropout", "variational_dropout", "recurrent_dropout", "init", "forget_bias"}
     assert {*signature(LSTM).parameters} == told | said | others
 

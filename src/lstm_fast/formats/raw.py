@@ -6,13 +6,13 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..engine import Array
 from ..network import storage
+from ..network.lower import of_bfloat16
 from .reports import refusal
 
-__all__ = ["ITEMSIZES", "MARGIN", "Raw", "checked", "file_bytes", "of_bfloat16"]
+__all__ = ["ITEMSIZES", "MARGIN", "Raw", "checked", "file_bytes"]
 
 # What is read, and the NumPy dtype of its bytes: bfloat16 is the upper half of float32.
 FLOATS = {"float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2"}
@@ -101,13 +101,6 @@ def checked(tensor: Raw, source: Any) -> Raw:
         shape = f"has shape {tensor.shape}, more than the {held} numbers that are stored for it"
         raise refusal(source, "a tensor", shape, "the file is damaged, or the tensor is expanded")
     return tensor
-
-
-def of_bfloat16(bits: npt.NDArray[np.integer[Any]]) -> Array:
-    """Return the numbers whose upper halves as float32 these are."""
-    widened = bits.astype(np.uint32)
-    widened <<= 16
-    return widened.view(np.float32)
 
 
 def file_bytes(path: Any) -> bytes:

@@ -17,7 +17,15 @@ from .cells import by_cell
 from .options import CellOptions
 from .parameters import copy_checked, lock
 
-__all__ = ["Inputs", "LowerCells", "Weights", "dequantized", "lower_shapes", "quantized"]
+__all__ = [
+    "Inputs",
+    "LowerCells",
+    "Weights",
+    "dequantized",
+    "lower_shapes",
+    "of_bfloat16",
+    "quantized",
+]
 
 Weights = Literal["int8", "bfloat16"]
 Inputs = Literal["bfloat16", "int8", "float32"]
@@ -92,10 +100,17 @@ def dequantized(arrays: Mapping[str, Any]) -> dict[str, Array]:
             if name + SCALE in arrays:
                 found[name] = value * arrays[name + SCALE][:, None]
             elif value.dtype == np.uint16:
-                found[name] = (value.astype(np.uint32) << 16).view(np.float32)
+                found[name] = of_bfloat16(value)
             elif not name.endswith(SCALE):
                 found[name] = value
     return found
+
+
+def of_bfloat16(bits: npt.NDArray[np.integer[Any]]) -> Array:
+    """Return the numbers whose upper halves as float32 these are."""
+    widened = bits.astype(np.uint32)
+    widened <<= 16
+    return widened.view(np.float32)
 
 
 def checked(

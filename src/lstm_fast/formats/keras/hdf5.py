@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...engine import Array
-from ..raw import of_bfloat16
+from ...network.lower import of_bfloat16
 from ..reports import refusal
 
 __all__ = ["Stored", "Tree"]

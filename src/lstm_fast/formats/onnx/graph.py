@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..raw import of_bfloat16
+from ...network.lower import of_bfloat16
 from ..reports import refusal
 
 __all__ = ["BFLOAT16", "TYPES", "Attributes", "Tensors", "model_of"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...engine import Array
 from ...network import storage
-from ..raw import of_bfloat16
+from ...network.lower import of_bfloat16
 from ..reports import refusal
 
 __all__ = ["Body", "File", "Layer", "Port"]

@@ -23,17 +23,20 @@ HEADERS = Path("include")
 KERNELS = SOURCES / "lstm_fast/kernels"
 PXD = sorted(map(str, SOURCES.rglob("*.pxd")))
 KERNELS_MODULE = "lstm_fast.engine.runtime.isa"  # which has the kernels
-# (ISA, macro by which the compiler tells its target, flags). What is built depends on the target of
-# the compiler alone, never on the CPU of the machine that builds: a CPU is looked at on import.
+# (ISA, macro by which the compiler tells its target, flags). What is built depends on the compiler
+# alone, never on the CPU of the machine that builds: a CPU is looked at on import.
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 ISAS = [
     ("baseline", "__x86_64__", []),
-    ("avx2", "__x86_64__", ["-mavx2", "-mfma"]),
-    (
-        *("avx512_vnni", "__x86_64__"),
-        ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"],
-    ),
-    ("avx512", "__x86_64__", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]),
+    ("avx2", "__x86_64__", AVX2),
+    ("avx2_vnni", "__x86_64__", [*AVX2, "-mavxvnni"]),
+    ("avx512", "__x86_64__", AVX512),
+    ("avx512_vnni", "__x86_64__", [*AVX512, "-mavx512vnni"]),
+    ("avx512_bf16", "__x86_64__", [*AVX512, "-mavx512bf16"]),
     ("neon", "__aarch64__", []),
+    ("neon_dot", "__aarch64__", ["-march=armv8.2-a+dotprod"]),
+    ("neon_bf16", "__aarch64__", ["-march=armv8.2-a+bf16"]),
 ]
 # No contraction: a product and a sum that the source keeps apart are rounded apart, in every tile
 # alike, or results would depend on which tile a row falls into.
@@ -107,6 +110,7 @@ class BuildExt(build_ext):
             isa: flags
             for isa, target, flags in ISAS
             if self.builds(f"#ifndef {target}\n#error\n#endif\n{PROGRAM}")
+            and self.builds(PROGRAM, *flags)
         }
         if not self.isas:
             sys.exit(NO_KERNELS)

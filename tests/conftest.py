@@ -1,14 +1,16 @@
 """Fixtures, markers, and a summary of the comparisons that did not run.
 
-A test that asks for `isa` runs once per instruction set that the machine has, and is marked
-`every_isa`. What does not depend on the instruction set is marked `no_isa`. What is left to repeat
-with LSTM_FAST_ISA set is ``-m "not every_isa and not no_isa and not exhaustive"``.
+A test that asks for `isa` runs once per instruction set that the machine has, with `extended_isa`
+also per extension of one, and is marked `every_isa`. What does not depend on the instruction set is
+marked `no_isa`. What is left to repeat with LSTM_FAST_ISA set is
+``-m "not every_isa and not no_isa and not exhaustive"``.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ from support.internals import isas, new_cell, use_isa  # noqa: E402
 import lstm_fast  # noqa: E402
 from lstm_fast import reference  # noqa: E402
 
-ISAS = isas()["detected"]
+EXTENDED = isas()["detected"]
+ISAS = [isa for isa in EXTENDED if "_" not in isa]  # extensions have the same float kernels
 THREADS = lstm_fast.get_num_threads()
 
 
@@ -35,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if "isa" in getattr(item, "fixturenames", ()):
+    if {"isa", "extended_isa"} & {*getattr(item, "fixturenames", ())}:
         item.add_marker("every_isa")
     if hasattr(item, "callspec") and item.callspec.params.get("implementation") is reference:
         item.add_marker("no_isa")
@@ -51,15 +54,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
+@contextmanager
+def active(isa: str) -> Iterator[str]:
+    before = isas()["active"]
+    use_isa(isa)
+    assert isas()["active"] == isa
+    assert new_cell().isa == isa.partition("_")[0]
+    yield isa
+    assert isas()["active"] == isa, "the test changed the ISA"
+    use_isa(before)
+
+
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Name of an ISA, active during the test."""
-    before = isas()["active"]
-    use_isa(request.param)
-    assert isas()["active"] == new_cell().isa == request.param
-    yield request.param
-    assert isas()["active"] == request.param, "the test changed the ISA"
-    use_isa(before)
+    with active(request.param) as isa:
+        yield isa
+
+
+@pytest.fixture(params=EXTENDED)
+def extended_isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Name of an ISA or of an extension of one, active during the test."""
+    with active(request.param) as isa:
+        yield isa
 
 
 @pytest.fixture(params=["float32", "float64"])

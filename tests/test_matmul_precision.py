@@ -12,6 +12,12 @@ from lstm_fast.engine.cell import bfloat16_bits
 SIZES = [(0, 7, 9, 3, 5), (5, 7, 19, 3, 6), (0, 33, 40, 5, 9), (4, 3, 8, 2, 1), (0, 300, 17, 4, 3)]
 
 
+@pytest.fixture
+def isa(extended_isa):
+    """Return it: extensions multiply lower precisions."""
+    return extended_isa
+
+
 def rounded(a):
     """The nearest bfloat16 numbers, in float64."""
     bits = bfloat16_bits(np.asarray(a, np.float32)).astype(np.uint32) << 16

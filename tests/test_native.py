@@ -9,7 +9,10 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from lstm_fast.reference.quantised import bfdot, fma, product, rounded
 
 pytestmark = pytest.mark.no_isa
 
@@ -17,11 +20,19 @@ ROOT = Path(__file__).parents[1]
 KERNELS = ROOT / "src/lstm_fast/kernels"
 FLAGS = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+AVX2 = ["-mavx2", "-mfma"]
 X86 = {
     "baseline": [],
-    "avx2": ["-mavx2", "-mfma"],
+    "avx2": AVX2,
+    "avx2_vnni": [*AVX2, "-mavxvnni"],
     "avx512": AVX512,
     "avx512_vnni": [*AVX512, "-mavx512vnni"],
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
+}
+NEON = {
+    "neon": [],
+    "neon_dot": ["-march=armv8.2-a+dotprod"],
+    "neon_bf16": ["-march=armv8.2-a+bf16"],
 }
 PYTHONS_COMPILER = shlex.split(sysconfig.get_config_var("CC") or "cc")
 CLANG = next(
@@ -88,10 +99,41 @@ def test_kernels_with_sanitizers(tmp_path):
     assert "baseline:" in run([str(build(compiler, isas, tmp_path, *SANITIZED))])
 
 
-def test_neon_under_emulation(tmp_path):
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """Return an emulator of aarch64, and the program that runs there."""
     compiler, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64"
     for tool in (compiler, emulator):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed (Debian: gcc-aarch64-linux-gnu, qemu-user)")
-    program = build([compiler], {"neon": []}, tmp_path, "-O3", "-static")
-    assert "neon:" in run([emulator, str(program)])
+    folder = tmp_path_factory.mktemp("neon")
+    return emulator, str(build([compiler], NEON, folder, "-O3", "-static"))
+
+
+def test_neon_under_emulation(emulated):
+    emulator, program = emulated
+    for cpu, isas in {"max": [*NEON], "cortex-a72": ["neon"]}.items():
+        printed = run([emulator, "-cpu", cpu, program])
+        assert [isa for isa in NEON if f"{isa}:" in printed] == isas
+
+
+@pytest.mark.parametrize("isa", NEON)
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_products_of_lower_precision_under_emulation(emulated, isa, weights, rng):
+    """They have the bits of their twin: a sum of several pieces, and denormals, among them."""
+    pairs = bfdot if isa == "neon_bf16" else None
+    for rows, depth, columns in [(1, 1, 1), (2, 3, 5), (5, 64, 33), (7, 301, 18)]:
+        x, w = rng.normal(size=(rows, depth)), rng.normal(size=(columns, depth))
+        x[:, ::3] *= np.exp2(rng.integers(-140, 20, x[:, ::3].shape))
+        w[::2] *= np.exp2(rng.integers(-20, 20, w[::2].shape))
+        of_w = rounded(w.astype(np.float32), weights)
+        x = x.astype(np.float32)
+        scale = np.ones(columns, np.float32) if of_w.scale is None else of_w.scale
+        sizes = map(str, (rows, depth, columns))
+        given = b"".join(np.ascontiguousarray(a, np.float32).tobytes() for a in (x, of_w[0], scale))
+        command = [emulated[0], "-cpu", "max", emulated[1], isa, weights, *sizes]
+        found = subprocess.run(command, input=given, capture_output=True, check=True).stdout
+        expected = product(x, of_w, weights, fma, pairs)
+        np.testing.assert_array_equal(
+            np.frombuffer(found, np.float32).reshape(expected.shape), expected
+        )

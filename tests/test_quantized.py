@@ -19,6 +19,12 @@ RESULTS = ["y", "hn", "cn"]
 BATCH_AXES = {"y": 1, "hn": 1, "cn": 1}
 
 
+@pytest.fixture
+def isa(extended_isa):
+    """Return it: extensions multiply lower precisions."""
+    return extended_isa
+
+
 @pytest.fixture(params=PRECISIONS, ids="-".join)
 def precision(request):
     """Return weights and inputs."""

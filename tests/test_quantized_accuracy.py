@@ -41,6 +41,12 @@ OPTIONS += [{"activations": ("Sigmoid", name, "Tanh"), "cell_clip": 1.0} for nam
 OPTIONS += [{"activations": ("Sigmoid", "Tanh", name), "cell_clip": 1.0} for name in SMOOTH]
 
 
+@pytest.fixture
+def isa(extended_isa):
+    """Return it: extensions multiply lower precisions."""
+    return extended_isa
+
+
 def rms(difference):
     return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
 

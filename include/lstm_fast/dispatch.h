@@ -14,12 +14,11 @@ typedef struct lf_isa {
 extern const lf_isa lf_isas[];
 extern const int lf_isa_count;
 
-/* Products of a lower precision for the kernels of an ISA: the first row that the CPU runs serves. */
+/* The products that an ISA has for a lower precision. */
 typedef struct lf_lower {
     const char *isa;
     const char *how; /* instructions, for people */
     const lf_products *products;
-    int (*supported)(void);
 } lf_lower;
 
 extern const lf_lower lf_lowers[];

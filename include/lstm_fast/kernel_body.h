@@ -1,5 +1,8 @@
 /* Every kernel of one ISA: the body of kernels/kernels_<isa>.c, which defines LF_ISA (its name) and
- * LF_ISA_HEADER (its vocabulary). Compiles the same source for float and for double. */
+ * LF_ISA_HEADER (its vocabulary). Compiles the same source for float and for double.
+ *
+ * An extension of an ISA by instructions for numbers of one lower precision defines that, LF_LOWER: its file has their
+ * products alone, and everything else is that of the ISA (kernels/dispatch.c). */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -83,9 +86,14 @@ static inline int lf_tile_rows(ptrdiff_t left, int most)
      : (vectors) == 2 ? FUNCTION(rows, 2, __VA_ARGS__)                                           \
                       : FUNCTION(rows, 1, __VA_ARGS__))
 
+#ifdef LF_LOWER
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
 #include "lstm_fast/bfloat16.h"
 #define LF_DOUBLE 0
 #include "lstm_fast/kernel_table.h"
+#ifndef LF_LOWER
 #undef LF_DOUBLE
 #define LF_DOUBLE 1
 #include "lstm_fast/kernel_table.h"
+#endif

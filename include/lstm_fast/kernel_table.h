@@ -1,4 +1,5 @@
-/* The kernels of one ISA and one dtype, and the table that exports them. */
+/* The kernels of one ISA and one dtype, and the tables that export them: all of them, or those of LF_LOWER, a lower
+ * precision. */
 #include "lstm_fast/simd.h"
 #include "lstm_fast/vmath.h"
 #include "lstm_fast/tile.h"
@@ -37,6 +38,7 @@ LF_ELEMENTWISE(tanh)
         .cell_forward = cell, .variant_forward = variant,                                                      \
     }
 
+#ifndef LF_LOWER
 const lf_kernels LF(LF_TABLE_NAME) = {
     .isa = LF_STRING(LF_ISA),
     .itemsize = sizeof(real),
@@ -67,29 +69,23 @@ const lf_kernels LF(LF_TABLE_NAME) = {
     .sigmoid = LF(array_sigmoid),
     .tanh = LF(array_tanh),
 };
+#endif
 
-#if !LF_DOUBLE
+#if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER == LF_BF16)
 #undef LF_PRECISION
 #define LF_PRECISION LF_BF16
-#include "lstm_fast/precision.h"
-#include "lstm_fast/operands.h"
-#include "lstm_fast/product.h"
-#include "lstm_fast/pack.h"
-#include "lstm_fast/step.h"
+#include "lstm_fast/lower.h"
 const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("bfloat16", LP(round), LP(cell_forward), LP(variant_forward));
+#endif
+#if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER == LF_INT8)
 #undef LF_PRECISION
 #define LF_PRECISION LF_INT8
-#include "lstm_fast/precision.h"
-#include "lstm_fast/operands.h"
-#include "lstm_fast/product.h"
-#include "lstm_fast/pack.h"
-#include "lstm_fast/step.h"
+#include "lstm_fast/lower.h"
 const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("int8", LP(round), LP(cell_forward), LP(variant_forward));
+#endif
+#if !LF_DOUBLE && !defined(LF_LOWER)
 #undef LF_PRECISION
 #define LF_PRECISION LF_WIDENED
-#include "lstm_fast/precision.h"
-#include "lstm_fast/operands.h"
-#include "lstm_fast/product.h"
-#include "lstm_fast/pack.h"
+#include "lstm_fast/lower.h"
 const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("widened", LP(round), NULL, NULL);
 #endif

@@ -21,7 +21,7 @@ LF_INLINE void LP(round_row)(OPERAND *operands, const float *row, ptrdiff_t dept
 {
     (void)most;
     for (ptrdiff_t k = 0; k < depth; k++)
-        operands[k] = lf_bfloat16(row[k]);
+        operands[k] = operand(lf_bfloat16(row[k]));
     for (ptrdiff_t k = depth; k < LP(padded_depth)(depth); k++)
         operands[k] = 0;
 }

@@ -8,6 +8,7 @@
  *                        what INT8_OFFSET has added to sums
  *   ROW_HEAD             operands' room before a row of them, which has its scale
  *   ROWS                 of the register tile, at most TILE_ROWS
+ *   operand(x)           a rounded float as an operand
  *   PIECE                terms of a sum in one accumulator, see DEPTH_BLOCK
  *   sum, wvec, xvec      vectors of sums, of weights, and of one group of operands for all lanes
  *   s_zero()             sums of nothing
@@ -17,7 +18,7 @@
  *
  *   precision    weights     operands           sums     values
  *   LF_FULL      real        real               real     s
- *   LF_BF16      bfloat16    bfloat16           float    s            (operands are widened: floats)
+ *   LF_BF16      bfloat16    bfloat16           float    s            (floats, but where b_dot takes pairs)
  *   LF_INT8      8 bits      8 bits, scaled     exact    s times the row's scale, times the column's
  *   LF_WIDENED   8 bits      float              float    s times the column's scale
  */
@@ -41,6 +42,7 @@
 #undef SUM
 #undef WVEC
 #undef XVEC
+#undef operand
 #undef s_zero
 #undef w_load
 #undef x_load
@@ -61,6 +63,7 @@
 #else
 #define ROWS LOWER_ROWS
 #endif
+#define operand(x) (x)
 #define s_zero() v_set1((real)0)
 #define x_load(p, part) v_set1(*(p))
 #define s_dot(s, x, w) v_fma(x, w, s)
@@ -74,12 +77,27 @@
 #define LP(name) LF_PASTE(lf_, name, _bfloat16)
 #define WEIGHT uint16_t
 #undef GROUP
-#undef PARTS
 #undef x_load
 #define GROUP 2
+#ifdef b_dot
+#undef WVEC
+#undef XVEC
+#undef OPERAND
+#undef operand
+#undef s_dot
+#define WVEC bvec
+#define XVEC bvec
+#define OPERAND uint16_t
+#define operand(x) (uint16_t)(lf_bits(x) >> 16)
+#define w_load(p, part) b_weights(p)
+#define x_load(p, part) b_operand(p)
+#define s_dot(s, x, w) b_dot(s, x, w)
+#else
+#undef PARTS
 #define PARTS 2
 #define w_load(p, part) ((part) ? v_bfloat16_odd(p) : v_bfloat16_even(p))
 #define x_load(p, part) v_set1((p)[part])
+#endif
 #elif LF_PRECISION == LF_INT8
 #define LP(name) LF_PASTE(lf_, name, _int8)
 #define WEIGHT int8_t

@@ -31,6 +31,9 @@
  *   i_weights(p)               LANES groups of 8-bit weights; i_operand(p): one group of operands for all lanes
  *   i_dot(s, x, w)             s + the products of groups, exact
  *   i_without(s, p)            s minus LANES integers; only where INT8_OFFSET is not 0
+ *   bvec, b_dot(s, x, w)       vector of LANES pairs of bfloat16; s + the products of pairs; optional, else they are
+ *                              widened and multiplied one by one
+ *   b_weights(p)               LANES pairs of weights; b_operand(p): one pair of operands for all lanes
  */
 #undef vec
 #undef LANES

@@ -1,4 +1,4 @@
-/* SIMD vocabulary for AVX-512 with VNNI: that of AVX-512, with products of 8 bits. See simd.h for the words. */
+/* AVX-512 with VNNI: its products of 8 bits. See simd.h for the words. */
 #include "lstm_fast/simd_avx512.h"
 
 #ifndef LF_SIMD_VNNI

@@ -1,6 +1,7 @@
 /* Checks the kernels of every ISA that this build holds and this CPU runs against plain C, without Python:
  * for targets that are cross-compiled and run under an emulator. Prints a line per ISA and per failure; the exit
- * status is 1 if any check failed. tests/test_native.py builds and runs it. */
+ * status is 1 if any check failed. With arguments it multiplies numbers of lower precision: see check_lower.h.
+ * tests/test_native.py builds and runs it. */
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
@@ -58,8 +59,10 @@ static double uniform(void)
 #undef real
 #include "check_lower.h"
 
-int main(void)
+int main(int count, char **words)
 {
+    if (count > 1)
+        return multiply(count, words);
     for (int n = 0; n < lf_isa_count; n++) {
         if (!lf_isas[n].supported())
             continue;

@@ -8,21 +8,31 @@ static int random_integer(void)
     return (int)(uniform() * (2 * MOST + 1)) - MOST;
 }
 
-/* Weights (n) that are integers, as a precision stores them; each is also written to `full`, times 1 / SCALE. */
-static void *random_weights(const lf_products *p, float *full, ptrdiff_t n)
+/* Weights (n) as a precision stores them: integers, or bfloat16 numbers. */
+static void *stored(const lf_products *p, const float *w, ptrdiff_t n)
 {
     char *weights = allocate(n * p->weight_size);
-    for (ptrdiff_t j = 0; j < n; j++) {
-        const int w = random_integer();
-        full[j] = (float)w / SCALE;
+    for (ptrdiff_t j = 0; j < n; j++)
         if (p->weight_size == 1) {
-            ((int8_t *)weights)[j] = (int8_t)w;
+            ((int8_t *)weights)[j] = (int8_t)w[j];
         } else {
             uint32_t bits;
-            memcpy(&bits, &full[j], sizeof bits);
+            memcpy(&bits, &w[j], sizeof bits);
             ((uint16_t *)weights)[j] = (uint16_t)(bits >> 16);
         }
+    return weights;
+}
+
+/* Random ones, integers times 1 / SCALE in `full`. */
+static void *random_weights(const lf_products *p, float *full, ptrdiff_t n)
+{
+    float *w = allocate(n * sizeof *w);
+    for (ptrdiff_t j = 0; j < n; j++) {
+        w[j] = (float)random_integer();
+        full[j] = w[j] / SCALE;
     }
+    void *weights = stored(p, p->weight_size == 1 ? w : full, n);
+    free(w);
     return weights;
 }
 
@@ -95,9 +105,50 @@ static void check_lowers(const lf_isa *isa)
 {
     const ptrdiff_t L = isa->f32->lanes, sizes[] = {1, 2, 3, L, L + 1, 2 * L + 3, 5 * L}, depths[] = {1, 2, 5, 64, 521};
     for (int n = 0; n < lf_lower_count; n++)
-        if (!strcmp(lf_lowers[n].isa, isa->name) && lf_lowers[n].supported())
+        if (!strcmp(lf_lowers[n].isa, isa->name))
             for (ptrdiff_t rows = 1; rows < 8; rows++)
                 for (size_t m = 0; m < sizeof sizes / sizeof sizes[0]; m++)
                     for (size_t d = 0; d < sizeof depths / sizeof depths[0]; d++)
                         check_lower(isa->f32, lf_lowers[n].products, rows, depths[d], sizes[m]);
+}
+
+static void *read_floats(ptrdiff_t n)
+{
+    float *numbers = allocate(n * sizeof *numbers);
+    if (fread(numbers, sizeof *numbers, n, stdin) != (size_t)n) {
+        puts("not enough numbers");
+        exit(1);
+    }
+    return numbers;
+}
+
+/* ISA PRECISION ROWS DEPTH COLUMNS: from x (rows, depth), weights (columns, depth) and their scales (columns), floats
+ * on the standard input, to x weights' (rows, columns) on the standard output. */
+static int multiply(int count, char **words)
+{
+    if (count != 6)
+        return 2;
+    for (int n = 0; n < lf_isa_count; n++)
+        for (int m = 0; m < lf_lower_count; m++) {
+            const lf_products *p = lf_lowers[m].products;
+            if (strcmp(lf_isas[n].name, words[1]) || strcmp(lf_lowers[m].isa, words[1]) || strcmp(p->precision, words[2])
+                || !lf_isas[n].supported())
+                continue;
+            const ptrdiff_t rows = atol(words[3]), depth = atol(words[4]), columns = atol(words[5]);
+            const ptrdiff_t panel = 4 * lf_isas[n].f32->lanes, panels = (columns + panel - 1) / panel;
+            float *x = read_floats(rows * depth), *w = read_floats(columns * depth), *scale = read_floats(columns);
+            float *out = allocate(rows * columns * sizeof *out);
+            ptrdiff_t row;
+            void *operands = rounded(p, x, rows, depth, &row), *weights = stored(p, w, columns * depth);
+            char *packed = allocate(packed_size(p, panels * panel, depth));
+            p->pack_transposed(packed, weights, scale, depth, depth, columns, 0, panels);
+            const lf_product product = {.rows = rows, .depth = depth, .columns = columns, .a = operands, .a_row = row,
+                                        .a_step = 1, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
+                                        .first_panel = 0, .end_panel = panels};
+            p->product(&product);
+            fwrite(out, sizeof *out, rows * columns, stdout);
+            free(x), free(w), free(scale), free(out), free(operands), free(weights), free(packed);
+            return 0;
+        }
+    return 2;
 }

@@ -9,7 +9,7 @@ from lstm_fast import reference
 
 # NumPy's. On more than one thread its small products take long where other threads are about.
 BLAS = ThreadpoolController().select(user_api="blas")
-VECTOR_BYTES = {"avx512_vnni": 64, "avx512": 64, "avx2": 32, "baseline": 16, "neon": 16}
+VECTOR_BYTES = {"avx512": 64, "avx2": 32, "baseline": 16, "neon": 16}
 STATES = ["y", "hn", "cn"]
 # T, B, I, H and P, each large enough for several threads (test_threads.py makes sure of it). They
 # share the units where there is one row, and the rows where there is one vector of units.

@@ -16,30 +16,81 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* CPUID leaf 7 has all of `ebx` and of `ecx`, leaf 1 has FMA, and all of `state` is saved. */
-static int has(unsigned ebx, unsigned ecx, uint64_t state)
-{
-    unsigned a, b, c, d, c1;
-    if (!__get_cpuid(1, &a, &b, &c1, &d) || !(c1 & bit_FMA) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
-        return 0;
-    return (b & ebx) == ebx && (c & ecx) == ecx && (saved_state() & state) == state;
-}
+/* Features in leaf 7 of CPUID: in ebx and ecx, and in eax of its subleaf 1. */
+typedef struct features {
+    unsigned ebx, ecx, eax1;
+} features;
 
 #define STATE_AVX 0x06u    /* xmm, ymm */
 #define STATE_AVX512 0xe6u /* and k0-k7, the upper halves of zmm0-15, zmm16-31 */
 
-#ifdef LF_HAVE_AVX2
-static int has_avx2(void) { return has(bit_AVX2, 0, STATE_AVX); }
-#endif
-#if defined(LF_HAVE_AVX512) || defined(LF_HAVE_AVX512_VNNI)
+/* The CPU has FMA and all `wanted` features, and all of `state` is saved. */
+static int has(features wanted, uint64_t state)
+{
+    unsigned a, b, c, d, leaf1_c;
+    if (!__get_cpuid(1, &a, &b, &leaf1_c, &d) || !(leaf1_c & bit_FMA) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 0;
+    if ((b & wanted.ebx) != wanted.ebx || (c & wanted.ecx) != wanted.ecx)
+        return 0;
+    if (wanted.eax1 && (a < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & wanted.eax1) != wanted.eax1))
+        return 0;
+    return (saved_state() & state) == state;
+}
+
 #define AVX512 (bit_AVX2 | bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL)
+#define AVX512_VNNI (1u << 11) /* in ecx */
+#define AVX_VNNI (1u << 4)     /* in eax of subleaf 1 */
+#define AVX512_BF16 (1u << 5)  /* in eax of subleaf 1 */
+
+#ifdef LF_HAVE_AVX2
+static int has_avx2(void) { return has((features){.ebx = bit_AVX2}, STATE_AVX); }
+#endif
+#ifdef LF_HAVE_AVX2_VNNI
+static int has_avx2_vnni(void) { return has((features){.ebx = bit_AVX2, .eax1 = AVX_VNNI}, STATE_AVX); }
 #endif
 #ifdef LF_HAVE_AVX512
-static int has_avx512(void) { return has(AVX512, 0, STATE_AVX512); }
+static int has_avx512(void) { return has((features){.ebx = AVX512}, STATE_AVX512); }
 #endif
 #ifdef LF_HAVE_AVX512_VNNI
-#define VNNI (1u << 11) /* AVX512_VNNI in ecx */
-static int has_avx512_vnni(void) { return has(AVX512, VNNI, STATE_AVX512); }
+static int has_avx512_vnni(void) { return has((features){.ebx = AVX512, .ecx = AVX512_VNNI}, STATE_AVX512); }
+#endif
+#ifdef LF_HAVE_AVX512_BF16
+static int has_avx512_bf16(void)
+{
+    return has((features){.ebx = AVX512, .ecx = AVX512_VNNI, .eax1 = AVX512_BF16}, STATE_AVX512);
+}
+#endif
+#endif
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+/* Bits of the auxiliary vector; a compiler's headers may be too old to name them. */
+#define ASIMD_DOT (1ul << 20) /* in AT_HWCAP */
+#define BF16 (1ul << 14)      /* in AT_HWCAP2 */
+
+#ifdef LF_HAVE_NEON_DOT
+static int has_neon_dot(void) { return !!(getauxval(AT_HWCAP) & ASIMD_DOT); }
+#endif
+#ifdef LF_HAVE_NEON_BF16
+static int has_neon_bf16(void) { return has_neon_dot() && getauxval(AT_HWCAP2) & BF16; }
+#endif
+#elif defined(__APPLE__)
+#include <stddef.h>
+#include <sys/sysctl.h>
+
+static int has_feature(const char *name)
+{
+    int on = 0;
+    size_t size = sizeof on;
+    return sysctlbyname(name, &on, &size, NULL, 0) == 0 && on;
+}
+
+#ifdef LF_HAVE_NEON_DOT
+static int has_neon_dot(void) { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+#endif
+#ifdef LF_HAVE_NEON_BF16
+static int has_neon_bf16(void) { return has_neon_dot() && has_feature("hw.optional.arm.FEAT_BF16"); }
 #endif
 #endif
 
@@ -47,22 +98,30 @@ static int has_avx512_vnni(void) { return has(AVX512, VNNI, STATE_AVX512); }
 static int always(void) { return 1; }
 #endif
 
+/* An extension has the kernels of its ISA, and products of lower precision of its own. */
 #define KERNELS(isa) &lf_kernels_##isa##_f32, &lf_kernels_##isa##_f64
 #define DECLARE(isa)                                                   \
     extern const lf_kernels lf_kernels_##isa##_f32, lf_kernels_##isa##_f64; \
     extern const lf_products lf_products_##isa##_bfloat16, lf_products_##isa##_int8, lf_products_##isa##_widened
-DECLARE(avx512_vnni);
 DECLARE(avx512);
 DECLARE(avx2);
 DECLARE(baseline);
 DECLARE(neon);
+extern const lf_products lf_products_avx512_vnni_int8, lf_products_avx512_bf16_bfloat16, lf_products_avx2_vnni_int8,
+    lf_products_neon_dot_int8, lf_products_neon_bf16_bfloat16;
 
 const lf_isa lf_isas[] = {
+#ifdef LF_HAVE_AVX512_BF16
+    {"avx512_bf16", "AVX-512 F, BW, DQ, VL, VNNI, BF16", KERNELS(avx512), has_avx512_bf16},
+#endif
 #ifdef LF_HAVE_AVX512_VNNI
-    {"avx512_vnni", "AVX-512 F, BW, DQ, VL, VNNI", KERNELS(avx512_vnni), has_avx512_vnni},
+    {"avx512_vnni", "AVX-512 F, BW, DQ, VL, VNNI", KERNELS(avx512), has_avx512_vnni},
 #endif
 #ifdef LF_HAVE_AVX512
     {"avx512", "AVX-512 F, BW, DQ, VL", KERNELS(avx512), has_avx512},
+#endif
+#ifdef LF_HAVE_AVX2_VNNI
+    {"avx2_vnni", "AVX2, FMA, AVX-VNNI", KERNELS(avx2), has_avx2_vnni},
 #endif
 #ifdef LF_HAVE_AVX2
     {"avx2", "AVX2, FMA", KERNELS(avx2), has_avx2},
@@ -70,32 +129,51 @@ const lf_isa lf_isas[] = {
 #ifdef LF_HAVE_BASELINE
     {"baseline", "SSE2", KERNELS(baseline), always},
 #endif
+#ifdef LF_HAVE_NEON_BF16
+    {"neon_bf16", "Advanced SIMD, DotProd, BF16", KERNELS(neon), has_neon_bf16},
+#endif
+#ifdef LF_HAVE_NEON_DOT
+    {"neon_dot", "Advanced SIMD, DotProd", KERNELS(neon), has_neon_dot},
+#endif
 #ifdef LF_HAVE_NEON
     {"neon", "Advanced SIMD", KERNELS(neon), always},
 #endif
 };
 const int lf_isa_count = sizeof lf_isas / sizeof lf_isas[0];
 
-#define LOWERS(isa, fma, dot, supported)                                   \
-    {#isa, "widened, " fma, &lf_products_##isa##_bfloat16, supported}, \
-    {#isa, dot, &lf_products_##isa##_int8, supported},                     \
-    {#isa, "widened, " fma, &lf_products_##isa##_widened, supported}
+/* The three lower precisions of an ISA, whose inputs in int8 are widened where they are not of 8 bits themselves. */
+#define LOWERS(isa, bfloat16, of_bfloat16, int8, of_int8, base)   \
+    {#isa, bfloat16, &lf_products_##of_bfloat16##_bfloat16},      \
+    {#isa, int8, &lf_products_##of_int8##_int8},                  \
+    {#isa, "widened", &lf_products_##base##_widened}
 
 const lf_lower lf_lowers[] = {
+#ifdef LF_HAVE_AVX512_BF16
+    LOWERS(avx512_bf16, "vdpbf16ps", avx512_bf16, "vpdpbusd", avx512_vnni, avx512),
+#endif
 #ifdef LF_HAVE_AVX512_VNNI
-    LOWERS(avx512_vnni, "vfmadd", "vpdpbusd", has_avx512_vnni),
+    LOWERS(avx512_vnni, "widened, vfmadd", avx512, "vpdpbusd", avx512_vnni, avx512),
 #endif
 #ifdef LF_HAVE_AVX512
-    LOWERS(avx512, "vfmadd", "vpmaddwd", has_avx512),
+    LOWERS(avx512, "widened, vfmadd", avx512, "vpmaddwd", avx512, avx512),
+#endif
+#ifdef LF_HAVE_AVX2_VNNI
+    LOWERS(avx2_vnni, "widened, vfmadd", avx2, "vpdpbusd", avx2_vnni, avx2),
 #endif
 #ifdef LF_HAVE_AVX2
-    LOWERS(avx2, "vfmadd", "vpmaddwd", has_avx2),
+    LOWERS(avx2, "widened, vfmadd", avx2, "vpmaddwd", avx2, avx2),
 #endif
 #ifdef LF_HAVE_BASELINE
-    LOWERS(baseline, "mulps", "pmaddwd", always),
+    LOWERS(baseline, "widened, mulps", baseline, "pmaddwd", baseline, baseline),
+#endif
+#ifdef LF_HAVE_NEON_BF16
+    LOWERS(neon_bf16, "bfdot", neon_bf16, "sdot", neon_dot, neon),
+#endif
+#ifdef LF_HAVE_NEON_DOT
+    LOWERS(neon_dot, "widened, fmla", neon, "sdot", neon_dot, neon),
 #endif
 #ifdef LF_HAVE_NEON
-    LOWERS(neon, "fmla", "smull", always),
+    LOWERS(neon, "widened, fmla", neon, "smull", neon, neon),
 #endif
 };
 const int lf_lower_count = sizeof lf_lowers / sizeof lf_lowers[0];

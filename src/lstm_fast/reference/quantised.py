@@ -13,7 +13,9 @@ of its rows. x[t] is multiplied as ``inputs``, h and what is projected as ``weig
     c[t] = fma(f, c[t-1], i * g)
     h[t] = o * tanh(c[t]), or (o * tanh(c[t])) w_hr'
 
-Without `fused`, fma(a, b, c) is a * b + c, which rounds twice.
+Without `fused`, fma(a, b, c) is a * b + c, which rounds twice. With `pairs`, products of bfloat16
+and bfloat16 take two terms at a time, p = pairs(x[k : k + 2], w[k : k + 2], p), as CPUs have them:
+`vdpbf16ps` or `bfdot`.
 """
 
 from collections.abc import Callable
@@ -25,13 +27,17 @@ import numpy.typing as npt
 from .functions import Array
 from .functions import sigmoid as plain_sigmoid
 
-__all__ = ["Rounded", "bfloat16", "fma", "int8_rows", "lstm_quantized", "product", "rounded"]
+__all__ = [
+    *("Rounded", "bfdot", "bfloat16", "fma", "int8_rows", "lstm_quantized", "product", "rounded"),
+    "vdpbf16ps",
+]
 
 Inputs = Literal["bfloat16", "int8", "float32"]
 Weights = Literal["int8", "bfloat16"]
 MultiplyAdd = Callable[[Array, Array, Array], Array]
 
 PIECE = 256  # terms of a sum in one accumulator
+SMALLEST = np.finfo(np.float32).tiny  # that is no denormal
 NEXT_TO_NOTHING = np.float32(2.0**-100)  # rows up to it are zeros in 8 bits
 
 
@@ -79,19 +85,22 @@ def int8_rows(x: Array) -> tuple[npt.NDArray[np.int64], Array]:
 def fma(a: Array, b: Array, c: Array) -> Array:
     """Return a b + c of float32, rounded once.
 
-    The product is exact in float64. The sum is rounded there to odd: where it is inexact, to that
-    of both neighbours whose last bit is 1. Rounding this to float32 gives what rounding the exact
-    sum does: S. Boldo, G. Melquiond (2008), "Emulation of FMA and Correctly Rounded Sums", IEEE
-    Transactions on Computers 57(4):462-471.
+    The product is exact in float64, and rounding the sum there to odd and then to float32 gives
+    what rounding the exact sum does: S. Boldo, G. Melquiond (2008), "Emulation of FMA and Correctly
+    Rounded Sums", IEEE Transactions on Computers 57(4):462-471.
     """
-    p, c = np.asarray(a, np.float64) * b, np.asarray(c, np.float64)
-    s = p + c
-    part = s - p
-    error = (p - (s - part)) + (c - part)  # exact: D. E. Knuth's TwoSum
+    return odd_sum(np.asarray(a, np.float64) * b, c).astype(np.float32)
+
+
+def odd_sum(a: Array, b: Array) -> Array:
+    """Return a + b in float64, where inexact that of both neighbours whose last bit is 1."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    s: Array = np.asarray(a + b)
+    part = s - a
+    error = (a - (s - part)) + (b - part)  # exact: D. E. Knuth's TwoSum
     even = s.view(np.int64) & 1 == 0
     inexact = np.isfinite(s) & (error != 0)
-    odd = np.where(inexact & even, np.nextafter(s, np.copysign(np.inf, error)), s)
-    return odd.astype(np.float32)
+    return np.where(inexact & even, np.nextafter(s, np.copysign(np.inf, error)), s)
 
 
 def multiply_add(a: Array, b: Array, c: Array) -> Array:
@@ -99,19 +108,64 @@ def multiply_add(a: Array, b: Array, c: Array) -> Array:
     return a * b + c
 
 
-def product(x: Array, w: Rounded, inputs: Inputs, add: MultiplyAdd) -> Array:
+def flushed(x: Array) -> Array:
+    """Return x with zeros for denormals of float32."""
+    return np.where(np.abs(x) < SMALLEST, np.copysign(x.dtype.type(0), x), x)
+
+
+def vdpbf16ps(x: Array, w: Array, s: Array) -> Array:
+    """Return s + x w' of pairs of bfloat16, (..., 2), as AVX512_BF16 does.
+
+    The second product is added first. Denormals are 0, before and after each of both operations
+    (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VDPBF16PS).
+    """
+    for k in (1, 0):
+        s = flushed(fma(flushed(x[..., k]), flushed(w[..., k]), s))
+    return s
+
+
+def bfdot(x: Array, w: Array, s: Array) -> Array:
+    """Return s + x w' of pairs of bfloat16, (..., 2), as Arm's FEAT_BF16 does.
+
+    Products, their sum and the last sum are rounded to odd, and denormals are 0, before and after
+    each operation (Arm Architecture Reference Manual, BFDotAdd).
+    """
+    products = [
+        odd_float32(flushed(x[..., k]).astype(np.float64) * flushed(w[..., k])) for k in (0, 1)
+    ]
+    return odd_float32(odd_sum(s, odd_float32(odd_sum(*products))))
+
+
+def odd_float32(x: Array) -> Array:
+    """Return float64 rounded to float32: to odd, to infinity where too large, denormals to 0."""
+    dropped = np.int64((1 << 29) - 1)  # of 52 bits 23 stay
+    bits = np.ascontiguousarray(x).view(np.int64)
+    odd = (bits & ~dropped | np.where(bits & dropped, dropped + 1, 0)).view(np.float64)
+    return flushed(np.where(np.isfinite(x), odd, x).astype(np.float32))
+
+
+def product(
+    x: Array, w: Rounded, inputs: Inputs, add: MultiplyAdd, pairs: MultiplyAdd | None = None
+) -> Array:
     """Return x w', (B, N), of x (B, K) and w (N, K)."""
     if inputs == "int8":
         assert w.scale is not None
         q, row_scale = int8_rows(x)
         sums = q @ w.values.astype(np.int64).T
         return sums.astype(np.float32) * row_scale[:, None] * w.scale
-    x = bfloat16(x) if inputs == "bfloat16" else x
+    x, values = bfloat16(x) if inputs == "bfloat16" else x, w.values
+    if w.scale is not None:
+        pairs = None
+    if pairs is not None:
+        x, values = (np.pad(m, ((0, 0), (0, m.shape[1] % 2))) for m in (x, values))
     total: Array | None = None
     for first in range(0, x.shape[1], PIECE):
-        piece: Array = np.zeros((len(x), len(w.values)), np.float32)
-        for k in range(first, min(first + PIECE, x.shape[1])):
-            piece = add(x[:, k, None], w.values[:, k], piece)
+        piece: Array = np.zeros((len(x), len(values)), np.float32)
+        for k in range(first, min(first + PIECE, x.shape[1]), 1 if pairs is None else 2):
+            if pairs is None:
+                piece = add(x[:, k, None], values[:, k], piece)
+            else:
+                piece = pairs(x[:, None, k : k + 2], values[:, k : k + 2], piece)
         if w.scale is not None:
             piece = piece * w.scale
         total = piece if total is None else total + piece
@@ -135,6 +189,7 @@ def lstm_quantized(
     sigmoid: Callable[[Array], Array] = plain_sigmoid,
     tanh: Callable[[Array], Array] = np.tanh,
     fused: bool = True,
+    pairs: MultiplyAdd | None = None,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Run one LSTM layer over a sequence; the module docstring has the equations.
 
@@ -150,6 +205,8 @@ def lstm_quantized(
         Of arrays of float32.
     fused : bool
         Whether fma rounds once.
+    pairs : {vdpbf16ps, bfdot}, optional
+        How pairs of bfloat16 are multiplied.
 
     Returns
     -------
@@ -166,16 +223,16 @@ def lstm_quantized(
     c = np.zeros((B, H), np.float32) if c0 is None else c0
     of_h = rounded(w_hh, weights)
     of_m = None if w_hr is None else rounded(w_hr, weights)
-    of_x = product(x.reshape(T * B, I), rounded(w_ih, weights), inputs, add)
+    of_x = product(x.reshape(T * B, I), rounded(w_ih, weights), inputs, add, pairs)
     x_part = (of_x + bias).reshape(T, B, 4 * H)
     y = np.empty((T, B, R), np.float32)
     for t in reversed(range(T)) if reverse else range(T):
-        a = product(h, of_h, weights, add) + x_part[t]
+        a = product(h, of_h, weights, add, pairs) + x_part[t]
         a_i, a_f, a_g, a_o = (np.ascontiguousarray(part) for part in np.split(a, 4, axis=1))
         i, f, g, o = sigmoid(a_i), sigmoid(a_f), tanh(a_g), sigmoid(a_o)
         c = add(f, c, i * g)
         h = o * tanh(c)
         if of_m is not None:
-            h = product(h, of_m, weights, add)
+            h = product(h, of_m, weights, add, pairs)
         y[t] = h
     return y, (h.copy(), c.copy())

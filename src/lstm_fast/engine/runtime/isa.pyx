@@ -45,17 +45,16 @@ cdef const lf_kernels *kernels(int type_number) noexcept:
 
 
 cdef const lf_lower *_lower(str precision) noexcept:
-    """The first row that serves a precision beside the active kernels and that the CPU runs."""
+    """The row of the active ISA that serves a precision."""
     cdef int n
     for n in range(lf_lower_count):
-        if (lf_lowers[n].isa == _active.name and lf_lowers[n].products.precision.decode() == precision
-                and lf_lowers[n].supported()):
+        if lf_lowers[n].isa == _active.name and lf_lowers[n].products.precision.decode() == precision:
             return &lf_lowers[n]
     return NULL
 
 
 cdef const lf_products *lower(str precision) except NULL:
-    """The products of a lower precision beside the active kernels for NPY_FLOAT."""
+    """The products of a lower precision of the active ISA."""
     cdef const lf_lower *found = _lower(precision)
     if found == NULL:
         raise ValueError(f"there are no products of {precision}")

@@ -158,7 +158,6 @@ cdef extern from "lstm_fast/dispatch.h" nogil:
         const char *isa
         const char *how
         const lf_products *products
-        int (*supported)() noexcept nogil
     const lf_lower *lf_lowers
     int lf_lower_count
 

@@ -1,0 +1,8 @@
+/* The products of a lower precision, LF_PRECISION. */
+#include "lstm_fast/precision.h"
+#include "lstm_fast/operands.h"
+#include "lstm_fast/product.h"
+#include "lstm_fast/pack.h"
+#if LF_PRECISION != LF_WIDENED /* which multiplies inputs alone */
+#include "lstm_fast/step.h"
+#endif

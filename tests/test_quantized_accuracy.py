@@ -76,6 +76,45 @@ def test_every_option_is_near_float32(isa, rng, options):
         assert not np.array_equal(small(x)[0], exact)
 
 
+# ---- over time
+
+WINDOW = 1000
+MOST_BY_TIME = 5e-3  # in any window: 3.2e-3 were measured
+
+
+def errors_by_time(y, exact):
+    """Return the RMS of the error in each window of time."""
+    return [rms(part) for part in np.split(y - exact, len(y) // WINDOW)]
+
+
+@pytest.fixture
+def remembering(rng):
+    """Return an LSTM that forgets over some 150 steps, x of 10,000 and y of float32."""
+    lstm = LSTM(16, 16, forget_bias=5.0, seed=0)
+    x = rng.standard_normal((10 * WINDOW, 1, 16)).astype(np.float32)
+    return lstm, x, lstm(x)[0]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids="-".join)
+def test_errors_do_not_grow_with_time(isa, remembering, precision):
+    lstm, x, exact = remembering
+    found = errors_by_time(lstm.quantize(*precision)(x)[0], exact)
+    assert max(found) < MOST_BY_TIME and found[-1] < 2 * found[0], found
+
+
+@pytest.mark.no_isa
+def test_a_state_that_is_rounded_would_be_seen(remembering):
+    """Cells kept in 16 bits, rounded towards 0, lose what they add up."""
+    lstm, x, exact = remembering
+    small, state, ys = lstm.quantize("bfloat16"), None, []
+    for x_t in x:
+        y, (h, c) = small(x_t[None], state)
+        state = h, (c.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        ys.append(y[0])
+    found = errors_by_time(np.stack(ys), exact)
+    assert min(found) > MOST_BY_TIME, found
+
+
 @pytest.mark.no_isa
 def test_dequantized_weights_are_the_rounded_ones(rng):
     lstm = with_normal_weights(LSTM(11, 24, 2, proj_size=5, peephole=True), rng)

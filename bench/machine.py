@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,11 @@ def machine_line(cpu: dict[str, Any]) -> str:
     return f"{named}, {cores}, {cpu['system']}, Python {cpu['python']}"
 
 
-def peaks_line(limits: dict[str, Any], threads: int) -> str:
+def peaks_line(
+    limits: dict[str, Any], threads: int, kinds: Sequence[str] = ("float32", "float64")
+) -> str:
     """Return what `roofline.probe` found with so many threads, in a line."""
-    each = [f"{limits[t] / threads / 1e9:.0f} GFLOP/s {t}" for t in ("float32", "float64")]
+    each = [f"{limits[kind] / threads / 1e9:.0f} GFLOP/s {kind}" for kind in kinds]
     rate = limits["levels"]["memory"]["rate"] / 1e9
     plural = "s" * (threads > 1)
     return f"peak with {threads} thread{plural}: {', '.join(each)} a core; memory {rate:.0f} GB/s"

@@ -1,8 +1,9 @@
 """Lower precision, speed and error: ``python -m bench.precision [THREADS]`` prints a table.
 
 Inference of one layer, all packages in one process and in turns; medians, and the root of the mean
-square of the error of y beside the largest y, against the reference in float64. A package that is
-not installed, or has no such precision on this CPU, is missing.
+square of the error of y beside the largest y, against the reference in float64. Beside our times,
+the share of the roofline: of the peak or the bandwidth of this CPU in that precision, whichever
+limits. A package that is not installed, or has no such precision on this CPU, is missing.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 import lstm_fast
 
 from .contenders import Bound, onnx_runtime, pytorch
+from .machine import peaks_line
 from .measure import sample
 from .onnx_model import onnx_model
 from .problems import Arguments, Problem
+from .roofline import least_time, probe
 
 __all__ = ["CONTENDERS", "error"]
 
@@ -140,6 +143,13 @@ CONTENDERS: dict[str, Contender] = {
     "ONNX Runtime, 7 bits": onnx_runtime_7_bits,
     "OpenVINO, bfloat16": openvino_bfloat16,
 }
+# Kinds of our products with x and with h, of `roofline.KINDS`.
+PRODUCTS = {
+    "lstm_fast, float32": ("float32", "float32"),
+    "lstm_fast, bfloat16": ("bfloat16", "bfloat16"),
+    "lstm_fast, int8": ("widened", "int8"),
+    "lstm_fast, int8 with x too": ("int8", "int8"),
+}
 
 
 def error(a: Arguments, call: Bound) -> float:
@@ -172,7 +182,9 @@ def bound(a: Arguments, threads: int) -> dict[str, Bound]:
 
 def main() -> None:
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    print("| T, B, I, H | | us | speed | error |\n|---|---|--:|--:|--:|")
+    limits = probe(threads)
+    print(peaks_line(limits, threads, ("float32", "bfloat16", "int8")))
+    print("| T, B, I, H | | us | speed | roofline | error |\n|---|---|--:|--:|--:|--:|")
     for shape in SHAPES:
         arguments = Arguments(Problem("precision", *shape))
         calls = bound(arguments, threads)
@@ -181,7 +193,11 @@ def main() -> None:
         whole = times["lstm_fast, float32"]
         for name, seconds in times.items():
             sizes = ", ".join(map(str, shape))
-            cells = f"{seconds * 1e6:,.0f} | {whole / seconds:.2f} | {errors[name]:.1e}"
+            least = name in PRODUCTS and least_time(
+                arguments.problem, limits, threads, PRODUCTS[name]
+            )
+            share = f"{100 * least / seconds:.0f} %" if least else ""
+            cells = f"{seconds * 1e6:,.0f} | {whole / seconds:.2f} | {share} | {errors[name]:.1e}"
             print(f"| {sizes} | {name} | {cells} |", flush=True)
 
 

@@ -7,7 +7,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,28 @@ from .problems import Problem
 __all__ = ["least_time", "probe"]
 
 FLAGS = ["-O2", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
-ITEMSIZE = {"float32": 4, "float64": 8}
+PEAKS = {
+    "float32": "peak_f32",
+    "float64": "peak_f64",
+    "bfloat16": "peak_bfloat16",
+    "int8": "peak_int8",
+}
+
+
+class Kind(NamedTuple):
+    """A kind of products: whose peak limits them, and the bytes of a weight."""
+
+    peak: str
+    itemsize: int
+
+
+KINDS = {
+    "float32": Kind("float32", 4),
+    "float64": Kind("float64", 8),
+    "bfloat16": Kind("bfloat16", 2),
+    "int8": Kind("int8", 1),
+    "widened": Kind("float32", 1),  # weights of 8 bits, multiplied as float32
+}
 
 
 def cache_sizes() -> dict[str, int]:
@@ -36,16 +57,17 @@ def probe(threads: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``float32``, ``float64``: operations a second of multiply-adds. ``levels``: for each cache
-        and memory its size in bytes (of one core; None: memory) and bytes a second read from it.
+        ``float32``, ``float64``, ``bfloat16``, ``int8``: operations a second of multiply-adds, each
+        of which counts as two. ``levels``: for each cache and memory its size in bytes (of one
+        core; None: memory) and bytes a second read from it.
     """
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "roofline.so")
         source = Path(__file__).with_suffix(".c")
         subprocess.run([os.environ.get("CC", "cc"), *FLAGS, source, "-o", library], check=True)
         c = ctypes.CDLL(str(library))
-    for function in (c.peak_f32, c.peak_f64, c.read_bytes):
-        function.restype = ctypes.c_double
+    for function in (*PEAKS.values(), "read_bytes"):
+        getattr(c, function).restype = ctypes.c_double
     sizes = cache_sizes()
     levels = {}
     with ThreadPoolExecutor(threads) as pool:
@@ -61,8 +83,8 @@ def probe(threads: int) -> dict[str, Any]:
             return max(sum(pool.map(timed, range(threads))) for _ in range(9))
 
         peaks = {
-            name: rate(function, ctypes.c_size_t(4_000_000))
-            for name, function in (("float32", c.peak_f32), ("float64", c.peak_f64))
+            name: rate(getattr(c, function), ctypes.c_size_t(4_000_000))
+            for name, function in PEAKS.items()
         }
         for level, size in [*sizes.items(), ("memory", 0)]:
             working_set = size // 2 // (threads if level == "L3" else 1) or 256 << 20
@@ -81,8 +103,15 @@ def probe(threads: int) -> dict[str, Any]:
     return {**peaks, "levels": levels}
 
 
-def least_time(problem: Problem, limits: dict[str, Any], threads: int) -> float | None:
+def least_time(
+    problem: Problem,
+    limits: dict[str, Any],
+    threads: int,
+    kinds: tuple[str, str] | None = None,
+) -> float | None:
     """Return the least time in seconds, or None for what the model does not cover.
+
+    `kinds` of the products with x and with h are among `KINDS`; without them, the dtype is both.
 
     Products over all times run at the peak, or read their weights once. The recurrent product
     depends on the step before: in every step it runs at the peak, or each core reads its share of
@@ -92,18 +121,19 @@ def least_time(problem: Problem, limits: dict[str, Any], threads: int) -> float 
     if problem.layers > 1 or problem.bidirectional or problem.ragged:
         return None
     T, B, I, H = problem[1:5]
-    peak, itemsize = limits[problem.dtype], ITEMSIZE[problem.dtype]
+    of_x, of_h = (KINDS[kind] for kind in kinds or (problem.dtype, problem.dtype))
 
-    def product(rows: int, columns: int) -> float:
-        size = 4 * H * columns * itemsize
+    def product(rows: int, columns: int, kind: Kind) -> float:
+        size = 4 * H * columns * kind.itemsize
         rate = next(
             level["rate"]
             for level in limits["levels"].values()
             if level["size"] is None or size / threads <= level["size"]
         )
-        return float(max(2 * rows * 4 * H * columns / peak, size / rate))
+        return float(max(2 * rows * 4 * H * columns / limits[kind.peak], size / rate))
 
-    forward = product(T * B, I) + T * product(B, H)
+    forward = product(T * B, I, of_x) + T * product(B, H, of_h)
     if problem.action != "training":
         return forward
-    return forward + T * product(B, H) + 2 * product(T * B, I) + product(T * B, H)
+    backward = T * product(B, H, of_h) + 2 * product(T * B, I, of_x) + product(T * B, H, of_h)
+    return forward + backward

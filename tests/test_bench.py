@@ -15,7 +15,7 @@ from bench.measure import check
 from bench.problems import PROBLEMS, Arguments, Problem
 from bench.progress import progress, remaining
 from bench.report import LEGEND, cell, readme_table, write_report
-from bench.roofline import least_time
+from bench.roofline import least_time, probe
 
 pytestmark = pytest.mark.no_isa
 
@@ -132,6 +132,29 @@ def test_least_time():
     assert least_time(batch._replace(layers=2), LIMITS, 1) is None
     training = least_time(batch._replace(action="training"), LIMITS, 1)
     assert training == pytest.approx(3 * least_time(batch, LIMITS, 1))
+
+
+def test_least_time_in_lower_precision():
+    """Weights of 8 bits, as floats with x, as integers with h: by the peaks, or by the L2 cache."""
+    kinds = ("widened", "int8")
+    limits = LIMITS | {"bfloat16": 200e9, "int8": 400e9}
+    batch = Problem("a", 10, 32, 64, 64)
+    half = 2 * 10 * 32 * 256 * 64
+    assert least_time(batch, limits, 1, kinds) == pytest.approx(half / 100e9 + half / 400e9)
+    two = least_time(batch, limits, 1, ("bfloat16", "bfloat16"))
+    assert two == pytest.approx(2 * half / 200e9)
+    one = Problem("a", 10, 1, 512, 512)
+    weights = 4 * 512 * 512
+    assert least_time(one, limits, 1, kinds) == pytest.approx(
+        2 * 10 * weights / 100e9 + 10 * weights / 100e9
+    )
+
+
+def test_peaks():
+    """The probe compiles here, and measures every kind."""
+    found = probe(1)
+    assert found["levels"]["memory"]["rate"] > 0
+    assert all(found[kind] > 1e9 for kind in ("float32", "float64", "bfloat16", "int8"))
 
 
 def result(ours):

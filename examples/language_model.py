@@ -31,6 +31,15 @@ def read(folder: Path) -> tuple[np.ndarray, str]:
     return np.array([characters.index(one) for one in text]), characters
 
 
+def new_model(V: int) -> nn.Sequential:
+    """Return the model of V characters, untrained."""
+    return nn.Sequential(
+        embed=nn.Embedding(V, 64, seed=0),
+        lstm=LSTM(64, UNITS, seed=1),
+        head=nn.Linear(UNITS, V, seed=2),
+    )
+
+
 def frequencies(train: np.ndarray, test: np.ndarray, before: int) -> float:
     """Return bits a character of counts after `before` characters, smoothed: a simple baseline."""
 
@@ -107,11 +116,7 @@ def main() -> None:
     V, split = len(characters), len(text) * 9 // 10
     pieces = training.truncated(text[:split], STEPS, BATCH)
     held_out = training.truncated(text[split:], STEPS, BATCH)
-    model = nn.Sequential(
-        embed=nn.Embedding(V, 64, seed=0),
-        lstm=LSTM(64, UNITS, seed=1),
-        head=nn.Linear(UNITS, V, seed=2),
-    )
+    model = new_model(V)
     first = model.state_dict()
     trainer = training.Trainer(model, nn.CrossEntropy(), optim.Adam(RATE), clip_norm=CLIP)
     begin = time.perf_counter()

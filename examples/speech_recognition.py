@@ -48,6 +48,12 @@ def read(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     return [(one - learnt.mean(0)) / learnt.std(0) for one in x], digits, held_out
 
 
+def new_model() -> nn.Sequential:
+    """Return the classifier, untrained."""
+    lstm = LSTM(MELS, UNITS, num_layers=2, bidirectional=True, seed=0)
+    return nn.Sequential(lstm=lstm, last=nn.Last(2), scores=nn.Linear(2 * UNITS, 10, seed=1))
+
+
 def train(model: nn.Sequential, batches: Batches, epochs: int) -> float:
     """Train a classifier, and return the seconds."""
     trainer = training.Trainer(model, nn.CrossEntropy(), optim.Adam(LR), clip_norm=CLIP)
@@ -129,8 +135,7 @@ def main() -> None:
     learnt, test = (  # recordings of similar lengths in a batch
         training.batches([x[n] for n in side], digits[side], seed=0) for side in sides
     )
-    lstm = LSTM(MELS, UNITS, num_layers=2, bidirectional=True, seed=0)
-    model = nn.Sequential(lstm=lstm, last=nn.Last(2), scores=nn.Linear(2 * UNITS, 10, seed=1))
+    model = new_model()
     first = model.state_dict()
     seconds = train(model, learnt, options.epochs)
     ours = percent_right(lambda batch: model(batch.x, lengths=batch.lengths)[0], test)

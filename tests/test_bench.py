@@ -2,13 +2,14 @@
 
 import json
 import time
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bench.__main__ as command
-from bench import busy, contenders, precision, quiet
+from bench import accuracy, busy, contenders, precision, quiet
 from bench.contenders import CONTENDERS, fastest
 from bench.machine import identify, machine_line, peaks_line
 from bench.measure import check
@@ -430,3 +431,33 @@ def test_lower_precision_is_right(name, threads):
     # Where the CPU has no VNNI, sums of ONNX Runtime's 8-bit weights may saturate.
     bound = 1e-6 if "float32" in name else 0.2 if name == "ONNX Runtime, int8" else 0.02
     assert precision.error(arguments, call) < bound
+
+
+def test_accuracy(tmp_path, monkeypatch, capsys, rng):
+    """On random text and noise: all precisions in all tables, near float32, also in a file."""
+    language_model = pytest.importorskip("examples.language_model")
+    monkeypatch.setattr(language_model, "UNITS", 16)
+    text = tmp_path / "tinyshakespeare/input.txt"
+    text.parent.mkdir()
+    text.write_text("".join(rng.choice([*"abc "], 50_000)))
+    recordings = tmp_path / "fsdd/recordings"
+    recordings.mkdir(parents=True)
+    for n in range(40):
+        with wave.open(f"{recordings}/{n % 10}_noise_{n // 10 + 3}.wav", "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(rng.integers(-9999, 9999, 2000, np.int16).tobytes())
+    path = tmp_path / "new/accuracy.json"
+    arguments = ["--data", tmp_path, "--epochs", 1, 1, "--output", path]
+    accuracy.main([*map(str, arguments)])
+    found, names = json.loads(path.read_text()), {"float32", *accuracy.PRECISIONS}
+    assert found["bits"].keys() == found["digits"]["found"].keys() == names
+    assert max(found["bits"].values()) - min(found["bits"].values()) < 0.01
+    assert found["digits"]["recordings"] == 20
+    losses = [one["loss"][-1] for one in found["training"].values()]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=1e-3)
+    for by_precision in found["drift"].values():
+        assert by_precision.keys() == {*accuracy.PRECISIONS}
+        assert all(0 < one["rms"][0] < one["largest"][0] for one in by_precision.values())
+    assert len(found["drift"]["random, forget bias 1"]["int8"]["rms"]) == 10
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"written: {path}" and sum("int8" in line for line in lines) == 3 * 4

@@ -222,6 +222,25 @@ def test_targets_may_have_lengths_of_their_own():
     close(one, two, 1e-6)
 
 
+def test_one_sequence_takes_no_lengths():
+    """Nothing would tell a loss whether its first axis is T or B: padding would be counted."""
+    [batch] = data(1)
+    x, target = batch.x[:, 0], batch.target[:, 0]
+    with pytest.raises(ValueError, match=r"lengths: x is one sequence, of shape \(6, 3\)"):
+        train(new_lstm(), [Batch(x, target, lengths=np.array([4]))])
+    one, two = new_lstm(), new_lstm()
+    train(one, [Batch(x[:4], target[:4])])
+    train(two, [Batch(x[:, None], target[:, None], lengths=np.array([4]))], loss=nn.MeanSquared())
+    close(one, two, 1e-6)
+
+
+def test_words_of_one_sequence_take_no_lengths():
+    model = nn.Sequential(embed=nn.Embedding(5, 3), head=nn.Linear(3, 5))
+    batch = Batch(np.arange(5), np.arange(5), lengths=np.array([3]))
+    with pytest.raises(ValueError, match="lengths: x is one sequence"):
+        Trainer(model, nn.CrossEntropy(), Momentum()).evaluate([batch])
+
+
 def test_weights_of_batches_count():
     """A sequence of weight 2 is two of them."""
     rng = np.random.default_rng(0)

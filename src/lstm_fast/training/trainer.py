@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import nn
 from ..engine import Array
 from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..engine.update import squared_norm
 from ..network import checks
+from ..network.block import Block
 from ..network.layout import Gradients
 from ..optim import clip_by_global_norm
 from .checkpoints import Checkpoint, as_checkpoint
@@ -25,7 +27,7 @@ from .processes import Communicator, Processes
 from .progress import Progress
 from .protocols import Loss, Model, Optimizer, Schedule
 from .run import Run
-from .sources import Batch, Source, epoch_of
+from .sources import Batch, Source, axes_of, epoch_of
 
 __all__ = ["Trainer"]
 
@@ -147,7 +149,8 @@ class Trainer:
         ------
         TypeError, ValueError
             If an argument has a wrong type or value, or a checkpoint is broken, was written by a
-            newer version or belongs to another training; nothing changes then.
+            newer version or belongs to another training; nothing changes then. If a batch is one
+            sequence without an axis of a batch, and has lengths.
         FloatingPointError
             If a loss or a gradient is not finite. The parameters are those before that update.
         """
@@ -319,6 +322,11 @@ class Trainer:
 
     def _counted(self, y: Array, batch: Batch) -> tuple[Any, float]:
         """Return the lengths for the loss, and how much it counts of a batch."""
+        if batch.lengths is not None and self._takes_one(batch.x):
+            raise ValueError(
+                f"lengths: x is one sequence, of shape {batch.x.shape}; pass its steps without "
+                "padding, or all axes of a batch"
+            )
         lengths = batch.target_lengths
         if lengths is None and y.ndim > 2:  # else y is one for all steps
             lengths = batch.lengths
@@ -330,6 +338,11 @@ class Trainer:
                 f"loss: {type(self.loss).__name__} has no method count, which weights need"
             )
         return lengths, float(math.prod(y.shape[:-1]) if lengths is None else np.sum(lengths))
+
+    def _takes_one(self, x: Any) -> bool:
+        """Whether x is one sequence; what a class of the user's takes, only that knows."""
+        known = isinstance(self.model, Block) and not isinstance(self.model, nn.Model)
+        return known and isinstance(x, np.ndarray) and x.ndim == axes_of(x)
 
     def _sum_over_processes(self, total: Array | None, *numbers: float) -> tuple[Array, list[Any]]:
         """Return the sums of gradients and of numbers, in one message."""

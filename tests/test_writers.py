@@ -14,7 +14,7 @@ import pytest
 from support.pauses import HANGS, Task, beside, lines, paused
 from support.processes import run_python
 
-from lstm_fast import LSTM
+from lstm_fast import LSTM, nn, optim
 
 pytestmark = pytest.mark.no_isa
 
@@ -86,7 +86,11 @@ def write(lstm: LSTM, values: dict[str, np.ndarray] = NEW) -> None:
             p[name][...] = values[name]
 
 
-WRITERS = {"load_state_dict": lambda lstm: lstm.load_state_dict(NEW), "writable": write}
+WRITERS = {
+    "load_state_dict": lambda lstm: lstm.load_state_dict(NEW),
+    "writable": write,
+    "step": lambda lstm: optim.SGD(0.1).step(lstm, OLD),
+}
 
 
 def same(actual: Results, wanted: Results) -> bool:
@@ -128,8 +132,9 @@ def assert_closed(lstm: LSTM) -> None:
 
 def check_beside(kind: str, writer: str, before: str | None, reader_pauses: bool) -> None:
     """Run a reader, and a writer beside it, one of them inside each line of the other."""
-    reader = READERS[kind]
-    old, new = reader(loaded(OLD)), reader(loaded(NEW))
+    reader, written = READERS[kind], loaded(OLD)
+    WRITERS[writer](written)
+    old, new = reader(loaded(OLD)), reader(written)
 
     def make() -> LSTM:
         lstm = loaded(OLD)
@@ -139,7 +144,7 @@ def check_beside(kind: str, writer: str, before: str | None, reader_pauses: bool
 
     both = (reader, WRITERS[writer]) if reader_pauses else (WRITERS[writer], reader)
     for lstm, *found in beside(make, *both, visits=2 if kind in OFTEN else 1):
-        if writer == "load_state_dict":  # of `writable` a call sees what is written so far
+        if writer != "writable":  # of which a call sees what is written so far
             assert_one_of(found[0 if reader_pauses else 1], [old, new])
         assert_same(reader(lstm), new, "the next call used other parameters")
     assert_closed(lstm)
@@ -151,13 +156,13 @@ def check_beside(kind: str, writer: str, before: str | None, reader_pauses: bool
         *((kind, "load_state_dict", None) for kind in READERS),
         # Later calls pack again, and more for backward and for BLAS.
         *((k, "load_state_dict", "call") for k in READERS if "training" in k or "BLAS" in k),
-        *((kind, "writable", None) for kind in ("call", "training")),
+        *((kind, how, None) for kind in ("call", "training") for how in ("writable", "step")),
     ],
 )
 def test_a_writer_at_any_line_of_a_call(kind, writer, before):
     """It comes and goes while the call is at that line: calls after both use what it wrote.
 
-    One beside `load_state_dict` uses the old or the new parameters, for its gradients too.
+    One beside `load_state_dict` or a step uses the old or the new parameters, also for its gradients.
     """
     check_beside(kind, writer, before, True)
 
@@ -301,6 +306,43 @@ def test_threads_that_compute_beside_one_that_loads(many_switches, layer, kinds)
                 assert_one_of(results, known[kind])
         for kind in kinds:
             assert_same(readers[kind](lstm), known[kind][1 + n % 3], f"{kind}: stale parameters")
+
+
+@pytest.mark.parametrize("what", ["steps", "averages"])
+@pytest.mark.parametrize("kind", ["lstm", "model"])
+def test_threads_that_compute_beside_an_optimizer(many_switches, kind, what):
+    """Every result is of the parameters before or after a step, or of their average."""
+    x = normal(2, 2, 32)
+    for _ in range(5):
+        block = LSTM(32, 64, 4, seed=0)
+        if kind == "model":
+            block = nn.Sequential(lstm=block, head=nn.Linear(64, 64, seed=1))
+        grads = {name: np.sign(value) for name, value in block.state_dict().items()}
+        optimizer, mean = optim.SGD(0.01), optim.Average(block, 0.5)
+        known, stop = [block(x)[0]], threading.Event()
+
+        def read(block=block, stop=stop):
+            found = []
+            while not stop.is_set():
+                found.append(block(x)[0])
+            return found
+
+        tasks = [Task(read) for _ in range(2)]
+        for task in tasks:
+            task.start()
+        try:
+            for _ in range(30):
+                optimizer.step(block, grads)
+                known.append(block(x)[0])
+                if what == "averages":
+                    mean.update()
+                    with mean.applied():
+                        known.append(block(x)[0])
+        finally:
+            stop.set()
+        for task in tasks:
+            for y in task.result():
+                assert_one_of([y], [[wanted] for wanted in known])
 
 
 def test_threads_that_write_beside_one_another(many_switches):

@@ -23,10 +23,10 @@ from .layout import Layout, checked
 
 __all__ = ["ParameterSource", "Parameters", "WritableParameters", "lock", "without_values"]
 
-# Held while parameters are loaded, opened or closed, and while something is computed from them that
-# is to be kept: the one sees nothing half done of the other. A thread that has it may take it again
-# (a signal handler may come in between), and a forked child, where no other thread exists, has a
-# new one.
+# Held while parameters are loaded, opened or closed, or an optimiser steps, and while something is
+# computed from them that is to be kept: the one sees nothing half done of the other. A thread that
+# has it may take it again (a signal handler may come in between), and a forked child, where no
+# other thread exists, has a new one.
 _lock = threading.RLock()
 
 

@@ -16,6 +16,7 @@ from ..engine.update import average
 from ..network import checks
 from ..network.block import Block
 from ..network.layout import checked
+from ..network.parameters import lock
 
 __all__ = ["Average"]
 
@@ -63,7 +64,7 @@ class Average:
         """
         if self._applied:
             raise ValueError("update: the weights are the average now, inside applied()")
-        with DefaultArithmetic():
+        with lock(), DefaultArithmetic():
             kept = 1 - 1 / (self.updates + 1) if self.decay is None else self.decay
             if self.updates:
                 average(self._flat, kept, self.block._parameters.flat)
@@ -82,7 +83,8 @@ class Average:
         """
         if self._applied:
             raise ValueError("applied: the weights are the average now")
-        weights = self.block._parameters.flat.copy()
+        with lock():
+            weights = self.block._parameters.flat.copy()
         try:
             self._applied = True
             self._put(self._flat)
@@ -92,7 +94,7 @@ class Average:
             self._applied = False
 
     def _put(self, flat: Array) -> None:
-        with self.block._parameters.update() as p:
+        with lock(), self.block._parameters.update() as p:
             copy_arrays([p], [flat])
 
     def state_dict(self) -> dict[str, Array]:

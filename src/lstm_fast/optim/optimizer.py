@@ -15,6 +15,7 @@ from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..network import checks
 from ..network.block import Block
 from ..network.layout import Layout, checked
+from ..network.parameters import lock
 
 __all__ = ["NoDecay", "Optimizer", "below_one", "not_negative"]
 
@@ -87,6 +88,8 @@ class Optimizer(ABC):
     def step(self, block: Block, grads: Mapping[str, npt.ArrayLike]) -> None:
         """Update the parameters of a block in place.
 
+        Calls in other threads use those before it or those after it: see `Block.load_state_dict`.
+
         Parameters
         ----------
         block : Block
@@ -112,7 +115,7 @@ class Optimizer(ABC):
         self._state, self._loaded = state, {}
         size = state.layout.size
         kept = {kind: state.flat[n * size :][:size] for n, kind in enumerate(self._kinds)}
-        with parameters.update() as p, DefaultArithmetic():
+        with lock(), parameters.update() as p, DefaultArithmetic():
             self._steps += 1
             self._update(p, g, kept, state.decayed)
 

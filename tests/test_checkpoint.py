@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from support.comparing import assert_identical
-from support.internals import Cell
+from support.internals import Cell, gradients_but_of_input
 from support.internals import segments as engine_segments
 from support.networks import (
     SETTINGS,
@@ -65,6 +65,20 @@ def test_the_bits_are_the_same(isa, dtype, rng, settings, ragged):
     for steps in STEPS:
         actual = run_network(copy.deepcopy(lstm), *given, **options, checkpoint=steps)
         assert_identical(actual, expected)
+
+
+@pytest.mark.parametrize("checkpoint", [None, 10])
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_the_gradient_of_the_input_is_left_out(rng, settings, checkpoint):
+    lstm = LSTM(5, 35, **settings, seed=0)
+    x = rng.standard_normal((23, 61, 5)).astype(np.float32)
+    y, _, cache = lstm.forward(x)
+    _, (dh0, dc0), grads = lstm.backward(y, None, cache)
+    _, _, cache = lstm.forward(x, checkpoint=checkpoint)
+    dx, *found, of_parameters = gradients_but_of_input(lstm, y, cache)
+    assert dx is None
+    assert_identical(found, [dh0, dc0])
+    assert_identical(of_parameters, grads)
 
 
 @pytest.mark.parametrize("matmul", ["auto", "packed"])

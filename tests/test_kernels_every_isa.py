@@ -178,6 +178,7 @@ def test_forward_into_part_of_an_array_and_into_its_state(isa, dtype, rng, rever
     args, (dy, dhn, dcn) = draw_layer(rng, T, B, I, H, dtype=dtype)
     expected = run_layer(lstm_fast, args, (dy, dhn, dcn), reverse=reverse)
     cell = Cell(*(args[k] for k in ("w_ih", "w_hh", "b_ih", "b_hh")))
+    cell.prepare(True, False)
     wide = np.full((T, B, 2 * H + 1), 7, dtype)
     y, h, c = wide[:, :, H : 2 * H], args["h0"][None].copy(), args["c0"][None].copy()
     tapes = engine_forward([cell], (args["x"], h, c, y, h, c), reverse=reverse, training=True)

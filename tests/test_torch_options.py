@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pytest
 from support import comparisons
+from support.internals import torch_engine_class
 
 comparisons.require("PyTorch", "torch")
 
@@ -116,6 +117,34 @@ def test_results_and_gradients_are_those_of_the_layer(options, how):
     with torch.no_grad():
         for ours, expected in zip(flat(module(x, state, **how)), flat((y, end)), strict=True):
             assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("how", HOW, ids=named)
+@pytest.mark.parametrize("options", [*QUIET, *NOISY], ids=named)
+def test_an_input_that_needs_no_gradient(monkeypatch, options, how):
+    """Its gradient is not computed, its weights are not packed for that; the others stay."""
+    module, _ = beside(options)
+    x, state = example(module)
+    calls, engine = [], torch_engine_class("options" if options or how else "all")
+    differentiate = engine.differentiate
+
+    def noted(self, *given):
+        calls.append((self, *given))
+        return differentiate(self, *given)
+
+    monkeypatch.setattr(engine, "differentiate", noted)
+    found = []
+    for given in (x, x.detach()):
+        torch.manual_seed(7)
+        y, _ = module(given, state, **how)
+        found.append(torch.autograd.grad(y.sum(), [*flat(state), *module.parameters()]))
+    for ours, expected in zip(*found, strict=True):
+        assert torch.equal(ours, expected)
+    (*_, of_input), (self, cache, grads, not_wanted) = calls
+    assert of_input and not not_wanted
+    assert differentiate(self, cache, grads, False)[0] is None
+    with pytest.raises(RuntimeError, match="packed for no gradient of the input"):
+        differentiate(self, cache, grads)
 
 
 @pytest.mark.parametrize("options", [*QUIET, *NOISY], ids=named)

@@ -42,6 +42,7 @@ __all__ = [
     "engine_rows",
     "engine_sessions",
     "generator_of",
+    "gradients_but_of_input",
     "hold",
     "isas",
     "multiply",
@@ -91,8 +92,17 @@ def parameters_of(block: Block) -> Parameters:
     return block._parameters
 
 
-def torch_engine_class() -> type:
-    """Return the class whose calls serve PyTorch, which has to be installed."""
-    from lstm_fast.torch.engine import Engine
+def gradients_but_of_input(lstm: LSTM, dy: np.ndarray, cache: Cache) -> tuple:
+    """Return dx, which is None, dh0, dc0 and the gradients of the parameters."""
+    return lstm._network.differentiate(cache, dy, None, None, of_input=False)
 
-    return Engine
+
+def torch_engine_class(of: str = "all") -> type:
+    """Return the class whose calls serve PyTorch, which has to be installed.
+
+    Or, of "options", its subclass whose calls have these.
+    """
+    from lstm_fast.torch.engine import Engine
+    from lstm_fast.torch.variants import OptionsEngine
+
+    return OptionsEngine if of == "options" else Engine

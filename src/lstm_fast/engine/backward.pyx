@@ -147,7 +147,8 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
             job.above = &call.jobs[n + 1].done if n < call.count - 1 else NULL
         job.x, job.h, job.gates, job.c = tape.x, tape.h, tape.gates, tape.c
         job.w_ih = data_of(cell.kept_ih) if call.blas else NULL
-        job.columns_ih, job.columns_hh = cell.columns_ih.data, cell.columns_hh.data
+        job.columns_ih = cell.columns_ih.data if cell.columns_ih is not None else NULL
+        job.columns_hh = cell.columns_hh.data
         job.columns_hr = cell.columns_hr.data if cell.proj_size else NULL
         if call.chained and n < call.count - 1:
             job.dy, job.dy_t, job.dy_b = call.jobs[n + 1].dx, B * P, P
@@ -281,7 +282,7 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     blas : bool
         BLAS instead of the own products over whole chunks.
     of_input : bool
-        Whether dx is wanted.
+        Whether dx is wanted. Then the cells have to be prepared for it.
 
     Returns
     -------
@@ -302,6 +303,9 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     call.count, call.chained = <int>L, L == 1 or (<Tape>tapes[1]).x_owner is tape.memory
     call.blas, call.rows, call.size = blas, tape.rows, cell.k.itemsize
     call.H, call.P, call.padded = cell.hidden_size, cell.output_size, cell.padded
+    for tape in tapes:
+        if tape.cell.columns_ih is None and (of_input or (call.chained and tape is not tapes[0])):
+            raise RuntimeError("the weights were packed for no gradient of the input")
     dh, dc = copy_or_zeros(dhn, L, B, call.P, cell.type_number), copy_or_zeros(dcn, L, B, call.H, cell.type_number)
     if fresh:
         grads = [new_gradients((<Tape>tape_).cell) for tape_ in tapes]

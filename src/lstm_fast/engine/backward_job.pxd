@@ -57,7 +57,7 @@ cdef struct BackwardJob:
     const char *gates              # (N, 4, padded)
     const char *c                  # (B + N, padded): c0, then c of each time
     const char *w_ih               # (4H, I), for BLAS
-    const char *columns_ih         # packed in columns: (4H, I), (4H, P), (P, H)
+    const char *columns_ih         # packed in columns: (4H, I), (4H, P), (P, H); NULL where dx is not wanted
     const char *columns_hh
     const char *columns_hr         # NULL without projection
     const char *dy                 # NULL: zeros

@@ -35,7 +35,7 @@ cdef class Cell:
     cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth)
     cdef Buffer pack_columns(self, cnp.ndarray m)
     cdef Buffer pack_transposed(self, const lf_products *products, cnp.ndarray m, scale)
-    cpdef void prepare(self, bint training, bint blas) except *
+    cpdef void prepare(self, bint training, bint blas, bint of_input=*) except *
 
 
 cdef inline void layout_of_gates(Cell cell, Py_ssize_t *row, Py_ssize_t *panel, Py_ssize_t *gate) noexcept:

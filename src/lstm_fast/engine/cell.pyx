@@ -27,12 +27,6 @@ def bfloat16_bits(cnp.ndarray a not None):
     return (rounded >> 16).astype(np.uint16)
 
 
-cdef void round_packed(const lf_kernels *k, Buffer packed) noexcept:
-    """Round floats that are packed in columns to bfloat16."""
-    if packed is not None:
-        k.bfloat16(packed.data, 0, strided(packed.data, 0), 1, packed.size // k.itemsize)
-
-
 cdef tuple PARAMETERS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c")
 
 
@@ -186,9 +180,13 @@ cdef class Cell:
         return pack_panels(self.k, products, data_of(w), data_or_null(scale), GATES, depth, depth, self.hidden_size)
 
     cdef Buffer pack_columns(self, cnp.ndarray m):
-        """A C-contiguous matrix (depth, columns), packed in columns."""
+        """A C-contiguous matrix (depth, columns), packed in columns, and rounded as products take it."""
         cdef Py_ssize_t columns = cnp.PyArray_DIM(m, 1)
-        return pack_panels(self.k, &self.k.full, data_of(m), NULL, COLUMNS, columns, cnp.PyArray_DIM(m, 0), columns)
+        cdef Buffer packed = pack_panels(self.k, &self.k.full, data_of(m), NULL, COLUMNS, columns,
+                                         cnp.PyArray_DIM(m, 0), columns)
+        if not self.full:
+            self.k.bfloat16(packed.data, 0, strided(packed.data, 0), 1, packed.size // self.k.itemsize)
+        return packed
 
     cdef Buffer pack_transposed(self, const lf_products *products, cnp.ndarray m, scale):
         """The transpose of a C-contiguous matrix (columns, depth), packed in columns."""
@@ -196,8 +194,8 @@ cdef class Cell:
         return pack_panels(self.k, products, data_of(m), data_or_null(scale), TRANSPOSED, depth, depth,
                            cnp.PyArray_DIM(m, 0))
 
-    cpdef void prepare(self, bint training, bint blas) except *:
-        """Keep what backward needs, and what BLAS reads, as the weights are now.
+    cpdef void prepare(self, bint training, bint blas, bint of_input=True) except *:
+        """Keep what backward needs, also for the gradient `of_input`, and what BLAS reads, as the weights are now.
 
         Another thread may do the same and read the outcome, so that what is there is never replaced.
         """
@@ -207,12 +205,13 @@ cdef class Cell:
             if self.kept_ih is None:
                 self.kept_ih = w_ih
         if training and not self.prepared:
-            columns_ih, columns_hh = self.pack_columns(self.w_ih), self.pack_columns(self.w_hh)
+            columns_hh = self.pack_columns(self.w_hh)
             if self.w_hr is not None:
                 columns_hr = self.pack_columns(self.w_hr)
-            if not self.full:
-                for packed in (columns_ih, columns_hh, columns_hr):
-                    round_packed(self.k, packed)
             if not self.prepared:
-                self.columns_ih, self.columns_hh, self.columns_hr = columns_ih, columns_hh, columns_hr
+                self.columns_hh, self.columns_hr = columns_hh, columns_hr
                 self.prepared = True
+        if training and of_input and self.columns_ih is None:
+            columns_ih = self.pack_columns(self.w_ih)
+            if self.columns_ih is None:
+                self.columns_ih = columns_ih

@@ -125,7 +125,7 @@ cdef class OneCall:
     names : tuple of str
         Of the parameters, cell by cell, as each `Cell` has them.
     cells : object
-        Has `kept`, (version, cells, for_training, for_blas), and `current(training, blas)`, which renews that.
+        Has `kept`, (version, cells, for_training, for_blas), and `current(training, blas, of_input)`, which renews it.
     directions : int
     reverse : bool
 
@@ -209,12 +209,12 @@ cdef class OneCall:
                         None if packing is None else packing.ragged, True, blas)
         return Cache(owner, [Stage(slice(0, len(cells)), tapes, x)], T, B, blas, batched, packing)
 
-    cpdef list present(self, bint training):
+    cpdef list present(self, bint training, bint of_input=True):
         """The cells of the present parameters."""
         if (self.kept_version == self.version.number and (self.for_training or not training)
                 and (self.for_blas or not self.blas)):
             return self.kept
-        cells = self.cells.current(training, self.blas)
+        cells = self.cells.current(training, self.blas, of_input)
         version, kept, for_training, for_blas = self.cells.kept
         self.kept_version, self.kept, self.for_training, self.for_blas = version, kept, for_training, for_blas
         return cells

@@ -56,8 +56,6 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     cdef Py_ssize_t T = call.rows.T, B = call.rows.B, H = call.H, P = call.P, inputs = 0
     cdef double step_work = <double>call.rows.total / max(T, 1) * 4 * H * P
     for cell in cells:
-        if call.training or call.blas:
-            cell.prepare(call.training, call.blas)
         inputs += 4 * cell.input_size + cell.proj_size
         call.variants, call.layer_norm = call.variants or not cell.plain, call.layer_norm or cell.layer_norm
         call.blas = (call.blas and cell.kept_ih is not None
@@ -320,7 +318,8 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
     Parameters
     ----------
     cells : list of Cell
-        With ``directions=1``, layers from the lowest; with 2, forward and reverse of one layer.
+        With ``directions=1``, layers from the lowest; with 2, forward and reverse of one layer. Prepared for training
+        and for BLAS, where these are wanted.
     arrays : tuple (x, h0, c0, y, hn, cn), of which the last three are written:
 
     x : ndarray, shape (T, B, I), (B, I) for one step, or (N, I) of a ragged batch

@@ -134,18 +134,22 @@ class BackwardArguments:
             dhn, dcn = packing.sort(dhn), packing.sort(dcn)
         self.arrays = dy, dhn, dcn
 
-    def results(self, dx: Array, dh0: States, dc0: States) -> tuple[Array, State]:
-        """Return dx, (dh0, dc0) for the user."""
+    def results(self, dx: Any, dh0: States, dc0: States) -> tuple[Any, State]:
+        """Return dx (None if it was not wanted), (dh0, dc0) for the user."""
         settings, packing = self._settings, self._packing
         if packing is not None:
-            dx = packing.unpack_gradient(dx)
             dh0, dc0 = packing.unsort(dh0), packing.unsort(dc0)
         if not self._batched:
             dh0, dc0 = _unbatched(dh0), _unbatched(dc0)
         dstate = (tuple(dh0), tuple(dc0)) if settings.differ else (dh0, dc0)
+        return (None if dx is None else self._dx(dx)), dstate
+
+    def _dx(self, dx: Array) -> Array:
+        if self._packing is not None:
+            dx = self._packing.unpack_gradient(dx)
         if self._whole or not self._batched:
-            return dx[:, 0], dstate
-        return (dx.swapaxes(0, 1) if settings.batch_first else dx), dstate
+            return dx[:, 0]
+        return dx.swapaxes(0, 1) if self._settings.batch_first else dx
 
 
 def time_major(settings: Settings, name: str, value: Any, columns: int) -> tuple[bool, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -18,14 +19,17 @@ class CellSource(Protocol):
     Attributes
     ----------
     kept : tuple
-        Version of the parameters, their cells, whether these have what training and BLAS need.
+        Version of the parameters, their cells, whether these have all that training and BLAS need.
     """
 
     bfloat16: bool
     kept: tuple[int, list[Cell], bool, bool]
 
-    def current(self, training: bool, blas: bool) -> list[Cell]:
-        """Return the cells of the present parameters, with what training and BLAS need."""
+    def current(self, training: bool, blas: bool, of_input: bool = True) -> list[Cell]:
+        """Return the cells of the present parameters, with what training and BLAS need.
+
+        In training, the gradient `of_input` may not be wanted.
+        """
 
 
 def by_cell(names: Iterable[str]) -> list[dict[str, str]]:
@@ -53,7 +57,7 @@ class PackedCells:
         Whether products round to bfloat16. May be set, by whoever then changes the version.
     """
 
-    __slots__ = ("_names", "_options", "_parameters", "bfloat16", "kept")
+    __slots__ = ("_names", "_options", "_parameters", "_read_x", "bfloat16", "kept")
 
     def __init__(
         self, parameters: ParameterSource, options: CellOptions, bfloat16: bool = False
@@ -61,10 +65,11 @@ class PackedCells:
         self._parameters, self._options = parameters, None if options.plain else options
         self.bfloat16 = bfloat16
         self._names = by_cell(parameters.names)
-        # Version of the parameters, their cells, whether these have what training and BLAS need.
+        self._read_x = [re.search("_l0(_reverse)?$", names["w_ih"]) for names in self._names]
+        # Version of the parameters, their cells, whether these have all for training and for BLAS.
         self.kept: tuple[int, list[Cell], bool, bool] = -1, [], False, False
 
-    def current(self, training: bool, blas: bool) -> list[Cell]:
+    def current(self, training: bool, blas: bool, of_input: bool = True) -> list[Cell]:
         """Return the cells of the present parameters, with what training and BLAS need.
 
         A call beside `Parameters.load_state_dict` gets those before it or those after it.
@@ -76,12 +81,13 @@ class PackedCells:
                 version, cells, for_training, for_blas = self.kept
                 if version != now:
                     cells, for_training, for_blas = self._pack(), False, False
-                for cell in cells:
-                    cell.prepare(training, blas)
+                for cell, reads_x in zip(cells, self._read_x, strict=True):
+                    cell.prepare(training, blas, of_input or not reads_x)
                 if parameters.version.number == now:  # no signal handler has written meanwhile
                     break
             if parameters.settled:
-                self.kept = now, cells, training or for_training, blas or for_blas
+                for_training |= training and of_input
+                self.kept = now, cells, for_training, blas or for_blas
             return cells
 
     def _pack(self) -> list[Cell]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..engine import Array, Gradients
@@ -124,23 +126,27 @@ class Checkpoint:
         dy: Array | None,
         dhn: Array | None,
         dcn: Array | None,
-    ) -> tuple[Array, Array, Array, list[Gradients]]:
+        of_input: bool,
+    ) -> tuple[Any, Array, Array, list[Gradients]]:
         """Return what `engine.backward` does, for these cells of all that it is given."""
         dh, dc = (None if a is None else a[self._jobs] for a in (dhn, dcn))
-        dx = empty(self._x.shape, self._x.dtype)
+        dx = empty(self._x.shape, self._x.dtype) if of_input else None
         grads: list[Gradients] | None = None
         tapes, self._tapes = self._tapes, []
         for times, state in zip(reversed(self._segments), reversed(self._states), strict=True):
             rows, _ = self._rows(times)
             tapes = tapes or self._forward(times, state, None, self._end, True)
-            dx[rows], dh, dc, grads = backward(
+            of_rows, dh, dc, grads = backward(
                 tapes,
                 None if dy is None else dy[rows][..., self._columns],
                 dh,
                 dc,
                 grads=grads,
                 blas=self._blas,
+                of_input=of_input,
             )
+            if dx is not None:
+                dx[rows] = of_rows
             tapes = []
         assert dh is not None and dc is not None and grads is not None
         return dx, dh, dc, grads

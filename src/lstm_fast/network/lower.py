@@ -203,7 +203,7 @@ class LowerCells:
             self.kept = self.version.number + 1, cells, False, False
             self.version.number += 1
 
-    def current(self, training: bool, blas: bool) -> list[Cell]:
+    def current(self, training: bool, blas: bool, of_input: bool = True) -> list[Cell]:
         """Return the cells, for inference."""
         if training:
             raise RuntimeError("weights of lower precision are for inference: train the LSTM")

@@ -134,11 +134,11 @@ class Network(Generic[Source]):
 
     # ---- forward
 
-    def cells(self, training: bool) -> list[Cell]:
+    def cells(self, training: bool, of_input: bool = True) -> list[Cell]:
         """Return the cells of the present parameters. With them a call uses no later ones."""
         if self.one_call is not None:
-            return self.one_call.present(training)
-        return self._cells.current(training, self.blas)
+            return self.one_call.present(training, of_input)
+        return self._cells.current(training, self.blas, of_input)
 
     def infer(
         self, arrays: Any, ragged: Ragged | None = None, cells: list[Cell] | None = None
@@ -367,10 +367,11 @@ def _differentiate(
     """Return the gradients of one call of the engine; of its input, too, if that is wanted."""
     if not isinstance(kept[0], Checkpoint):
         return backward(kept, dy, dh, dc, blas=blas, of_input=of_input)
-    parts = [part.backward(dy, dh, dc) for part in kept]
+    parts = [part.backward(dy, dh, dc, of_input) for part in kept]
     dx = parts[0][0]
-    with DefaultArithmetic():
-        for part in parts[1:]:
-            np.add(dx, part[0], out=dx)
+    if dx is not None:
+        with DefaultArithmetic():
+            for part in parts[1:]:
+                np.add(dx, part[0], out=dx)
     dh, dc = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
     return dx, dh, dc, [grad for part in parts for grad in part[3]]

@@ -64,7 +64,7 @@ class _LSTM(torch.autograd.Function):
             return None, *found
         cache = cache_of(token)
         if cache is None:
-            _, cache = engine.train(x, states, weights, call.steps)
+            _, cache = engine.train(x, states, weights, call.steps, needed[0])
         dx, *more = engine.differentiate(cache, grads, needed[0])
         if not states:  # zeros, which nobody passed
             more = more[len(more) - len(weights) :]
@@ -153,7 +153,8 @@ def run(
 ) -> tuple[Tensor, ...]:
     """Return y, hn, cn of an engine, in autograd if a gradient is wanted."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
-        call = _Call(engine, form, steps, len(states), *engine.train(x, states, weights, steps))
+        trained = engine.train(x, states, weights, steps, x.requires_grad)
+        call = _Call(engine, form, steps, len(states), *trained)
         return _LSTM.apply(call, x, *states, *weights)
     return engine.infer(x, states, weights, steps)
 

@@ -32,9 +32,16 @@ class Calls:
         self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
     ) -> tuple[Tensor, ...]: ...
     def train(
-        self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Any
+        self,
+        x: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        steps: Any,
+        of_input: bool = True,
     ) -> tuple[tuple[Tensor, ...], Cache]: ...
     def differentiate(
         self, cache: Cache, grads: Sequence[Tensor | None], of_input: bool = True
     ) -> tuple[Tensor | None, ...]: ...
-    def packed(self, weights: Sequence[Tensor], training: bool) -> list[Cell]: ...
+    def packed(
+        self, weights: Sequence[Tensor], training: bool, of_input: bool = True
+    ) -> list[Cell]: ...

@@ -188,9 +188,9 @@ cdef class Calls:
         self.network.infer(arrays, None if steps is None else steps.packing.ragged, cells)
         return tensors_of(arrays[3:])
 
-    def train(self, x, states, weights, steps):
-        """y, hn, cn, and the cache that `differentiate` needs."""
-        cells = self.packed(weights, True)
+    def train(self, x, states, weights, steps, bint of_input=True):
+        """y, hn, cn, and the cache that `differentiate` needs, for the gradient `of_input` if that is wanted."""
+        cells = self.packed(weights, True, of_input)
         arrays = self.arrays(x, states, steps)
         T, B, packing = -1, -1, None  # rows have no T and B to be seen
         if steps is None:
@@ -207,14 +207,14 @@ cdef class Calls:
         dx, dh, dc, named = self.network.differentiate(cache, dy, dh, dc, of_input)
         return tensors_of((dx, dh, dc, *named.values()))
 
-    def packed(self, weights, bint training):
+    def packed(self, weights, bint training, bint of_input=True):
         """The weights, packed for one call.
 
         Another thread may call with other weights, whose first is the same: so both at once.
         """
         with lock():
             held = self.weights.hold(weights, training)
-            cells = self.network.cells(training)
+            cells = self.network.cells(training, of_input)
         del held  # not before
         return cells
 

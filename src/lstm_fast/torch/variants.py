@@ -81,7 +81,7 @@ class OptionsEngine(Engine):
     ) -> tuple[Tensor, ...]:
         """Return y, hn, cn."""
         if steps.seed is not None:
-            return self.train(x, states, weights, steps)[0]
+            return self.train(x, states, weights, steps, False)[0]
         if steps.sizes is not None:
             return super().infer(x, states, weights, steps_of(steps.sizes))
         cells = self.packed(weights, False)
@@ -91,14 +91,19 @@ class OptionsEngine(Engine):
         return tensors_of((y, hn, cn))
 
     def train(
-        self, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], steps: Batch
+        self,
+        x: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        steps: Batch,
+        of_input: bool = True,
     ) -> tuple[tuple[Tensor, ...], Cache]:
         """Return y, hn, cn, and what `differentiate` needs; the same ones for the same seed."""
         if steps.seed is not None:
             self.network.noise.rng = np.random.default_rng(int(steps.seed))
         if steps.sizes is not None:
-            return super().train(x, states, weights, steps_of(steps.sizes))
-        cells = self.packed(weights, True)
+            return super().train(x, states, weights, steps_of(steps.sizes), of_input)
+        cells = self.packed(weights, True, of_input)
         given = self._given(x, states, steps)
         cache = self.network.train(
             self, given.arrays, given.T, given.B, given.batched, given.packing, cells=cells
@@ -109,12 +114,12 @@ class OptionsEngine(Engine):
     def differentiate(
         self, cache: Cache, grads: Sequence[Tensor | None], of_input: bool = True
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, of the states and of every weight."""
+        """Return the gradients of x (None if it is not wanted), of the states, of every weight."""
         if cache._T < 0:  # of a PackedSequence
             return super().differentiate(cache, grads, of_input)
         dy, *states = [None if grad is None else grad.resolve_neg().numpy() for grad in grads]
         given = BackwardArguments(self.settings, dy, self._state(states), cache)
-        dx, dh0, dc0, named = self.network.differentiate(cache, *given.arrays)
+        dx, dh0, dc0, named = self.network.differentiate(cache, *given.arrays, of_input)
         dx, (dh0, dc0) = given.results(dx, dh0, dc0)
         return tensors_of((dx, dh0, dc0, *named.values()))
 

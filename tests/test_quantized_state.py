@@ -71,8 +71,8 @@ def test_state_dict(options, precision):
     """It has the rounded weights that packing began with, and another LSTM takes them."""
     one, other = made(options, *precision), made(options, *precision, seed=7)
     values, of_float = one.state_dict(), LSTM(5, **{"hidden_size": 19} | options, seed=0)
-    for name, exact in of_float.state_dict().items():
-        found = values[name]
+    for name in of_float.parameters:
+        exact, found = getattr(of_float, name), values[name]
         if not name.startswith(PACKED):
             np.testing.assert_array_equal(found, exact, strict=True)
         elif precision[0] == "bfloat16":
@@ -90,6 +90,20 @@ def test_state_dict(options, precision):
     assert_same(other, one)
     values.clear()
     assert_same(other, one)
+
+
+def test_a_state_dict_of_other_inputs():
+    """Its arrays have the same names and shapes, and stand for another computation."""
+    exact, rounded = made({}, "int8", "float32"), made({}, "int8")
+    with pytest.raises(ValueError, match="inputs='float32', and this one has plain options"):
+        rounded.load_state_dict(exact.state_dict())
+    with pytest.raises(ValueError, match=r"missing keys \['lstm_options'\].*inputs='float32'"):
+        exact.load_state_dict(rounded.state_dict())
+    with pytest.raises(ValueError, match="inputs='float32', and this one has inputs='int8'"):
+        made({}, "int8", "int8").load_state_dict(exact.state_dict())
+    whole = model()
+    with pytest.raises(ValueError, match=r"inner\.lstm\.lstm_options|first\.lstm_options"):
+        whole.quantize("int8").load_state_dict(whole.quantize("int8", "int8").state_dict())
 
 
 def test_what_changes_in_a_state_dict_does_not_change_it(precision):
@@ -268,6 +282,11 @@ def test_no_training():
     ):
         with pytest.raises(RuntimeError, match="for inference: call it, and train the LSTM that"):
             run()
+    with pytest.raises(RuntimeError, match=r"^first: a QuantizedLSTM is for inference"):
+        whole.forward(X)
+    inside = nn.Sequential(model=nn.Sequential(lstm=one))
+    with pytest.raises(RuntimeError, match=r"^model: lstm: a QuantizedLSTM is for inference"):
+        inside.forward(X)
     assert one.parameters == ()
 
 

@@ -162,7 +162,7 @@ def check_beside(kind: str, writer: str, before: str | None, reader_pauses: bool
 def test_a_writer_at_any_line_of_a_call(kind, writer, before):
     """It comes and goes while the call is at that line: calls after both use what it wrote.
 
-    One beside `load_state_dict` or a step uses the old or the new parameters, also for its gradients.
+    One beside `load_state_dict` or a step uses the old or the new parameters, for gradients too.
     """
     check_beside(kind, writer, before, True)
 

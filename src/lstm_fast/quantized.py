@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from .engine import Array
-from .network import checks, lower, options
+from .network import checks, lower, options, unsaid
 from .network.block import KINDS
 from .network.initial import parameter_shapes
 from .network.lower import Inputs, LowerCells, Weights
@@ -135,6 +135,9 @@ class QuantizedLSTM(Recurrent):
 
     def _count(self) -> int:
         return sum(map(math.prod, self._cells.shapes.values()))
+
+    def _said(self) -> dict[str, Array]:
+        return unsaid.said(self, **({} if self.inputs == "bfloat16" else {"inputs": self.inputs}))
 
     def _fixed(self) -> dict[str, Array]:
         return self._cells.arrays()

@@ -24,7 +24,6 @@ class Recurrent(Block):
     """A block that runs a `Network` over sequences."""
 
     stateful = True
-    _said = unsaid.said
 
     # What __getattr__ finds.
     input_size: int
@@ -114,6 +113,9 @@ class Recurrent(Block):
             If the LSTM is bidirectional or runs in reverse, from the end of the sequence.
         """
         return Stream(self, batch_size, on_nan)
+
+    def _said(self) -> dict[str, Array]:
+        return unsaid.said(self)
 
     def _shape_after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return *shape[:-1], self._network.settings.columns

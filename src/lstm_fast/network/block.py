@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..engine import Array
 from . import storage, unsaid
-from .parameters import Parameters, WritableParameters, without_values
+from .parameters import Parameters, WritableParameters, nothing, without_values
 
 __all__ = ["Block", "built", "described", "load", "save"]
 
@@ -122,7 +122,8 @@ class Block(ABC):
         """Return copies of all parameters by name.
 
         An LSTM whose options arrays do not tell (reverse, merge, coupled, clip, cell_clip,
-        activations, zoneout, residual) has ``lstm_options`` besides, for `load_state_dict`.
+        activations, zoneout, residual), or a QuantizedLSTM with `inputs` that are not bfloat16, has
+        ``lstm_options`` besides, for `load_state_dict`.
         """
         return self._parameters.state_dict() | self._said() | self._fixed()
 
@@ -147,7 +148,7 @@ class Block(ABC):
             If a key is missing or unknown, a value has another shape, or the arrays are of an LSTM
             with other options.
         """
-        set_fixed = _nothing
+        set_fixed = nothing
         if isinstance(state_dict, Mapping):
             own = self._said()
             unsaid.check(state_dict, own)
@@ -177,7 +178,7 @@ class Block(ABC):
 
     def _take_fixed(self, arrays: dict[str, Any], prefix: str = "") -> Callable[[], None]:
         """Take them, checked, from arrays whose names begin so, and return what sets them."""
-        return _nothing
+        return nothing
 
     def writable(self) -> AbstractContextManager[WritableParameters]:
         """Open the parameters for writing: ``with lstm.writable() as p: p["bias_hh_l0"] += 1``.
@@ -206,9 +207,6 @@ class Block(ABC):
     def __copy__(self: B) -> B:
         """Return a deep copy: with shared arrays, one would not see writes to the other."""
         return deepcopy(self)
-
-
-def _nothing() -> None: ...
 
 
 def described(block: Block) -> dict[str, Any]:

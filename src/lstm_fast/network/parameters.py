@@ -198,7 +198,7 @@ class Parameters(Mapping[str, Array]):
 
     def _set_up(self, layout: Layout) -> None:
         self.layout, self.names, self.version = layout, layout.names, Version()
-        self.home: Callable[[], object] = _nothing
+        self.home: Callable[[], object] = nothing
         self._writers: dict[int, WritableParameters] = {}  # by identity
         self._held: list[weakref.ref[Array]] = []  # see WritableParameters.close
 
@@ -307,7 +307,8 @@ class Parameters(Mapping[str, Array]):
         return Parameters, (self.state_dict(),)
 
 
-def _nothing() -> None: ...
+def nothing() -> None:
+    """Do nothing, where something may be to be done."""
 
 
 def closed(flat: Array) -> None:

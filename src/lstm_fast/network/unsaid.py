@@ -1,8 +1,9 @@
 """What arrays do not say of the LSTM that they are of: its options, as one array more.
 
 Names and shapes of parameters tell layers, directions, projection, peepholes and layer norm. Of an
-LSTM with other options a state_dict also has `lstm_options`, JSON in bytes, so that these arrays
-are not loaded into an LSTM which computes something else from them.
+LSTM with other options, or a `QuantizedLSTM` with other `inputs`, a state_dict also has
+`lstm_options`, JSON in bytes, so that these arrays are not loaded into one which computes something
+else from them.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ PLAIN = {
 }
 
 
-def said(lstm: Any) -> dict[str, Array]:
-    """Return the options of an LSTM by their key; nothing where all are plain."""
+def said(lstm: Any, **more: Any) -> dict[str, Array]:
+    """Return the options of an LSTM, and `more`, by their key; nothing where all are plain."""
     values = {name: getattr(lstm, name) for name in PLAIN}
     values["activations"] = options.functions(lstm.activations)
     values["zoneout"] = options.rates("zoneout", lstm.zoneout)
-    found = {name: value for name, value in values.items() if value != PLAIN[name]}
+    found = {name: value for name, value in values.items() if value != PLAIN[name]} | more
     if not found:
         return {}
     if "activations" in found:

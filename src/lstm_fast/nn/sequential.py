@@ -123,7 +123,7 @@ class Sequential(Blocks):
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, RuntimeError
             As the blocks, with the name of the block before the message.
         """
         states = self._states("state", state)
@@ -280,15 +280,7 @@ class _named:
         pass
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if (
-            isinstance(error, (TypeError, ValueError))
-            and error.args
-            and type(error)
-            in (
-                TypeError,
-                ValueError,
-            )
-        ):
+        if type(error) in (TypeError, ValueError, RuntimeError) and error.args:
             error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
 
 

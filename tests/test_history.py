@@ -7,7 +7,7 @@ import pytest
 from support.processes import run_python
 from support.training import H, I, MeanSquared, Momentum, data, new_lstm
 
-from lstm_fast import LSTM
+from lstm_fast import LSTM, nn
 from lstm_fast.training import History, Trainer, gates, gradient_norms, learning_curve
 
 pytestmark = pytest.mark.no_isa
@@ -193,6 +193,13 @@ def test_gradients_of_what_they_are_not_for():
         gradient_norms({}, x)
     with pytest.raises(ValueError, match=r"^x: .*at least one step"):
         gradient_norms(new_lstm(), x[:0])
+
+
+def test_pictures_of_a_model():
+    model, x = nn.Sequential(lstm=LSTM(2, 3), head=nn.Linear(3, 1)), np.zeros((4, 2), np.float32)
+    for draw in (gates, gradient_norms):
+        with pytest.raises(TypeError, match=r"LSTM, got Sequential; of a model take model\["):
+            draw(model, x)
 
 
 def test_a_clear_message_without_matplotlib(monkeypatch):

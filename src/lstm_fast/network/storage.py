@@ -83,7 +83,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
             about = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (from_package.SafetensorError, TypeError) as error:  # as for a dtype NumPy has not
-        raise ValueError(f"{os.fspath(path)}: is no safetensors file ({error})") from None
+        raise ValueError(
+            f"{os.fspath(path)}: is no safetensors file ({error}); those of other packages are "
+            "read by from_torch, from_keras, from_onnx and so on"
+        ) from None
     if KEY not in about:
         raise ValueError(
             f"{os.fspath(path)}: holds arrays, but not which block they are of: make the block, "

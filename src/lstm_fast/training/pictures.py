@@ -96,6 +96,12 @@ def learning_curve(history: Any, path: Any = None) -> Any:
 # ---- gates
 
 
+def _check_lstm(given: Any) -> None:
+    if not isinstance(given, LSTM):
+        found = type(given).__name__
+        raise TypeError(f'lstm: expected an LSTM, got {found}; of a model take model["lstm"]')
+
+
 def gates(lstm: LSTM, x: Array, path: Any = None, *, layer: int = 0) -> Any:
     """Draw what the gates and the cells of an LSTM do over one sequence.
 
@@ -116,6 +122,7 @@ def gates(lstm: LSTM, x: Array, path: Any = None, *, layer: int = 0) -> Any:
         Of i, f, o and c: a row for each unit, a column for each step. The units are in the order of
         their mean forget gates, those that keep longest at the top.
     """
+    _check_lstm(lstm)
     layer = checks.integer("layer", layer, 0)
     if layer >= lstm.num_layers:
         raise ValueError(f"layer: expected at most {lstm.num_layers - 1}, got {layer}")
@@ -203,6 +210,7 @@ def gradient_norms(
         raise ValueError("lstm: expected at least one")
     curves = {}
     for name, one in several.items():
+        _check_lstm(one)
         if one.bidirectional or one.reverse or one.batch_first:
             raise ValueError(
                 f"lstm: expected time first and one direction, forward; {name} is another"

@@ -63,7 +63,8 @@ def _batch(name: str, item: Any) -> Batch:
         return item
     if not isinstance(item, tuple) or len(item) != 2:
         got = f"{len(item)} items" if isinstance(item, tuple) else type(item).__name__
-        raise TypeError(f"{name}: expected batches (x, target), or of type Batch, got {got}")
+        hint = "; `training.batches` makes them of arrays" * isinstance(item, np.ndarray)
+        raise TypeError(f"{name}: expected batches (x, target), or of type Batch, got {got}{hint}")
     return Batch(*item)
 
 

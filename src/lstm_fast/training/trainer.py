@@ -95,6 +95,10 @@ class Trainer:
             ("optimizer", optimizer, "step"),
             ("schedule", schedule, "__call__"),
         ):
+            if isinstance(given, type):
+                raise TypeError(
+                    f"{name}: expected an object, got the class; write {given.__name__}()"
+                )
             if given is not None and not hasattr(given, method):
                 raise TypeError(f"{name}: {type(given).__name__} has no {method}")
         self.model, self.loss, self.optimizer = model, loss, optimizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,7 @@ class Layer(Protocol):
 L = TypeVar("L", bound=Layer)
 
 
-class Snapshot(NamedTuple):
-    """The state of a stream at some time, for `Stream.restore`."""
-
-    h: Any
-    c: Any
-
-
-class Stream(Generic[L]):
+class Stream(sessions.Restorable, Generic[L]):
     """An LSTM run step by step, carrying its state; made by `LSTM.stream`.
 
     The bits are those of one call over the whole sequence. Steps use the parameters as they are
@@ -353,22 +346,6 @@ class Stream(Generic[L]):
         larger._accept(np.arange(B, dtype=np.intp), self._now)
         self._set(larger._now, larger.batch_size)
         return np.arange(B, larger.batch_size)
-
-    def snapshot(self) -> Snapshot:
-        """Return the state as it is now, for `restore`."""
-        return Snapshot(*self.state)
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot of this stream, or of another one of the same shape.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is no snapshot, or has another shape; the state is unchanged.
-        """
-        if not isinstance(snapshot, Snapshot):
-            raise TypeError(f"snapshot: expected one of a stream, got {type(snapshot).__name__}")
-        self.state = snapshot
 
     def reset(self, rows: npt.ArrayLike | slice | None = None) -> None:
         """Set the state to zero.

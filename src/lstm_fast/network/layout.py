@@ -96,6 +96,23 @@ class Layout:
             for name, shape, offset in zip(self.names, self.shapes, self.offsets, strict=True)
         }
 
+    def fill(self, flat: Array, state_dict: Mapping[str, npt.ArrayLike]) -> None:
+        """Copy a state into a flat buffer; nothing changes if this raises.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `flat`.
+        """
+        checks.keys("state_dict", state_dict, self.names)
+        values = {
+            name: checked(f"state_dict[{name!r}]", state_dict[name], shape)
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        }
+        with DefaultArithmetic():
+            for name, view in self.views(flat).items():
+                view[...] = values[name]
+
     def flat(self, grads: Mapping[str, npt.ArrayLike]) -> Array:
         """Return gradients as a flat buffer: that of `Gradients`, or a copy.
 

@@ -6,7 +6,7 @@ that of each layer.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .wiring import States
 
 __all__ = [
     "OnNaN",
+    "Restorable",
     "SessionStates",
     "copied",
     "put_rows",
@@ -31,6 +32,34 @@ OnNaN = Literal["keep", "raise", "hold", "reset"]
 SessionStates = tuple[States, States]
 
 SHOWN = 10  # rows that an error names
+
+
+class Snapshot(NamedTuple):
+    """The state of a stream at some time, for `restore`."""
+
+    state: Any
+
+
+class Restorable:
+    """What can go back to a state that it had."""
+
+    state: Any
+
+    def snapshot(self) -> Snapshot:
+        """Return the state as it is now, for `restore`."""
+        return Snapshot(self.state)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this stream, or of another one of the same model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no snapshot, or has another shape; the state is unchanged.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"snapshot: expected one of a stream, got {type(snapshot).__name__}")
+        self.state = snapshot.state
 
 
 def zeros(settings: Settings, B: int) -> SessionStates:

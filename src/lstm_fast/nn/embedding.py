@@ -134,17 +134,7 @@ class Embedding(Block):
     def backward(
         self, dy: Array | None, dstate: None, cache: Kept
     ) -> tuple[None, None, dict[str, Array]]:
-        """Return None for x, None for a state, and the gradient of the table.
-
-        Parameters
-        ----------
-        dy : ndarray, shape of y, or None for zeros
-            Gradient of y.
-        dstate : None
-            There is none.
-        cache
-            From `forward` of this block.
-        """
+        """Return None for x and a state, and the gradient of the table: see `Linear.backward`."""
         shape, numbers, at = kept_in(cache, self)
         table = np.zeros((self.vocabulary, self.columns), self.dtype)
         if dy is not None:

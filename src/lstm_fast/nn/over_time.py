@@ -89,17 +89,7 @@ class _OverTime(Block):
     def backward(
         self, dy: Array | None, dstate: None, cache: Kept
     ) -> tuple[Array, None, dict[str, Array]]:
-        """Return the gradient of x, None for a state, and no gradients of parameters.
-
-        Parameters
-        ----------
-        dy : ndarray, shape of y, or None for zeros
-            Gradient of y.
-        dstate : None
-            There is none.
-        cache
-            From `forward` of this block.
-        """
+        """Return the gradient of x, None for a state, no others: see `Linear.backward`."""
         shape, lengths, inside = kept_in(cache, self)
         dx = np.zeros(shape, self.dtype)
         if dy is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from ..engine import Array
 from ..network import checks
 from ..network.block import Block
 from ..network.checks import Indices
-from ..network.sessions import OnNaN
+from ..network.sessions import OnNaN, Restorable
 from ..network.stream_files import save_stream
 from .model import Model
 from .over_time import Flatten, Last, Pool
@@ -29,13 +29,7 @@ class HasBlocks(Protocol):
         """Its blocks by name, in order."""
 
 
-class Snapshot(NamedTuple):
-    """The states of a stream at some time, for `ModelStream.restore`."""
-
-    states: dict[str, Any]
-
-
-class ModelStream:
+class ModelStream(Restorable):
     """A model run step by step, carrying its states; made by `Sequential.stream`.
 
     Parameters
@@ -166,22 +160,6 @@ class ModelStream:
         larger.put(slice(B), self.state)
         self._streams, self._batch_size = larger._streams, larger.batch_size
         return np.arange(B, self._batch_size)
-
-    def snapshot(self) -> Snapshot:
-        """Return the states as they are now, for `restore`."""
-        return Snapshot(self.state)
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot of this stream, or of another one of the same model.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is no snapshot, or has other shapes; the states are unchanged.
-        """
-        if not isinstance(snapshot, Snapshot):
-            raise TypeError(f"snapshot: expected one of a stream, got {type(snapshot).__name__}")
-        self.state = snapshot.states
 
     def reset(self, rows: Any = None) -> None:
         """Set the states to zero, of all sequences or of those rows: see `Stream.reset`."""

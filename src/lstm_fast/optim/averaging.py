@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from ..engine.runtime.arithmetic import DefaultArithmetic
 from ..engine.update import average
 from ..network import checks
 from ..network.block import Block
-from ..network.layout import checked
+from ..network.layout import Layout
 from ..network.parameters import lock
 
 __all__ = ["Average"]
@@ -50,7 +49,10 @@ class Average:
         self.decay = None if decay is None else checks.fraction("decay", decay)
         self.updates = 0
         parameters = block._parameters
-        self._layout, self._flat = parameters.layout, parameters.layout.zeros()
+        named = zip(parameters.names, parameters.layout.shapes, strict=True)
+        arrays = {f"average.{name}": shape for name, shape in named}
+        self._layout = Layout(arrays, parameters.layout.dtype)
+        self._flat = self._layout.zeros()
         self._flat[:] = parameters.flat
         self._applied = False
 
@@ -99,8 +101,8 @@ class Average:
 
     def state_dict(self) -> dict[str, Array]:
         """Return the state: ``updates``, and copies of arrays such as ``average.weight_hh_l0``."""
-        arrays = {f"average.{k}": a.copy() for k, a in self._layout.views(self._flat).items()}
-        return {"updates": np.array(self.updates), **arrays}
+        arrays = self._layout.views(self._flat)
+        return {"updates": np.array(self.updates), **{k: a.copy() for k, a in arrays.items()}}
 
     def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
         """Set the state; nothing changes if this raises.
@@ -112,13 +114,7 @@ class Average:
         ValueError
             If a key is missing or unknown, or an array has another shape.
         """
-        checks.keys("state_dict", state_dict, [*self.state_dict()])
-        values: dict[str, Any] = {
-            name: checked(f"state_dict['average.{name}']", state_dict[f"average.{name}"], shape)
-            for name, shape in zip(self._layout.names, self._layout.shapes, strict=True)
-        }
+        checks.keys("state_dict", state_dict, ("updates", *self._layout.names))
         updates = checks.integer("state_dict['updates']", state_dict["updates"], 0)
-        with DefaultArithmetic():
-            for name, view in self._layout.views(self._flat).items():
-                view[...] = values[name]
+        self._layout.fill(self._flat, {name: state_dict[name] for name in self._layout.names})
         self.updates = updates

@@ -142,7 +142,7 @@ class Optimizer(ABC):
         kept = Layout(arrays, layout.dtype)
         flat = kept.zeros()
         if self._loaded:
-            _fill(kept, flat, self._loaded)
+            kept.fill(flat, self._loaded)
         return _State(layout, kept, flat, self._ranges(layout))
 
     def _undecayed(self, layout: Layout) -> set[str]:
@@ -209,7 +209,7 @@ class Optimizer(ABC):
                 for name, value in arrays.items()
             }
         elif arrays:
-            _fill(self._state.kept, self._state.flat, arrays)
+            self._state.kept.fill(self._state.flat, arrays)
         else:
             self._state.flat[:] = 0
         self._steps = step
@@ -244,15 +244,3 @@ def _described(layout: Layout) -> str:
     shapes = zip(layout.names, layout.shapes, strict=True)
     words = [f"{name} {shape}" for name, shape in shapes][:8]
     return f"{', '.join(words)}{', ...' * (len(layout.names) > 8)}; {layout.dtype}"
-
-
-def _fill(layout: Layout, flat: Array, arrays: Mapping[str, npt.ArrayLike]) -> None:
-    """Copy a state into a flat buffer; nothing changes if this raises."""
-    checks.keys("state_dict", arrays, layout.names)
-    values = {
-        name: checked(f"state_dict[{name!r}]", arrays[name], shape)
-        for name, shape in zip(layout.names, layout.shapes, strict=True)
-    }
-    with DefaultArithmetic():
-        for name, view in layout.views(flat).items():
-            view[...] = values[name]

@@ -191,3 +191,21 @@ def test_bidirectional_layers_are_keras_s(dtype, keras_results):
         actual = {"y": y, "hn_0": hn[0], "hn_1": hn[1], "cn_0": cn[0], "cn_1": cn[1]}
         expected = {name: keras_results[f"{name} {n}"] for name in actual}
         assert_close(actual, expected, TOLERANCE, floor=1, where=f"{n=} {merge} {settings}")
+
+
+RUN_KERAS = """
+import sys
+sys.modules["tensorflow"] = None
+import keras
+from lstm_fast import from_keras
+model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4), keras.layers.Dense(2)])
+model.save("{path}")
+from_keras("{path}", verify=True)
+"""
+
+
+@pytest.mark.parametrize("back_end", ["numpy", "jax", "torch"])
+def test_verify_runs_keras_with_any_back_end(tmp_path, back_end):
+    pytest.importorskip(back_end)
+    pytest.importorskip("h5py")
+    run_python(RUN_KERAS.format(path=tmp_path / "model.keras"), KERAS_BACKEND=back_end)

@@ -163,7 +163,7 @@ def _run(path: Any, whole: bool) -> tuple[Array, Array]:
     first = next((layer for layer in model.layers if hasattr(layer, "input_dim")), None)
     if len(shape) == 2 and first is not None:
         x = rng.integers(min(1, first.input_dim - 1), first.input_dim, shape)  # 0 may be a mask
-    return x, np.asarray(model(x))
+    return x, np.asarray(model.predict_on_batch(x))  # of a tensor of any back-end
 
 
 def inspect(path: str | os.PathLike[str]) -> list[Found]:

@@ -388,3 +388,35 @@ class TestWhatItSays:
 
 def test_public_names():
     assert lf.nn.Sequential is Sequential
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, LSTM, nn.Sequential], ids=lambda kind: kind.__name__)
+def test_a_subclass_with_another_forward(kind):
+    """It computes in a model what it computes by itself, in every place of one."""
+
+    class Doubled(kind):
+        def __call__(self, x, state=None, *, lengths=None):
+            y, state = super().__call__(x, state, lengths=lengths)
+            return 2 * y, state
+
+        def forward(self, x, state=None, *, lengths=None):
+            y, state, cache = super().forward(x, state, lengths=lengths)
+            return 2 * y, state, cache
+
+        def backward(self, dy, dstate, cache):
+            return super().backward(2 * dy, dstate, cache)
+
+    def make():
+        return Doubled(nn.Linear(4, 4, seed=0)) if kind is nn.Sequential else Doubled(4, 4, seed=0)
+
+    x = np.random.default_rng(0).standard_normal((3, 2, 4)).astype(np.float32)
+    model = nn.Sequential(first=make(), inner=nn.Sequential(second=make()))
+    y, _, cache = model.forward(x)
+    expected = make()(make()(x)[0])[0]
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(model(x)[0], expected)
+    one, two = make(), make()
+    inner, _, of_one = one.forward(x)
+    _, _, of_two = two.forward(inner)
+    expected = one.backward(two.backward(y, None, of_two)[0], None, of_one)[0]
+    np.testing.assert_array_equal(model.backward(y, None, cache)[0], expected)

@@ -166,7 +166,11 @@ class Sequential(Blocks):
         caches = []
         for name, block in self._blocks.items():
             with _named(name):
-                x, one, cache = block._forward(x, states.get(name), lengths, owned)
+                before = states.get(name)
+                if owned and _takes_owned(type(block)):
+                    x, one, cache = block._forward(x, before, lengths, True)
+                else:
+                    x, one, cache = block.forward(x, before, lengths=lengths)
             owned = True  # what a block returned
             if block.stateful:
                 after[name] = one
@@ -282,6 +286,12 @@ class _named:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if type(error) in (TypeError, ValueError, RuntimeError) and error.args:
             error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
+
+
+def _takes_owned(kind: type[Block]) -> bool:
+    """Whether `_forward` computes what `forward` does, which a subclass may have written anew."""
+    defined = next(vars(one) for one in kind.__mro__ if "forward" in vars(one))
+    return "_forward" in defined
 
 
 def _no_pair(x: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -65,7 +64,7 @@ class PackedCells:
         self._parameters, self._options = parameters, None if options.plain else options
         self.bfloat16 = bfloat16
         self._names = by_cell(parameters.names)
-        self._read_x = [re.search("_l0(_reverse)?$", names["w_ih"]) for names in self._names]
+        self._read_x = [names["w_ih"].endswith(("_l0", "_l0_reverse")) for names in self._names]
         # Version of the parameters, their cells, whether these have all for training and for BLAS.
         self.kept: tuple[int, list[Cell], bool, bool] = -1, [], False, False
 

@@ -39,6 +39,7 @@ BATCHES = [
     ((50, 40, 20, 130, 1, False), {"peephole": True, "zoneout": (0.1, 0.2)}),
     ((50, 40, 20, 130, 1, False), {"recurrent_dropout": 0.2, "coupled": True}),
     ((50, 40, 20, 100, 1, False), {"layer_norm": True}),
+    ((50, 40, 20, 100, 1, False), {"layer_norm": "gates", "peephole": True}),
 ]
 
 

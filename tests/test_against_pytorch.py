@@ -204,6 +204,8 @@ def random_options(block, n):
         args |= {name: 1 + 0.3 * rng.standard_normal(size) for name, size in sizes.items()}
         if some(0.7):
             args["b_ln_c"] = rng.standard_normal(H)
+    elif some(0.3):
+        args["w_ln"] = 1 + 0.3 * rng.standard_normal(4 * H)
     options = {"reverse": some(0.5), "coupled": some(), "padding": "hold" if some() else "zero"}
     if some():
         options["lengths"] = rng.integers(0, T, B, endpoint=True)

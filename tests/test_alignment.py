@@ -16,6 +16,7 @@ NETWORKS = {
     "two directions": ({"bidirectional": True, "merge": "mul"}, {}),
     "projection": ({"proj_size": 2}, {}),
     "layer norm and peepholes": ({"layer_norm": True, "peephole": True}, {}),
+    "layer norm of gates": ({"layer_norm": "gates", "peephole": True}, {}),
     "BLAS": ({"matmul": "blas"}, {}),
 }
 LAYERS = {
@@ -23,6 +24,7 @@ LAYERS = {
     "projection": ["w_hr"],
     "peepholes": ["w_ch"],
     "layer norm": ["w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c"],
+    "layer norm of gates": ["w_ln", "w_ch"],
     "noise": ["recurrent_mask", "zoneout"],
 }
 
@@ -176,7 +178,8 @@ def test_one_layer_on_arrays(layer, lengths, dtype, in_kernels):
     shapes = {"x": (T, B, I), "w_ih": (4 * H, I), "w_hh": (4 * H, P), "b_ih": (4 * H,)}
     shapes |= {"b_hh": (4 * H,), "h0": (B, P), "c0": (B, H)}
     more = {"w_hr": (P, H), "w_ch": (3 * H,), "w_ln_ih": (4 * H,), "w_ln_hh": (4 * H,)}
-    more |= {"w_ln_c": (H,), "b_ln_c": (H,), "recurrent_mask": (B, P), "zoneout": (2, T, B, H)}
+    more |= {"w_ln": (4 * H,), "w_ln_c": (H,), "b_ln_c": (H,)}
+    more |= {"recurrent_mask": (B, P), "zoneout": (2, T, B, H)}
     shapes |= {name: more[name] for name in LAYERS[layer]}
     args = dict(zip(shapes, draw(dtype, *shapes.values()), strict=True))
     if "zoneout" in args:

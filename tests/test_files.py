@@ -25,6 +25,7 @@ OPTIONS = [
     {"peephole": True, "coupled": True, "clip": 3.0, "cell_clip": 2.0},
     {"activations": ("HardSigmoid", ("LeakyRelu", 0.2), "Tanh")},
     {"layer_norm": True, "zoneout": (0.1, 0.2), "recurrent_dropout": 0.3},
+    {"layer_norm": "gates", "coupled": True, "peephole": True},
     {"reverse": True, "init": "keras", "forget_bias": 2.0, "matmul": "packed"},
 ]
 

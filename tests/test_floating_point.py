@@ -52,6 +52,7 @@ CASES = {
     "recurrent dropout": ({"recurrent_dropout": 0.3}, {}),
     "zoneout": ({"zoneout": (0.3, 0.1)}, {}),
     "layer norm": ({"layer_norm": True}, {}),
+    "layer norm of gates": ({"layer_norm": "gates", "peephole": True}, {}),
     "peephole": ({"peephole": True}, {}),
     "coupled": ({"coupled": True}, {}),
     "clip": ({"clip": 0.7, "cell_clip": 0.6}, {}),

@@ -444,7 +444,8 @@ def test_into_keras_of_a_model(rng):
     )
     shapes = [(7, I), (I, 4 * H), (H, 4 * H), (4 * H,), (H, 2), (2,)]
     assert [array.shape for array in to_keras(model)] == shapes
-    for options in ({"proj_size": 2}, {"peephole": True}, {"zoneout": (0.1, 0.1)}, {"clip": 1.0}):
+    refused = [{"proj_size": 2}, {"peephole": True}, {"zoneout": (0.1, 0.1)}, {"clip": 1.0}]
+    for options in [*refused, {"layer_norm": True}, {"layer_norm": "gates"}]:
         with pytest.raises(ValueError, match=f"{next(iter(options))}: is"):
             to_keras(LSTM(I, H, **options))
 

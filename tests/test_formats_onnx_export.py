@@ -186,6 +186,7 @@ def test_what_is_else_done_with_lengths_is_refused(rng, tmp_path, tail):
         (LSTM(I, H, proj_size=2), ValueError, "proj_size: an LSTM of ONNX has none"),
         (LSTM(I, H, cell_clip=1.0), ValueError, "cell_clip"),
         (LSTM(I, H, layer_norm=True), ValueError, "layer_norm"),
+        (LSTM(I, H, layer_norm="gates"), ValueError, "layer_norm"),
         (LSTM(I, H, zoneout=(0.1, 0.1)), ValueError, "zoneout"),
         (LSTM(I, H, dtype=np.float64), ValueError, "is of float64"),
         (Attention(), TypeError, "block: expected a block, got Attention"),

@@ -301,6 +301,7 @@ def test_to_torch(torch):
         {"cell_clip": 1.0},
         {"activations": ("HardSigmoid", "Tanh", "Tanh")},
         {"layer_norm": True},
+        {"layer_norm": "gates"},
         {"zoneout": (0.1, 0.1)},
         {"residual": True, "num_layers": 2},
         {"recurrent_dropout": 0.1},

@@ -160,6 +160,7 @@ OPTIONS = {
     "directions": {"num_layers": 2, "bidirectional": True, "merge": "mul"},
     "peephole": {"peephole": True, "clip": 2.0},
     "layer norm": {"layer_norm": True},
+    "layer norm of gates": {"layer_norm": "gates", "peephole": True},
     "noise": {"recurrent_dropout": 0.3, "zoneout": (0.1, 0.2), "variational_dropout": 0.2},
     "projection": {"proj_size": 4, "peephole": True},
 }

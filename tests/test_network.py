@@ -44,6 +44,7 @@ SETTINGS = {
     "cell_clip": {"cell_clip": 0.8},
     "activations": {"cell_clip": 1.0},  # some functions grow without bound; they are random
     "layer_norm": {"layer_norm": True},
+    "norm_of_gates": {"layer_norm": "gates"},
     **{merge: {"bidirectional": True, "merge": merge} for merge in MERGES},
 }
 OTHERS = ["sizes", "lengths", "mask", "hold", "checkpoint", "concatenated"]
@@ -56,6 +57,7 @@ EXCLUDED = [
     # Layer norm of rows of nearly equal elements, as clipped ones are, amplifies roundings. With
     # one input left by a mask, it does not depend on its size: the gradient is all cancellation.
     *({"layer_norm", other} for other in ("clip", "cell_clip", "activations", *RATES[:3])),
+    {"layer_norm", "norm_of_gates"},
     *({"reverse", merge} for merge in MERGES),
     *({one, other} for one in MERGES for other in MERGES if one < other),
 ]
@@ -197,6 +199,7 @@ NETWORKS_OF_REFERENCE = {
     "dropout": {"residual": True, "dropout": 0.4, "variational_dropout": 0.3},
     "cells": {"zoneout": (0.2, 0.3), "recurrent_dropout": 0.3, "peephole": True},
     "projection": {"proj_size": 2, "residual": True, "layer_norm": True},
+    "gates": {"peephole": True, "residual": True, "layer_norm": "gates"},
 }
 
 

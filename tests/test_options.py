@@ -17,6 +17,7 @@ OPTIONS = {
     "clip": {"clip": 0.9, "cell_clip": 0.8},
     "activations": {"activations": ("HardSigmoid", ("ScaledTanh", 0.9, 1.1), "Softsign")},
     "layer_norm": {"layer_norm": True},
+    "norm_of_gates": {"layer_norm": "gates", "peephole": True},
     "variational_dropout": {"variational_dropout": 0.3},
     "recurrent_dropout": {"recurrent_dropout": 0.3},
     "zoneout": {"zoneout": (0.2, 0.3)},
@@ -89,7 +90,7 @@ def test_gradients(rng, option, call):
 
 
 @pytest.mark.parametrize(
-    "option", ["peephole", "layer_norm", "dropout", "zoneout", "mul", "concat"]
+    "option", ["peephole", "layer_norm", "norm_of_gates", "dropout", "zoneout", "mul", "concat"]
 )
 def test_gradients_of_layers_of_different_sizes(rng, option):
     settings = {k: v for k, v in OPTIONS[option].items() if k != "residual"}
@@ -219,6 +220,12 @@ def test_names_and_shapes_of_parameters():
     assert shapes["weight_ih_l1"] == (16, 5)
     assert (lstm.weight_ln_c_l0 == 1).all() and (lstm.bias_ln_c_l0 == 0).all()
     assert "bias_ln_c_l0" not in LSTM(3, 5, bias=False, layer_norm=True).state_dict()
+    lstm = LSTM(3, 5, bias=False, layer_norm="gates")
+    assert lstm.parameters == ("weight_ih_l0", "weight_hh_l0", "weight_ln_l0")
+    assert lstm.weight_ln_l0.shape == (20,) and (lstm.weight_ln_l0 == 1).all()
+    for wrong, error in (("gate", ValueError), (1, TypeError), (None, TypeError)):
+        with pytest.raises(error, match=r"^layer_norm: expected"):
+            LSTM(3, 5, layer_norm=wrong)
 
 
 def test_initial_values(dtype):

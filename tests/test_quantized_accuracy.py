@@ -31,6 +31,8 @@ OPTIONS = [
     {"cell_clip": 0.5},
     {"layer_norm": True},
     {"layer_norm": True, "peephole": True, "coupled": True, "clip": 1.0, "cell_clip": 0.7},
+    {"layer_norm": "gates"},
+    {"layer_norm": "gates", "peephole": True, "coupled": True, "clip": 1.0, "cell_clip": 0.7},
     {"zoneout": (0.1, 0.3)},
     {"num_layers": 3, "residual": True},
     {"batch_first": True},

@@ -21,6 +21,7 @@ OPTIONS = [
     {"proj_size": 2, "bias": False, "batch_first": True},
     {"num_layers": 2, "hidden_size": (19, 5), "reverse": True},
     {"peephole": True, "coupled": True, "clip": 3.0, "cell_clip": 2.0, "zoneout": (0.1, 0.2)},
+    {"layer_norm": "gates", "peephole": True},
     {"layer_norm": True, "activations": ("HardSigmoid", ("LeakyRelu", 0.2), "Tanh")},
 ]
 X = np.random.default_rng(0).standard_normal((6, 2, 5)).astype(np.float32)

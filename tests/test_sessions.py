@@ -26,6 +26,7 @@ OPTIONS = {
     "clip": {"clip": 0.9, "cell_clip": 0.8},
     "activations": {"activations": ("HardSigmoid", "Tanh", "Softsign")},
     "layer_norm": {"layer_norm": True},
+    "norm_of_gates": {"layer_norm": "gates", "peephole": True},
     "zoneout": {"zoneout": (0.2, 0.3)},
     "dropout": {"dropout": 0.4, "recurrent_dropout": 0.3},
     "sizes": {"hidden_size": (9, 4)},

@@ -35,6 +35,7 @@ QUIET = [
     {"coupled": True, "clip": 0.5, "cell_clip": 0.4},
     {"activations": ("HardSigmoid", "Softsign", ("Elu", 0.5)), "bias": False, "clip": np.inf},
     {"layer_norm": True, "bidirectional": True, "merge": "mul"},
+    {"layer_norm": "gates", "peephole": True, "coupled": True},
     {"residual": True, "num_layers": 2, "batch_first": True},
     {"hidden_size": [4, 6], "reverse": True},
     {"peephole": True, "proj_size": 3, "batch_first": True},

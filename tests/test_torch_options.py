@@ -33,6 +33,7 @@ QUIET = [  # nothing is drawn
     {"coupled": True, "num_layers": 2},
     {"clip": 0.5, "cell_clip": 0.4},
     {"layer_norm": True, "bidirectional": True},
+    {"layer_norm": "gates", "bidirectional": True, "peephole": True},
     {"residual": True, "num_layers": 2},
     {"bidirectional": True, "merge": "mul", "num_layers": 2},
     {"hidden_size": [4, 6]},

@@ -27,6 +27,7 @@ PLAIN = [
     {"num_layers": 1, "dropout": 0.0, "bias": False},
     {"bidirectional": True, "proj_size": 2, "dropout": 0.5, "batch_first": True},
     {"peephole": True, "layer_norm": True, "recurrent_dropout": 0.2, "init": "keras"},
+    {"layer_norm": "gates"},
     {"activations": (("Sigmoid",), "Tanh", ["Tanh"]), "zoneout": (0, 0.0)},
 ]
 

@@ -173,6 +173,8 @@ def test_a_plain_cell_and_a_variant_that_changes_nothing(isa, dtype, rng):
         ({"w_ch": np.zeros(15)}, TypeError, "w_ch"),
         ({"w_ln_c": np.zeros(5, np.float32)}, ValueError, "w_ln_ih"),
         ({"b_ln_c": np.zeros(5, np.float32)}, ValueError, "w_ln_ih"),
+        ({"w_ln": np.zeros(5, np.float32)}, ValueError, r"w_ln: expected shape .*4 H"),
+        ({"w_ln": np.zeros(20)}, TypeError, "w_ln"),
         ({"mask": np.ones((3, 4))}, TypeError, "mask"),
         ({"mask": [[True] * 4] * 3}, TypeError, "mask"),
         ({"mask": np.ones((4, 3), bool)}, ValueError, r"mask.*\(B, T\)"),

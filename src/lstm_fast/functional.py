@@ -55,6 +55,7 @@ def lstm_forward(
     w_ln_hh: Array | None = None,
     w_ln_c: Array | None = None,
     b_ln_c: Array | None = None,
+    w_ln: Array | None = None,
     reverse: bool = False,
     training: bool = True,
     matmul: checks.Matmul = "auto",
@@ -93,6 +94,8 @@ def lstm_forward(
     w_ln_ih, w_ln_hh, w_ln_c, b_ln_c : ndarray, shapes (4 H,), (4 H,), (H,), (H,), optional
         Gains of layer norm of the input's part of the pre-activations, of the recurrent part, and
         of the cell state, all or none of them; and the bias of the last, which may be absent.
+    w_ln : ndarray, shape (4 H,), optional
+        Gains of layer norm of each gate alone, without those above.
     reverse : bool
         Run from t = T - 1 down to 0; `y` stays in input order.
     training : bool
@@ -170,6 +173,10 @@ def lstm_forward(
     )
     if b_ln_c is not None:
         b_ln_c = checks.shaped("b_ln_c", b_ln_c, dtype, (H,), "H,")
+    if w_ln is not None:
+        if not absent:
+            raise ValueError("w_ln: layer norm of gates excludes that of w_ln_ih")
+        w_ln = checks.shaped("w_ln", w_ln, dtype, (4 * H,), "4 H,")
     options = cell_options(coupled, clip, cell_clip, activations)
     reverse, training = checks.boolean("reverse", reverse), checks.boolean("training", training)
     matmul = checks.matmul(matmul)
@@ -180,7 +187,8 @@ def lstm_forward(
     noise = _noise(zoneout, recurrent_mask, dtype, (T, B, H, P), w_hr is not None, packing)
 
     cell = Cell(
-        *(w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c), options=options
+        *(w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln),
+        options=options,
     )
     h, c = (None if a is None else a[None] for a in (h0, c0))
     hn, cn = np.empty((1, B, P), dtype), np.empty((1, B, H), dtype)

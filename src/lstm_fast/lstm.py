@@ -18,7 +18,7 @@ from .network.initial import new_parameters
 from .network.lower import Inputs, Weights
 from .network.network import Network
 from .network.noise import RATES, NoiseSource, Rates
-from .network.options import Activation
+from .network.options import Activation, LayerNorm
 from .network.parameters import Parameters
 from .network.results import Out
 from .network.settings import Init, Merge, Settings, warn_of_dropout
@@ -77,8 +77,9 @@ class LSTM(Recurrent):
         ONNX's f, g, h, by ONNX's names: of the gates i, f and o, of the candidate g, and of c(t) in
         h(t). Sigmoid, Tanh, Relu, HardSigmoid, Softsign, Softplus, Elu, LeakyRelu, ThresholdedRelu,
         ScaledTanh, Affine.
-    layer_norm : bool
-        Normalise both parts of the pre-activations, and c(t) in h(t), over the units.
+    layer_norm : bool or "gates"
+        Normalise both parts of the pre-activations, and c(t) in h(t), over the units. "gates":
+        their sum, with what peepholes add, over the units of each gate alone, as TensorFlow Lite.
     variational_dropout : float
         Probability with which `forward` zeroes an input of each layer, in all time steps alike.
     recurrent_dropout : float
@@ -113,7 +114,8 @@ class LSTM(Recurrent):
     ndarray
         Read-only views of the parameters, shapes (4 H, I), (4 H, H or P), (4 H,), (4 H,), (P, H).
         With `peephole` also weight_ch_l0 (3 H,), order i, f, o; with `layer_norm` the gains
-        weight_ln_ih_l0 and weight_ln_hh_l0 (4 H,), weight_ln_c_l0 (H,), and bias_ln_c_l0 (H,).
+        weight_ln_ih_l0 and weight_ln_hh_l0 (4 H,), weight_ln_c_l0 (H,), and bias_ln_c_l0 (H,), or
+        with that of gates weight_ln_l0 (4 H,).
     dropout, variational_dropout, recurrent_dropout, zoneout, matmul, matmul_precision
         As above; may be set. The other settings are fixed.
 
@@ -159,7 +161,7 @@ class LSTM(Recurrent):
         clip: float | None = None,
         cell_clip: float | None = None,
         activations: Sequence[Activation] = options.PLAIN,
-        layer_norm: bool = False,
+        layer_norm: LayerNorm = False,
         variational_dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         zoneout: tuple[float, float] | None = None,

@@ -16,7 +16,7 @@ from .network.initial import parameter_shapes
 from .network.lower import Inputs, LowerCells, Weights
 from .network.network import Network
 from .network.noise import NoiseSource, Rates
-from .network.options import Activation
+from .network.options import Activation, LayerNorm
 from .network.parameters import Parameters
 from .network.settings import Merge, Settings
 from .recurrent import Recurrent
@@ -74,7 +74,7 @@ class QuantizedLSTM(Recurrent):
         clip: float | None = None,
         cell_clip: float | None = None,
         activations: Sequence[Activation] = options.PLAIN,
-        layer_norm: bool = False,
+        layer_norm: LayerNorm = False,
         zoneout: tuple[float, float] | None = None,
         residual: bool = False,
         weights: Weights = "int8",

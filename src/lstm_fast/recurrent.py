@@ -12,7 +12,7 @@ from .network import checks, unsaid
 from .network.arguments import Arguments, Input, State
 from .network.block import Block
 from .network.network import Network
-from .network.options import Activation
+from .network.options import Activation, LayerNorm
 from .network.results import Out
 from .network.settings import Init, Merge
 from .stream import OnNaN, Stream
@@ -39,7 +39,7 @@ class Recurrent(Block):
     clip: float | None
     cell_clip: float | None
     activations: tuple[Activation, ...]
-    layer_norm: bool
+    layer_norm: LayerNorm
     residual: bool
     init: Init
     forget_bias: float | None

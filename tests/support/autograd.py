@@ -44,7 +44,7 @@ def autograd_lstm(
     recurrent_mask=1.0,
 ):
     """Return y, hn, cn; `w` has tensors by name of argument: x, h0, c0, weights, biases."""
-    h, c = w["h0"], w["c0"]
+    h, c, norm = w["h0"], w["c0"], torch.nn.functional.layer_norm
     T, B, H = len(w["x"]), *c.shape
 
     def apply(which, v):
@@ -55,24 +55,32 @@ def autograd_lstm(
     def bounded(v, limit):
         return v if limit is None else v.clamp(-limit, limit)
 
-    def norm(v, gain, bias=None):
+    def norm_of_gate(n, v):
+        return norm(v, (H,), w_ln[n], biases[n], 1e-8) if "w_ln" in w else v
+
+    def norm_of_row(v, gain, bias=None):
         shape = v.shape[1:]
-        return torch.nn.functional.layer_norm(v, shape, w[gain], w.get(bias)) if gain in w else v
+        return norm(v, shape, w[gain], w.get(bias)) if gain in w else v
 
     runs = torch.tensor(np.ones((B, T), bool) if mask is None else mask).T[:, :, None]
     if lengths is not None:
         runs = runs & (torch.arange(T)[:, None, None] < torch.tensor(lengths)[:, None])
     p_i, p_f, p_o = w["w_ch"].chunk(3) if "w_ch" in w else (0, 0, 0)
     z_h, z_c = (torch.tensor(np.broadcast_to(z, (T, B, H)).copy()) for z in zoneout)
+    bias = w.get("b_ih", 0) + w.get("b_hh", torch.zeros_like(w["w_ih"][:, 0]))
+    if "w_ln" in w:
+        w_ln, biases, bias = w["w_ln"].chunk(4), bias.chunk(4), 0
     kept, zero, y = torch.tensor(recurrent_mask), h.new_zeros(()), {}
     for t in reversed(range(T)) if reverse else range(T):
-        a = norm(w["x"][t] @ w["w_ih"].T, "w_ln_ih") + norm((h * kept) @ w["w_hh"].T, "w_ln_hh")
-        a_i, a_f, a_g, a_o = (a + w.get("b_ih", 0) + w.get("b_hh", 0)).chunk(4, dim=1)
-        i = apply(0, bounded(a_i + p_i * c, clip))
-        f = 1 - i if coupled else apply(0, bounded(a_f + p_f * c, clip))
-        new = bounded(f * c + i * apply(1, bounded(a_g, clip)), cell_clip)
-        o = apply(0, bounded(a_o + p_o * new, clip))
-        m = o * apply(2, norm(new, "w_ln_c", "b_ln_c"))
+        a = norm_of_row(w["x"][t] @ w["w_ih"].T, "w_ln_ih") + bias
+        a = a + norm_of_row((h * kept) @ w["w_hh"].T, "w_ln_hh")
+        a_i, a_f, a_g, a_o = a.chunk(4, dim=1)
+        i = apply(0, bounded(norm_of_gate(0, a_i + p_i * c), clip))
+        f = 1 - i if coupled else apply(0, bounded(norm_of_gate(1, a_f + p_f * c), clip))
+        g = apply(1, bounded(norm_of_gate(2, a_g), clip))
+        new = bounded(f * c + i * g, cell_clip)
+        o = apply(0, bounded(norm_of_gate(3, a_o + p_o * new), clip))
+        m = o * apply(2, norm_of_row(new, "w_ln_c", "b_ln_c"))
         m = m @ w["w_hr"].T if "w_hr" in w else z_h[t] * h + (1 - z_h[t]) * m
         h = torch.where(runs[t], m, h)
         c = torch.where(runs[t], z_c[t] * c + (1 - z_c[t]) * new, c)

@@ -121,9 +121,11 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     if tape.variant and tape.cell.peephole is not None:
         scratch.dpeephole = take(arena, 3 * h_size)
     if call.layer_norm:
-        scratch.dgates_ih, scratch.dgates_hh = take(arena, dgates_size), take(arena, dgates_size)
-        scratch.dw_ih, scratch.dw_hh = take(arena, dgates_size), take(arena, dgates_size)
-        scratch.du, scratch.dn, scratch.dw_c = take(arena, h_size), take(arena, h_size), take(arena, h_size)
+        scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
+        scratch.du, scratch.dw_hh = take(arena, h_size), take(arena, dgates_size)
+        if not tape.cell.norm_of_gates:
+            scratch.dgates_ih, scratch.dw_ih = take(arena, dgates_size), take(arena, dgates_size)
+            scratch.dn, scratch.dw_c = take(arena, h_size), take(arena, h_size)
 
 
 cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cnp.ndarray dc, list dxs, list grads,
@@ -186,12 +188,17 @@ cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:
         step.zone_h, step.zone_c = data_or_null(tape.noise.zone_h), data_or_null(tape.noise.zone_c)
         step.zone_row = tape.noise.zone_row
     variant.layer_norm = cell.layer_norm
-    if cell.layer_norm:
+    if not cell.layer_norm:
+        return
+    norm.of_gates = cell.norm_of_gates
+    norm.hh, norm.c, norm.scale_hh = tape.norm.hh.data, tape.norm.c.data, tape.norm.scale_hh.data
+    if norm.of_gates:
+        norm.w_hh, norm.dw_hh = data_of(cell.w_ln), data_of(grads["w_ln"])
+        norm.peephole = NULL if cell.peephole is None else cell.peephole.data
+    else:
         norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
         norm.b_c = data_of(cell.b_ln_c)
-        norm.ih, norm.hh, norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
-        norm.scale_ih, norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
-        norm.scale_c = tape.norm.scale_c.data
+        norm.ih, norm.scale_ih, norm.scale_c = tape.norm.ih.data, tape.norm.scale_ih.data, tape.norm.scale_c.data
         norm.dw_ih, norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
         norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_or_null(grads.get("b_ln_c"))
 

@@ -14,16 +14,19 @@ cdef extern from *:
 
 
 cdef struct BackwardNorm:
-    # Layer norm: gains, normal values and scales, as forward left them; gradients
+    # Layer norm: gains, normal values and scales, as forward left them; gradients. That of each gate has hh, w_hh,
+    # scale_hh and dw_hh of the gates, peephole, and the cell state itself as c
+    bint of_gates
     const char *w_ih
     const char *w_hh
     const char *w_c
     const char *b_c
+    const char *peephole       # (3, padded), or NULL
     const char *ih             # (N, 4H)
     const char *hh             # (N, 4H)
     const char *c              # (N, H)
     const char *scale_ih       # (N,)
-    const char *scale_hh
+    const char *scale_hh       # of gates (4, N)
     const char *scale_c
     char *dw_ih
     char *dw_hh
@@ -85,7 +88,8 @@ cdef struct Scratch:
     # What a group of threads needs for a chunk, (rows of the chunk, columns)
     char *dgates                   # 4H
     char *dgates_ih                # 4H: what of them products take: before layer norm of the input's part, rounded
-    char *dgates_hh                # 4H: the same of the recurrent part; both are dgates where they are no others
+    char *dgates_hh                # 4H: the same of the recurrent part; both are dgates where they are no others,
+    #                                and one before the norm of each gate
     char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
     char *hidden                   # H: with projection, o tanh(c)
     char *dy                       # P: with projection or noise, gradients of y(t)

@@ -3,7 +3,8 @@
 from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, Scratch, product_of, round_columns,
                                             round_gates, round_panels)
 from lstm_fast.engine.memory cimport at, strided
-from lstm_fast.engine.runtime.kernels cimport LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_variant_backward
+from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_rows,
+                                               lf_variant_backward)
 from lstm_fast.engine.schedule cimport share
 
 
@@ -72,7 +73,9 @@ cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, 
     v.dgates = at(scratch.dgates, in_chunk * 4 * H, job.k)
     if job.variant.dw_ch != NULL:
         v.dpeephole = at(scratch.dpeephole, in_chunk * 3 * H, job.k)
-    if job.variant.layer_norm:
+    if job.variant.norm.of_gates:
+        normalised_gates(job, scratch, &v, row_at_t, in_chunk)
+    elif job.variant.layer_norm:
         normalised_rows(job, scratch, &v, row_at_t, in_chunk)
     else:
         job.k.variant_backward(&v)
@@ -99,21 +102,77 @@ cdef void normalised_rows(BackwardJob *job, const Scratch *scratch, lf_variant_b
     job.k.variant_backward(v)
     before_norm(job, <const char *>v.dgates, norm.w_ih, at(norm.ih, row_at_t * 4 * H, job.k),
                 at(norm.scale_ih, row_at_t, job.k), at(scratch.dgates_ih, in_chunk * 4 * H, job.k),
-                at(scratch.dw_ih, in_chunk * 4 * H, job.k), rows)
+                at(scratch.dw_ih, in_chunk * 4 * H, job.k), rows, 4 * H)
     before_norm(job, <const char *>v.dgates, norm.w_hh, at(norm.hh, row_at_t * 4 * H, job.k),
                 at(norm.scale_hh, row_at_t, job.k), at(scratch.dgates_hh, in_chunk * 4 * H, job.k),
-                at(scratch.dw_hh, in_chunk * 4 * H, job.k), rows)
+                at(scratch.dw_hh, in_chunk * 4 * H, job.k), rows, 4 * H)
+    round_before_norm(job, at(scratch.dgates_ih, in_chunk * 4 * H, job.k), rows)
+    round_before_norm(job, at(scratch.dgates_hh, in_chunk * 4 * H, job.k), rows)
+
+
+cdef void normalised_gates(BackwardJob *job, const Scratch *scratch, lf_variant_backward *v, Py_ssize_t row_at_t,
+                           Py_ssize_t in_chunk) noexcept nogil:
+    """The same with the norm of each gate: o, whose peepholes give gradients of the cell state, and then the others."""
+    cdef Py_ssize_t H = job.H, rows = v.product.rows, gate
+    cdef const char *p = job.variant.norm.peephole
+    cdef lf_rows n = strided(at(job.variant.norm.c, row_at_t * H, job.k), H)
+    cdef lf_rows c_prev = strided(<const char *>v.c_prev, job.padded)
+    cdef char *dn = at(scratch.du, in_chunk * H, job.k)
+    cdef char *dc = <char *>v.dc
+    cdef char *d = at(scratch.dgates_hh, in_chunk * 4 * H, job.k)
+    cdef char *terms = <char *>v.dpeephole
+    v.dpeephole = NULL  # the kernel sees no peepholes
+    job.k.multiply_add(dn, H, n, strided(NULL, 0), strided(NULL, 0), rows, H)
+    v.parts, v.n = LF_OUTPUT, dn
+    job.k.variant_backward(v)
+    before_norm_of_gate(job, scratch, v, 3, row_at_t, in_chunk)
+    if p != NULL:
+        add_peephole(job, dn, H, at(d, 3 * H, job.k), at(p, 2 * job.padded, job.k), n,
+                     at(terms, 2 * H, job.k), rows)
+    v.parts = LF_CELL
+    v.product.depth, v.product.init = 0, NULL
+    job.k.variant_backward(v)
+    for gate in range(3):
+        before_norm_of_gate(job, scratch, v, gate, row_at_t, in_chunk)
+    if p != NULL:
+        for gate in range(2):
+            add_peephole(job, dc, job.padded, at(d, gate * H, job.k), at(p, gate * job.padded, job.k), c_prev,
+                         at(terms, gate * H, job.k), rows)
+    round_before_norm(job, d, rows)
+
+
+cdef void add_peephole(BackwardJob *job, char *dc, Py_ssize_t dc_row, const char *d, const char *weights, lf_rows c,
+                       char *terms, Py_ssize_t rows) noexcept nogil:
+    """Add to the gradients dc of what a gate's peepholes see, from d of its sums; the terms of their own gradient."""
+    cdef Py_ssize_t H = job.H
+    job.k.multiply_add(dc, dc_row, strided(d, 4 * H), strided(weights, 0), strided(dc, dc_row), rows, H)
+    job.k.multiply_add(terms, 3 * H, strided(d, 4 * H), c, strided(NULL, 0), rows, H)
+
+
+cdef void before_norm_of_gate(BackwardJob *job, const Scratch *scratch, const lf_variant_backward *v, Py_ssize_t gate,
+                              Py_ssize_t row_at_t, Py_ssize_t in_chunk) noexcept nogil:
+    """`before_norm` of one gate."""
+    cdef Py_ssize_t H = job.H, first = gate * H
+    cdef const BackwardNorm *norm = &job.variant.norm
+    before_norm(job, at(<const char *>v.dgates, first, job.k), at(norm.w_hh, first, job.k),
+                at(norm.hh, row_at_t * 4 * H + first, job.k),
+                at(norm.scale_hh, gate * job.rows.total + row_at_t, job.k),
+                at(scratch.dgates_hh, in_chunk * 4 * H + first, job.k),
+                at(scratch.dw_hh, in_chunk * 4 * H + first, job.k), v.product.rows, H)
 
 
 cdef void before_norm(BackwardJob *job, const char *dgates, const char *gain, const char *normal, const char *scale,
-                      char *d, char *terms, Py_ssize_t rows) noexcept nogil:
+                      char *d, char *terms, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
     """From dgates the gradients d of what was normalised, and the terms of its gain's gradient."""
-    cdef Py_ssize_t columns = 4 * job.H
-    job.k.multiply_add(terms, columns, strided(dgates, columns), strided(normal, columns), strided(NULL, 0), rows,
-                       columns)
-    job.k.multiply_add(d, columns, strided(dgates, columns), strided(gain, 0), strided(NULL, 0), rows, columns)
-    job.k.normalise_backward(d, columns, strided(normal, columns), scale, rows, columns)
-    round_columns(job, d, d, columns, rows, 0, columns)
+    cdef Py_ssize_t row = 4 * job.H
+    job.k.multiply_add(terms, row, strided(dgates, row), strided(normal, row), strided(NULL, 0), rows, columns)
+    job.k.multiply_add(d, row, strided(dgates, row), strided(gain, 0), strided(NULL, 0), rows, columns)
+    job.k.normalise_backward(d, row, strided(normal, row), scale, rows, columns)
+
+
+cdef void round_before_norm(BackwardJob *job, char *d, Py_ssize_t rows) noexcept nogil:
+    """Round what `before_norm` has left, of all gates."""
+    round_columns(job, d, d, 4 * job.H, rows, 0, 4 * job.H)
 
 
 cdef void variant_gradients(const BackwardJob *job, const Scratch *scratch, Py_ssize_t rows, int part,

@@ -20,16 +20,17 @@ cdef class Cell:
     cdef object w_ih, w_hh, w_hr, bias_sum
     cdef object kept_ih          # a copy of w_ih, where BLAS reads it
     cdef bint plain, layer_norm  # whether the cell is not a variant; and one with layer norm
+    cdef bint norm_of_gates      # whether that is of each gate
     cdef lf_variant variant
     cdef Buffer peephole         # (3, padded)
-    cdef object w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, norm_bias  # (4H,), (4H,), (H,), (H,), (4H,)
+    cdef object w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln, norm_bias  # (4H,), (4H,), (H,), (H,), (4H,), (4H,)
     cdef readonly tuple parameters  # names of what it was made from, in order
     cdef tuple shapes               # of these
     cdef Buffer gates_ih, gates_hh, bias, project_hr            # forward
     cdef Buffer columns_ih, columns_hh, columns_hr              # backward
     cdef bint prepared
     cdef void set_precision(self, cnp.ndarray w_ih, str inputs, bint bfloat16) except *
-    cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options) except *
+    cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln, options) except *
     cdef object sum_of(self, b_ih, b_hh)
     cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale)
     cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth)

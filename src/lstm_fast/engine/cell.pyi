@@ -24,6 +24,7 @@ class Cell:
         w_ln_hh: Array | None = None,
         w_ln_c: Array | None = None,
         b_ln_c: Array | None = None,
+        w_ln: Array | None = None,
         options: Any | None = None,
         scales: tuple[Array | None, ...] = ...,
         inputs: str = "bfloat16",

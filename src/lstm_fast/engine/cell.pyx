@@ -27,7 +27,8 @@ def bfloat16_bits(cnp.ndarray a not None):
     return (rounded >> 16).astype(np.uint16)
 
 
-cdef tuple PARAMETERS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c")
+cdef tuple PARAMETERS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c",
+                         "w_ln")
 
 
 cdef class Cell:
@@ -43,6 +44,8 @@ cdef class Cell:
         Peephole weights i, f, o.
     w_ln_ih, w_ln_hh, w_ln_c, b_ln_c : ndarray, shapes (4 H,), (4 H,), (H,), (H,), optional
         Gains and bias of layer norm; the bias may be absent.
+    w_ln : ndarray, shape (4 H,), optional
+        Gains of layer norm of each gate, without those above.
     options : CellOptions, optional
         None: those of a plain cell.
     scales : tuple of ndarray, optional
@@ -58,11 +61,11 @@ cdef class Cell:
     """
 
     def __init__(self, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih=None, b_hh=None, w_hr=None, w_ch=None,
-                 w_ln_ih=None, w_ln_hh=None, w_ln_c=None, b_ln_c=None, options=None, tuple scales=(None, None, None),
-                 str inputs="bfloat16", bint bfloat16=False):
+                 w_ln_ih=None, w_ln_hh=None, w_ln_c=None, b_ln_c=None, w_ln=None, options=None,
+                 tuple scales=(None, None, None), str inputs="bfloat16", bint bfloat16=False):
         cdef list parameters = [], shapes = []
         cdef Py_ssize_t n = 0
-        for value in (w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c):
+        for value in (w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln):
             if value is not None:
                 parameters.append(PARAMETERS[n])
                 shapes.append(value.shape)
@@ -79,7 +82,7 @@ cdef class Cell:
         self.proj_size = 0 if w_hr is None else self.output_size
         self.panels = (self.hidden_size + self.k.lanes - 1) // self.k.lanes
         self.padded = self.panels * self.k.lanes
-        self.set_variant(w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options)
+        self.set_variant(w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln, options)
         self.bias_sum = self.sum_of(b_ih, b_hh)
         if self.layer_norm:  # it is added after that
             self.norm_bias, self.bias_sum = self.bias_sum, np.zeros_like(self.bias_sum)
@@ -113,11 +116,12 @@ cdef class Cell:
         lf_fpenv_leave(saved)
         return total
 
-    cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, options) except *:
+    cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln, options) except *:
         """How the cell differs from a plain one."""
         cdef Py_ssize_t H = self.hidden_size
         cdef char *data
-        self.layer_norm = w_ln_ih is not None
+        self.norm_of_gates = w_ln is not None
+        self.layer_norm = w_ln_ih is not None or self.norm_of_gates
         self.plain = w_ch is None and not self.layer_norm and (options is None or options.plain)
         self.variant.clip = self.variant.cell_clip = float("inf")
         self.variant.gate.function = LF_SIGMOID
@@ -131,10 +135,14 @@ cdef class Cell:
         self.variant.keeps_gates = self.variant.clip == float("inf") and not self.layer_norm
         if w_ch is not None:
             self.peephole = new_buffer(times(3, self.padded), self.k.itemsize)
-            self.variant.peephole = data = self.peephole.data
+            data = self.peephole.data
+            if not self.norm_of_gates:  # else the norm comes after peepholes, and kernels after the norm
+                self.variant.peephole = data
             copy_rows(data, self.padded * self.k.itemsize, <const char *>cnp.PyArray_DATA(w_ch),
                       H * self.k.itemsize, 3, H * self.k.itemsize)
-        if self.layer_norm:
+        if self.norm_of_gates:
+            self.w_ln = w_ln.copy()
+        elif self.layer_norm:
             self.w_ln_ih, self.w_ln_hh, self.w_ln_c = w_ln_ih.copy(), w_ln_hh.copy(), w_ln_c.copy()
             self.b_ln_c = np.zeros(H, w_ln_c.dtype) if b_ln_c is None else b_ln_c.copy()
 
@@ -150,7 +158,7 @@ cdef class Cell:
         return (sum([buffer.size for buffer in (self.gates_ih, self.gates_hh, self.project_hr, self.bias, self.peephole)
                      if buffer is not None])
                 + sum([a.nbytes for a in (self.bias_sum, self.w_ln_ih, self.w_ln_hh, self.w_ln_c, self.b_ln_c,
-                                          self.norm_bias) if a is not None]))
+                                          self.w_ln, self.norm_bias) if a is not None]))
 
     def weights(self):
         """What a cell of lower precision was made from: w_ih, w_hh, w_hr or None, and `scales`, or None."""

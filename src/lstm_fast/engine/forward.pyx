@@ -119,12 +119,14 @@ cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint maske
         variant.masked_h = take(arena, times(parts * B, call.P) * size)
     if not cell.layer_norm:
         return
-    norm.u = take(arena, times(B, H) * size)
+    if not cell.norm_of_gates:
+        norm.u = take(arena, times(B, H) * size)
     if not call.training:  # else the tape has these
         variant.step.a = take(arena, times(B, 4 * call.padded) * size)
         norm.hh, norm.c = take(arena, times(B, 4 * H) * size), take(arena, times(B, H) * size)
-        norm.scale_ih, norm.scale_hh = take(arena, call.chunk_rows * size), take(arena, B * size)
-        norm.scale_c = take(arena, B * size)
+        norm.scale_hh = take(arena, B * size)
+        if not cell.norm_of_gates:
+            norm.scale_ih, norm.scale_c = take(arena, call.chunk_rows * size), take(arena, B * size)
 
 
 cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
@@ -210,13 +212,17 @@ cdef void set_up_variant(ForwardJob *job, Cell cell, Noise noise, Tape tape) exc
     variant.layer_norm = cell.layer_norm
     if not cell.layer_norm:
         return
-    norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
-    norm.b_c, norm.bias = data_of(cell.b_ln_c), data_of(cell.norm_bias)
+    norm.of_gates, norm.bias = cell.norm_of_gates, data_of(cell.norm_bias)
     if tape is not None:
         tape.norm = new_norm(cell, job.rows.total)
-        norm.ih, norm.hh, norm.c = tape.norm.ih.data, tape.norm.hh.data, tape.norm.c.data
-        norm.scale_ih, norm.scale_hh = tape.norm.scale_ih.data, tape.norm.scale_hh.data
-        norm.scale_c = tape.norm.scale_c.data
+        norm.hh, norm.c, norm.scale_hh = tape.norm.hh.data, tape.norm.c.data, tape.norm.scale_hh.data
+    if norm.of_gates:
+        norm.w_hh, norm.peephole = data_of(cell.w_ln), NULL if cell.peephole is None else cell.peephole.data
+        return
+    norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
+    norm.b_c = data_of(cell.b_ln_c)
+    if tape is not None:
+        norm.ih, norm.scale_ih, norm.scale_c = tape.norm.ih.data, tape.norm.scale_ih.data, tape.norm.scale_c.data
 
 
 cdef Tape new_tape(Cell cell, Ragged ragged, const ForwardJob *job):

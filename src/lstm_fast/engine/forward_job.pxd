@@ -14,17 +14,20 @@ cdef extern from *:
 
 
 cdef struct ForwardNorm:
-    # Layer norm: gains, biases; and normal values with their scales, of all rows in training, else of one step
+    # Layer norm: gains, biases; and normal values with their scales, of all rows in training, else of one step. That of
+    # each gate has hh, w_hh and scale_hh of the gates, bias, peephole, and the cell state itself as c
+    bint of_gates
     const char *w_ih           # (4H,)
     const char *w_hh           # (4H,)
     const char *w_c            # (H,)
     const char *bias           # (4H,)
     const char *b_c            # (H,)
+    const char *peephole       # (3, padded), or NULL
     char *ih                   # (N, 4H); NULL: where the chunk is projected
     char *hh                   # (N, 4H) or (B, 4H)
     char *c                    # (N, H) or (B, H)
     char *scale_ih             # (N,)
-    char *scale_hh             # (N,) or (B,)
+    char *scale_hh             # (N,) or (B,); of gates (4, N) or (B,)
     char *scale_c
     char *u                    # (B, H)
 

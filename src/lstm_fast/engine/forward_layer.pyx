@@ -127,7 +127,7 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
     else:
         project(job, first_t, end_t, first_row, end_row, step.first_panel, step.end_panel, projected,
                 operands)
-    if job.variant != NULL and job.variant.layer_norm:
+    if job.variant != NULL and job.variant.layer_norm and not job.variant.norm.of_gates:
         normalise_input(job, first_t, end_t, first_row, end_row, projected)
     for s in range(first_step, end_step):
         t = T - 1 - s if job.reverse else s

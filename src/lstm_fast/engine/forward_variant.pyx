@@ -4,7 +4,9 @@ from lstm_fast.engine.batch cimport rows_at, rows_before
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, rounded
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
-                                               lf_variant_forward)
+                                               lf_rows, lf_variant_forward)
+
+cdef double GATE_NORM_EPSILON = 1e-8  # TensorFlow Lite's
 
 
 cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
@@ -41,10 +43,24 @@ cdef void variant_rows(ForwardJob *job, const lf_cell_forward *plain, Py_ssize_t
                            step.rows, job.P)
         step.h, step.h_row = masked, job.P
     step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P)
-    if job.variant.layer_norm:
+    if job.variant.norm.of_gates:
+        normed_gates(job, &v, row if job.training else first_row)
+    elif job.variant.layer_norm:
         normed_rows(job, &v, row if job.training else first_row, first_row)
     else:
         job.of_h.variant_forward(&v)
+
+
+cdef void recurrent_product(ForwardJob *job, const lf_cell_forward *step, char *out) noexcept nogil:
+    """h w_hh' of some rows, (rows, 4H)."""
+    cdef lf_product p
+    p.rows, p.depth, p.columns = step.rows, job.P, 4 * job.H
+    p.a, p.a_row, p.a_step = step.h, step.h_row, 1
+    p.b = step.w
+    p.init, p.accumulate, p.stream = NULL, False, False
+    p.out, p.out_row, p.out_panel = out, 4 * job.H, 4 * job.k.lanes
+    p.first_panel, p.end_panel = 0, (4 * job.H + p.out_panel - 1) // p.out_panel
+    job.of_h.product(&p)
 
 
 cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, Py_ssize_t first_row) noexcept nogil:
@@ -53,14 +69,7 @@ cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, P
     cdef const ForwardNorm *norm = &job.variant.norm
     cdef char *normal_hh = at(norm.hh, kept * 4 * H, job.k)
     cdef char *normal_c = at(norm.c, kept * H, job.k)
-    cdef lf_product p
-    p.rows, p.depth, p.columns = rows, job.P, 4 * H
-    p.a, p.a_row, p.a_step = v.step.h, v.step.h_row, 1
-    p.b = v.step.w
-    p.init, p.accumulate, p.stream = NULL, False, False
-    p.out, p.out_row, p.out_panel = normal_hh, 4 * H, 4 * job.k.lanes
-    p.first_panel, p.end_panel = 0, (4 * H + p.out_panel - 1) // p.out_panel
-    job.of_h.product(&p)
+    recurrent_product(job, v.step, normal_hh)
     job.k.normalise(normal_hh, 4 * H, at(norm.scale_hh, kept, job.k), LAYER_NORM_EPSILON, rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(<const char *>v.step.projected, 4 * H), strided(norm.w_ih, 0),
                        strided(norm.bias, 0), rows, 4 * H)
@@ -72,3 +81,35 @@ cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, P
     v.parts, v.n = LF_OUTPUT, at(norm.u, first_row * H, job.k)
     job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
     job.of_h.variant_forward(v)
+
+
+cdef void normed_gates(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept) noexcept nogil:
+    """The same with layer norm of each gate: of both parts together, with what peepholes add."""
+    cdef Py_ssize_t H = job.H, rows = v.step.rows
+    cdef char *sums = at(job.variant.norm.hh, kept * 4 * H, job.k)
+    cdef lf_rows c_prev = strided(<const char *>v.step.c_prev, v.step.c_row)
+    recurrent_product(job, v.step, sums)
+    job.k.multiply_add(sums, 4 * H, strided(sums, 4 * H), strided(NULL, 0),
+                       strided(<const char *>v.step.projected, 4 * H), rows, 4 * H)
+    normalise_gate(job, v, 0, c_prev, kept)
+    normalise_gate(job, v, 1, c_prev, kept)
+    normalise_gate(job, v, 2, strided(NULL, 0), kept)
+    v.parts, v.n = LF_CELL, at(job.variant.norm.c, kept * H, job.k)
+    job.of_h.variant_forward(v)  # copies a of o, whatever is there
+    normalise_gate(job, v, 3, strided(<const char *>v.n, H), kept)
+    v.parts = LF_OUTPUT
+    job.of_h.variant_forward(v)
+
+
+cdef void normalise_gate(ForwardJob *job, lf_variant_forward *v, int gate, lf_rows c, Py_ssize_t kept) noexcept nogil:
+    """The pre-activation of one gate, from its sums; `c` is what its peepholes see."""
+    cdef Py_ssize_t H = job.H, first = gate * H, rows = v.step.rows
+    cdef const ForwardNorm *norm = &job.variant.norm
+    cdef char *normal = at(norm.hh, kept * 4 * H + first, job.k)
+    cdef char *scale = at(norm.scale_hh, kept + gate * (job.rows.total if job.training else 0), job.k)
+    if norm.peephole != NULL and c.data != NULL:  # weights i, f, o
+        job.k.multiply_add(normal, 4 * H, c, strided(at(norm.peephole, min(gate, 2) * job.step.c_row, job.k), 0),
+                           strided(normal, 4 * H), rows, H)
+    job.k.normalise(normal, 4 * H, scale, GATE_NORM_EPSILON, rows, H)
+    job.k.multiply_add(at(<char *>v.a, first, job.k), v.a_row, strided(normal, 4 * H),
+                       strided(at(norm.w_hh, first, job.k), 0), strided(at(norm.bias, first, job.k), 0), rows, H)

@@ -10,9 +10,12 @@ cdef class Noise:
     cdef Py_ssize_t zone_row  # elements from a row of zone_h and zone_c to the next: 0 where there is only one
 
 cdef class Norm:
-    """What layer norm keeps for backward: normal values, and the scales that made them."""
+    """What layer norm keeps for backward: normal values, and the scales that made them.
+
+    With that of each gate `hh` and `scale_hh` are those of the gates, `c` is the cell state itself, and that is all.
+    """
     cdef Buffer ih, hh, c                    # (N, 4H), (N, 4H), (N, H)
-    cdef Buffer scale_ih, scale_hh, scale_c  # (N,)
+    cdef Buffer scale_ih, scale_hh, scale_c  # (N,), but of gates (4, N)
 
 cdef Norm new_norm(Cell cell, size_t rows)
 

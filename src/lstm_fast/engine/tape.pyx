@@ -8,7 +8,7 @@
 cimport cython
 
 from lstm_fast.engine.cell cimport Cell
-from lstm_fast.engine.memory cimport new_buffer, times
+from lstm_fast.engine.memory cimport Buffer, new_buffer, times
 
 
 cdef class Noise:
@@ -43,10 +43,13 @@ cdef class Noise:
 cdef Norm new_norm(Cell cell, size_t rows):
     cdef Norm norm = Norm.__new__(Norm)
     cdef size_t size = cell.k.itemsize
-    norm.ih = new_buffer(times(rows, 4 * cell.hidden_size), size)
     norm.hh = new_buffer(times(rows, 4 * cell.hidden_size), size)
     norm.c = new_buffer(times(rows, cell.hidden_size), size)
-    norm.scale_ih, norm.scale_hh, norm.scale_c = (new_buffer(rows, size) for _ in range(3))
+    if cell.norm_of_gates:
+        norm.scale_hh = new_buffer(times(4, rows), size)
+    else:
+        norm.ih = new_buffer(times(rows, 4 * cell.hidden_size), size)
+        norm.scale_ih, norm.scale_hh, norm.scale_c = (new_buffer(rows, size) for _ in range(3))
     return norm
 
 
@@ -55,10 +58,13 @@ cdef class Tape:
     def nbytes(self):
         """Bytes of memory that it holds: of its own buffers, not of the input."""
         cdef size_t size = self.size
+        cdef Buffer buffer
         if self.noise is not None:
             size += self.noise.nbytes
         if self.norm is not None:
-            size += self.norm.ih.size + self.norm.hh.size + self.norm.c.size + 3 * self.norm.scale_c.size
+            for buffer in (self.norm.ih, self.norm.hh, self.norm.c, self.norm.scale_ih, self.norm.scale_hh,
+                           self.norm.scale_c):
+                size += 0 if buffer is None else buffer.size
         return size
 
 

@@ -35,7 +35,9 @@ def parameter_shapes(settings: Settings) -> Shapes:
                 shapes[f"weight_hr_{suffix}"] = (P, H)
             if settings.peephole:
                 shapes[f"weight_ch_{suffix}"] = (3 * H,)
-            if settings.layer_norm:
+            if settings.layer_norm == "gates":
+                shapes[f"weight_ln_{suffix}"] = (4 * H,)
+            elif settings.layer_norm:
                 shapes[f"weight_ln_ih_{suffix}"] = shapes[f"weight_ln_hh_{suffix}"] = (4 * H,)
                 shapes[f"weight_ln_c_{suffix}"] = (H,)
                 if bias:

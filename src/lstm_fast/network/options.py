@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from . import checks
 
-__all__ = ["Activation", "CellOptions", "cell_options"]
+__all__ = ["Activation", "CellOptions", "LayerNorm", "cell_options"]
 
+LayerNorm = bool | Literal["gates"]
 Activation = str | tuple[str] | tuple[str, float] | tuple[str, float, float]
 
 # ONNX's functions, in the order of `lf_function` (kernels.h), with defaults of alpha and beta.
@@ -65,6 +66,15 @@ def cell_options(
         limit("cell_clip", cell_clip),
         functions(activations),
     )
+
+
+def layer_norm(value: Any) -> LayerNorm:
+    """Return which layer norm there is, if any."""
+    if isinstance(value, str):
+        if value != "gates":
+            raise ValueError(f"layer_norm: expected a bool or 'gates', got {value!r}")
+        return "gates"
+    return checks.boolean("layer_norm", value)
 
 
 def sizes(hidden_size: Any, num_layers: Any) -> tuple[int, ...]:

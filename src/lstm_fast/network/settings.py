@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import checks, options
-from .options import Activation, CellOptions
+from .options import Activation, CellOptions, LayerNorm
 
 __all__ = ["Init", "Merge", "Settings"]
 
@@ -51,7 +51,7 @@ class Settings:
     clip: float | None
     cell_clip: float | None
     activations: Sequence[Activation]
-    layer_norm: bool
+    layer_norm: LayerNorm
     residual: bool
     init: Init
     forget_bias: float | None
@@ -80,13 +80,14 @@ class Settings:
             "clip": None if self.clip is None else cell.clip,
             "cell_clip": None if self.cell_clip is None else cell.cell_clip,
             "activations": tuple(self.activations),
+            "layer_norm": options.layer_norm(self.layer_norm),
             "dtype": checks.real_dtype("dtype", self.dtype),
             "sizes": sizes,
             "cell": cell,
         }
         for name in (
             *("bias", "batch_first", "bidirectional", "reverse", "peephole", "coupled"),
-            *("layer_norm", "residual"),
+            "residual",
         ):
             checked[name] = checks.boolean(name, getattr(self, name))
         self._set(checked)

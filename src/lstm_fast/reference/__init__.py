@@ -46,16 +46,21 @@ also when reversed) at which the row ran, if there is one::
 
 Variants replace lines of the forward pass; each may be combined with each, zoneout and projection
 excepted. ``F``, ``G``, ``A`` are the three ``activations``, ``clamp(v, k)`` is
-min(max(v, -k), k), ``LN(v)`` is (v - mean(v)) / sqrt(var(v) + 1e-5) over a row's elements::
+min(max(v, -k), k), ``LN(v)`` is (v - mean(v)) / sqrt(var(v) + 1e-5) over a row's elements, and
+``LG(v)`` the same with 1e-8, over the H elements of one gate::
 
     hm = h[t-1] * recurrent_mask
     a = x[t] @ w_ih.T + b_ih + hm @ w_hh.T + b_hh, or with layer norm
         LN(x[t] @ w_ih.T) * w_ln_ih + b_ih + LN(hm @ w_hh.T) * w_ln_hh + b_hh
+        or with that of gates x[t] @ w_ih.T + hm @ w_hh.T
     a_i += p_i * c[t-1]    a_f += p_f * c[t-1]                peepholes: w_ch is p_i, p_f, p_o
+    a_i, a_f, a_g = LG(a_i) * w_i + b_i, LG(a_f) * w_f + b_f, LG(a_g) * w_g + b_g
+                                                              layer norm of gates: w_ln, b_ih + b_hh
     i, f, g = F(clamp(a_i, clip)), F(clamp(a_f, clip)), G(clamp(a_g, clip));  coupled: f = 1 - i
     r = f * c[t-1] + i * g
     n = clamp(r, cell_clip)
     a_o += p_o * n
+    a_o = LG(a_o) * w_o + b_o                                 layer norm of gates
     o = F(clamp(a_o, clip))
     u = n, or with layer norm LN(n) * w_ln_c + b_ln_c
     m = o * A(u)
@@ -67,8 +72,9 @@ is 0 where the value is beyond the limit; that of the norm is, with w = LN(v)::
 
     dv = (dw - mean(dw) - w * mean(dw * w)) / sqrt(var(v) + 1e-5)
 
-With ``coupled``, gradients of the f blocks are 0. Layer norm is the exception: its mean and
-variance are those of all 4H elements, so that the f blocks of ``w_ih`` and ``w_hh`` matter.
+With ``coupled``, gradients of the f blocks are 0. Layer norm, but for that of gates, is the
+exception: its mean and variance are those of all 4H elements, so that the f blocks of ``w_ih`` and
+``w_hh`` matter.
 
 Networks, `network_forward` and `network_backward`: layer l = 0 .. L-1 takes x[l], where x[0] = x
 and x[l+1] = y[l], and runs in one direction or two, each with its own parameters and states. ``D``

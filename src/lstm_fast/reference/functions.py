@@ -87,6 +87,9 @@ def unless_beyond(limit: Any, value: Array, gradient: Array) -> Array:
     return np.where(np.abs(value) > limit, 0, gradient)
 
 
+GATE_EPS = 1e-8  # of layer norm of each gate, as in TensorFlow Lite
+
+
 def normalize(v: Array, eps: float = 1e-5) -> Norm:
     """Return LN(v), of each row, and the factor in it."""
     centred = v - v.mean(axis=1, keepdims=True)

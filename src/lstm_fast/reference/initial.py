@@ -23,7 +23,7 @@ def initial_parameters(
     merge: Literal["concat", "sum", "mul", "ave"] = "concat",
     proj_size: int = 0,
     peephole: bool = False,
-    layer_norm: bool = False,
+    layer_norm: bool | Literal["gates"] = False,
     init: Literal["uniform", "keras"] = "uniform",
     forget_bias: float | None = None,
     dtype: npt.DTypeLike = np.float32,
@@ -90,7 +90,9 @@ def initial_parameters(
                 values["weight_hr"] = draw(R, H)
             if peephole:
                 values["weight_ch"] = draw(3 * H)
-            if layer_norm:
+            if layer_norm == "gates":
+                values["weight_ln"] = np.ones(4 * H)
+            elif layer_norm:
                 values["weight_ln_ih"] = values["weight_ln_hh"] = np.ones(4 * H)
                 values["weight_ln_c"] = np.ones(H)
                 if bias:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from . import checks
 from .functions import (
+    GATE_EPS,
     Activation,
     Array,
     Bools,
@@ -27,13 +28,13 @@ class Step(NamedTuple):
     """What the N rows that run at a step computed there; names as in the module docstring."""
 
     hm: Array  # (N, R)
-    a: Array  # (N, 4H), before the clamp
+    a: Array  # (N, 4H), before the clamp, and after the norm of gates
     gates: tuple[Array, Array, Array, Array]  # i, f, g, o, each (N, H)
     r: Array  # (N, H), as n, u and m
     n: Array
     u: Array
     m: Array
-    norms: tuple[Norm, Norm, Norm] | None  # of the input's part, the recurrent part, the cell
+    norms: tuple[Norm, ...]  # of the input's part, the recurrent part, the cell; or of i, f, g, o
 
 
 class Cache(NamedTuple):
@@ -74,6 +75,7 @@ def lstm_forward(
     w_ln_hh: Array | None = None,
     w_ln_c: Array | None = None,
     b_ln_c: Array | None = None,
+    w_ln: Array | None = None,
     reverse: bool = False,
     lengths: npt.ArrayLike | None = None,
     mask: npt.ArrayLike | None = None,
@@ -110,6 +112,9 @@ def lstm_forward(
         pre-activations, whose biases are ``b_ih`` and ``b_hh``, and of the cell.
     b_ln_c : ndarray, shape (H,), optional
         Bias of the cell's layer norm, only with the gains; absent means zero.
+    w_ln : ndarray, shape (4H,), optional
+        Gains of layer norm of each gate, blocks i, f, g, o, not with the gains above: of both parts
+        together, with what peepholes add. ``b_ih`` and ``b_hh`` come after it.
     reverse : bool, default False
         Run from t = T-1 to 0. ``y`` stays in input order.
     lengths : array_like of int, shape (B,), optional
@@ -171,6 +176,7 @@ def lstm_forward(
         "w_ln_hh": (w_ln_hh, (4 * H,)),
         "w_ln_c": (w_ln_c, (H,)),
         "b_ln_c": (b_ln_c, (H,)),
+        "w_ln": (w_ln, (4 * H,)),
     }
     parameters = {
         name: checks.copy(name, value, shape, dtype)
@@ -180,6 +186,8 @@ def lstm_forward(
     gains = [name for name in ("w_ln_ih", "w_ln_hh", "w_ln_c") if name in parameters]
     if len(gains) < 3 and (gains or b_ln_c is not None):
         raise ValueError("w_ln_ih, w_ln_hh, w_ln_c must come together, and b_ln_c only with them")
+    if gains and w_ln is not None:
+        raise ValueError("w_ln and w_ln_ih exclude each other: they are of two kinds of layer norm")
     if not isinstance(coupled, (bool, np.bool_)):
         raise TypeError(f"coupled must be a bool, got {coupled!r}")
     a_limit = checks.limit("clip", clip, dtype)
@@ -206,7 +214,7 @@ def lstm_forward(
         x, runs = x[::-1], runs[::-1]
         zones = None if zones is None else (zones[0][::-1], zones[1][::-1])
     w_ih, w_hh = parameters["w_ih"], parameters["w_hh"]
-    w_hr, w_ch = parameters.get("w_hr"), parameters.get("w_ch")
+    w_hr, w_ch, w_ln = (parameters.get(name) for name in ("w_hr", "w_ch", "w_ln"))
     bias = parameters.get("b_ih", 0) + parameters.get("b_hh", np.zeros(4 * H, dtype))
 
     steps = []
@@ -219,12 +227,19 @@ def lstm_forward(
             norm_x, norm_h = normalize(x_part), normalize(h_part)
             x_part = norm_x.value * parameters["w_ln_ih"]
             h_part = norm_h.value * parameters["w_ln_hh"]
-        a = x_part + h_part + bias
+        a = x_part + h_part if w_ln is not None else x_part + h_part + bias
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)  # views: what is added to them, a receives
         if w_ch is not None:
             p_i, p_f, p_o = np.split(w_ch, 3)
             a_i += p_i * c_prev
             a_f += p_f * c_prev
+        if w_ln is not None:
+            w_i, w_f, w_g, w_o = np.split(w_ln, 4)
+            b_i, b_f, b_g, b_o = np.split(bias, 4)
+            norm_i, norm_f, norm_g = (normalize(s, GATE_EPS) for s in (a_i, a_f, a_g))
+            a_i[:] = norm_i.value * w_i + b_i
+            a_f[:] = norm_f.value * w_f + b_f
+            a_g[:] = norm_g.value * w_g + b_g
         i = F(np.clip(a_i, -a_limit, a_limit))
         f = 1 - i if coupled else F(np.clip(a_f, -a_limit, a_limit))
         g = G(np.clip(a_g, -a_limit, a_limit))
@@ -232,6 +247,9 @@ def lstm_forward(
         n = np.clip(r, -c_limit, c_limit)
         if w_ch is not None:
             a_o += p_o * n
+        if w_ln is not None:
+            norm_o = normalize(a_o, GATE_EPS)
+            a_o[:] = norm_o.value * w_o + b_o
         o = F(np.clip(a_o, -a_limit, a_limit))
         u = n
         if gains:
@@ -247,7 +265,11 @@ def lstm_forward(
             z_h, z_c = zones[0][k, rows], zones[1][k, rows]
             h[k + 1, rows] = z_h * h_prev + (1 - z_h) * m
             c[k + 1, rows] = z_c * c_prev + (1 - z_c) * n
-        norms = (norm_x, norm_h, norm_c) if gains else None
+        norms: tuple[Norm, ...] = ()
+        if gains:
+            norms = (norm_x, norm_h, norm_c)
+        elif w_ln is not None:
+            norms = (norm_i, norm_f, norm_g, norm_o)
         steps.append(Step(hm, a, (i, f, g, o), r, n, u, m, norms))
 
     y = np.where(runs[:, :, None], h[1:], dtype.type(0))
@@ -285,8 +307,8 @@ def lstm_backward(
         Gradients with respect to the initial state.
     grads : dict of str to ndarray
         Gradients of "w_ih" and "w_hh" and, where they were given, of "b_ih", "b_hh", "w_hr",
-        "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c" and "b_ln_c", in this order, summed over the batch.
-        No two share memory.
+        "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c" and "w_ln", in this order, summed over the
+        batch. No two share memory.
 
     Raises
     ------
@@ -297,7 +319,7 @@ def lstm_backward(
     a_limit, c_limit = cache.clip, cache.cell_clip
     F, G, A = cache.activations
     w_ih, w_hh = parameters["w_ih"], parameters["w_hh"]
-    w_hr, w_ch = parameters.get("w_hr"), parameters.get("w_ch")
+    w_hr, w_ch, w_ln = (parameters.get(name) for name in ("w_hr", "w_ch", "w_ln"))
     dtype = x.dtype
     T, B, R = h[1:].shape
     H = c.shape[2]
@@ -331,15 +353,18 @@ def lstm_backward(
         A_u = A(step.u)
         da_o = unless_beyond(a_limit, step.a[:, 3 * H :], dm * A_u * F.derivative(a_o, o))
         du = dm * o * A.derivative(step.u, A_u)
-        if step.norms is not None:
+        if "w_ln_c" in grads:
             grads["w_ln_c"] += (du * step.norms[2].value).sum(axis=0)
             if "b_ln_c" in grads:
                 grads["b_ln_c"] += du.sum(axis=0)
             du = normalize_backward(du * parameters["w_ln_c"], step.norms[2])
         dn = dn + du
+        ds_o = da_o
+        if w_ln is not None:
+            ds_o = normalize_backward(da_o * w_ln[3 * H :], step.norms[3])
         if w_ch is not None:
             p_i, p_f, p_o = np.split(w_ch, 3)
-            dn = dn + p_o * da_o
+            dn = dn + p_o * ds_o
         dr = unless_beyond(c_limit, step.r, dn)
         di = dr * (g - c_prev) if cache.coupled else dr * g
         da_i = di * F.derivative(a_i, i)
@@ -347,14 +372,20 @@ def lstm_backward(
         da_g = dr * i * G.derivative(a_g, g)
         da = unless_beyond(a_limit, step.a, np.concatenate((da_i, da_f, da_g, da_o), axis=1))
         dc_prev += dr * f
+        ds = da
+        if w_ln is not None:
+            gates = zip(np.split(da * w_ln, 4, axis=1), step.norms, strict=True)
+            ds = np.concatenate([normalize_backward(d, norm) for d, norm in gates], axis=1)
+            normal = np.concatenate([norm.value for norm in step.norms], axis=1)
+            grads["w_ln"] += (da * normal).sum(axis=0)
         if w_ch is not None:
-            da_i, da_f, _, da_o = np.split(da, 4, axis=1)
-            dc_prev += p_i * da_i + p_f * da_f
-            dp = np.concatenate((da_i * c_prev, da_f * c_prev, da_o * step.n), axis=1)
+            ds_i, ds_f, _, ds_o = np.split(ds, 4, axis=1)
+            dc_prev += p_i * ds_i + p_f * ds_f
+            dp = np.concatenate((ds_i * c_prev, ds_f * c_prev, ds_o * step.n), axis=1)
             grads["w_ch"] += dp.sum(axis=0)
 
-        dx_part = dh_part = da
-        if step.norms is not None:
+        dx_part = dh_part = ds
+        if "w_ln_ih" in grads:
             norm_x, norm_h, _ = step.norms
             grads["w_ln_ih"] += (da * norm_x.value).sum(axis=0)
             grads["w_ln_hh"] += (da * norm_h.value).sum(axis=0)

@@ -34,7 +34,9 @@ def number(kind, value):
     return Number(kind, value)
 
 
-def weights(rng, columns=I, units=H, *, coupled=False, peephole=False, projected=0):
+def weights(
+    rng, columns=I, units=H, *, coupled=False, peephole=False, projected=0, layer_norm=False
+):
     """Return the tensors of one direction by name, as TFLite has them."""
     found = {}
     for gate in GATES[1:] if coupled else GATES:
@@ -43,6 +45,8 @@ def weights(rng, columns=I, units=H, *, coupled=False, peephole=False, projected
         found[f"b{gate}"] = drawn(rng, units)
         if peephole and gate != "g":
             found[f"c{gate}"] = drawn(rng, units)
+        if layer_norm:
+            found[f"n{gate}"] = 1 + drawn(rng, units)
     if projected:
         found["projection"] = drawn(rng, projected, units)
     return found
@@ -52,19 +56,24 @@ def sigmoid(v):
     return 1 / (1 + np.exp(-v))
 
 
+def before(w, gate, x, h, c):
+    """Return what a gate is a function of: sums and peepholes, normalised if it has gains."""
+    s = x @ w[f"x{gate}"].T + h @ w[f"h{gate}"].T + w.get(f"c{gate}", 0) * c
+    if f"n{gate}" in w:
+        s = s - s.mean(axis=1, keepdims=True)
+        s = s / np.sqrt(np.square(s).mean(axis=1, keepdims=True) + 1e-8) * w[f"n{gate}"]
+    return s + w[f"b{gate}"]
+
+
 def expected(w, x, h, c, *, clip=0.0, function=np.tanh):
     """Return the outputs for x (T, B, I) and the states after it, by TFLite's equations."""
     outputs = []
     for step in x:
-        a = {g: step @ w[f"x{g}"].T + h @ w[f"h{g}"].T + w[f"b{g}"] for g in GATES if f"x{g}" in w}
-        for gate in "if":
-            if f"c{gate}" in w:
-                a[gate] = a[gate] + w[f"c{gate}"] * c
-        f = sigmoid(a["f"])
-        i = sigmoid(a["i"]) if "i" in a else 1 - f
-        c = f * c + i * function(a["g"])
+        f = sigmoid(before(w, "f", step, h, c))
+        i = sigmoid(before(w, "i", step, h, c)) if "xi" in w else 1 - f
+        c = f * c + i * function(before(w, "g", step, h, c))
         c = np.clip(c, -clip, clip) if clip else c
-        o = sigmoid(a["o"] + w.get("co", 0) * c)
+        o = sigmoid(before(w, "o", step, h, c))
         h = o * function(c)
         h = h @ w["projection"].T if "projection" in w else h
         outputs.append(h)
@@ -92,7 +101,8 @@ def add_lstm(
 ):
     """Add an LSTM of one direction, and return its output."""
     begin = states(graph, w, batch) if given is None else given
-    inputs = [x, *tensors_of(graph, w, constant), *begin] + [-1] * 4
+    gains = [constant(graph, w[name], name) if (name := f"n{g}") in w else -1 for g in GATES]
+    inputs = [x, *tensors_of(graph, w, constant), *begin, *gains]
     shape = (T, batch, len(w["hf"][0])) if time_major else (batch, T, len(w["hf"][0]))
     y = graph.tensor(shape)
     options = {0: number("b", function), 1: number("f", clip), 3: number("?", time_major)}
@@ -142,17 +152,22 @@ VARIANTS = {
     "projected": {"projected": P},
     "all": {"coupled": True, "peephole": True, "projected": P},
 }
+# The operator of two directions has no layer norm.
+ONE_DIRECTION = VARIANTS | {
+    f"{name}, layer norm": options | {"layer_norm": True} for name, options in VARIANTS.items()
+}
 
 
 # ---- the LSTM, by the equations
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ONE_DIRECTION)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_variants_by_the_equations(tmp_path, rng, name, time_major):
-    w = weights(rng, **VARIANTS[name])
+    w = weights(rng, **ONE_DIRECTION[name])
     lstm = from_tflite(one_lstm(tmp_path, w, time_major=time_major, clip=0.4))
     assert isinstance(lstm, lf.LSTM) and lstm.batch_first is not time_major
+    assert lstm.layer_norm == ("gates" if "layer norm" in name else False)
     x, h, c = drawn(rng, T, B, I), drawn(rng, B, w["hf"].shape[1]), drawn(rng, B, H)
     y, hn, cn = expected(w, x, h, c, clip=0.4)
     actual, (h1, c1) = lstm(x if time_major else swapped(x), (h[None], c[None]))
@@ -187,10 +202,12 @@ def quantised(dtype, per_row):
     return constant, real
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize(("dtype", "per_row"), [("int8", False), ("int8", True), ("uint8", False)])
-def test_hybrid_weights(tmp_path, rng, dtype, per_row):
+def test_hybrid_weights(tmp_path, rng, dtype, per_row, layer_norm):
     constant, real = quantised(dtype, per_row)
-    lstm = from_tflite(one_lstm(tmp_path, weights(rng), constant=constant))
+    w = weights(rng, layer_norm=layer_norm)
+    lstm = from_tflite(one_lstm(tmp_path, w, constant=constant))
     x, h, c = drawn(rng, T, B, I), drawn(rng, B, H), drawn(rng, B, H)
     y = expected(real, x, h, c)[0]
     assert_close([swapped(lstm(swapped(x), (h[None], c[None]))[0])], [y], 1e-6)
@@ -237,10 +254,11 @@ def last_of(graph, x, columns, index=-1):
     return y
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("last", [False, True])
-def test_two_directions_as_keras_has_them(tmp_path, rng, last):
+def test_two_directions_as_keras_has_them(tmp_path, rng, last, layer_norm):
     """Two operators, the input and the output of one of them in reverse order."""
-    forward, backward = weights(rng), weights(rng)
+    forward, backward = (weights(rng, layer_norm=layer_norm) for _ in range(2))
     graph = Graph()
     x = graph.tensor((B, T, I))
     y = add_lstm(graph, x, forward)
@@ -449,10 +467,10 @@ def test_states_that_are_not_filled_with_zeros(tmp_path, rng):
 # ---- against LiteRT
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ONE_DIRECTION)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_against_litert(tmp_path, rng, name, time_major):
-    path = one_lstm(tmp_path, weights(rng, **VARIANTS[name]), time_major=time_major, clip=0.4)
+    path = one_lstm(tmp_path, weights(rng, **ONE_DIRECTION[name]), time_major=time_major, clip=0.4)
     lstm = from_tflite(path)
     parts = [drawn(rng, *((T, B, I) if time_major else (B, T, I))) for _ in range(2)]
     state, actual = None, []
@@ -460,6 +478,60 @@ def test_against_litert(tmp_path, rng, name, time_major):
         y, state = lstm(part, state)
         actual.append(y)
     assert_close(actual, litert(path, *parts), 1e-6)
+
+
+def int8_lstm(tmp_path, w):
+    """Return a file whose LSTM has integers alone: matrices, x and y of 8 bits, others of 16.
+
+    Also what its weights are then, by name, and scales and zeros of x and y. Biases are of 32 bits
+    in the units of what they add to: of products or, after a norm, 2^-10 of its gains.
+    """
+    graph = Graph()
+    of_x, of_y = {"scale": 2 / 127, "zero": 3}, {"scale": 1 / 127, "zero": -2}
+    matrices, real = quantised("int8", False)
+
+    def unit(name, most):
+        return np.abs(w[name]).max() / most
+
+    def constant(graph, array, name):
+        if array.ndim == 2:
+            return matrices(graph, array, name)
+        scale, dtype = unit(name, 32767), np.int16
+        if name[0] == "b":
+            x, gain = f"x{name[1]}", f"n{name[1]}"
+            scale = unit(gain, 32767) / 1024 if gain in w else of_x["scale"] * unit(x, 127)
+            dtype = np.int32
+        steps = np.round(array / scale).astype(dtype)
+        real[name] = steps * np.float32(scale)
+        return graph.constant(steps, scale=scale)
+
+    x = graph.tensor((B, T, I), "int8", **of_x)
+    begin = [
+        graph.tensor((B, H), "int8", variable=True, **of_y),
+        graph.tensor((B, H), "int16", variable=True, scale=2.0**-11),
+    ]
+    add_lstm(graph, x, w, constant=constant, given=begin)
+    y = graph.tensor((B, T, H), "int8", **of_y)
+    of_norm = [graph.tensor((), "int16", scale=2.0**-12) for _ in GATES]
+    graph.operators[-1][2] = np.array([y], np.int32)
+    graph.operators[-1][8] = np.array([*of_norm, graph.tensor((), "int8", **of_y)], np.int32)
+    return write(tmp_path, graph, [x], [y]), real, of_x, of_y
+
+
+@pytest.mark.parametrize("peephole", [False, True])
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_integers_alone(tmp_path, rng, layer_norm, peephole):
+    w = weights(rng, layer_norm=layer_norm, peephole=peephole)
+    path, real, of_x, of_y = int8_lstm(tmp_path, w)
+    assert_close([real[name] for name in w], [w[name] for name in w], 0.01)
+    steps = rng.integers(-50, 50, (B, T, I))
+    x = ((steps - of_x["zero"]) * of_x["scale"]).astype(np.float32)
+    zeros = np.zeros((B, H), np.float32)
+    y = swapped(expected(real, swapped(x), zeros, zeros)[0])
+    assert_close([from_tflite(path)(x)[0]], [y], 1e-6)
+    (theirs,) = litert(path, steps)
+    theirs = (theirs.astype(np.float32) - of_y["zero"]) * of_y["scale"]
+    assert_close([theirs], [y], 0.05)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -474,11 +546,12 @@ def test_two_directions_against_litert(tmp_path, rng, name):
     assert_close([y], [min(finite, key=lambda other: np.abs(other - y).max())], 1e-6)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_hybrid_weights_against_litert(tmp_path, rng, dtype):
+def test_hybrid_weights_against_litert(tmp_path, rng, dtype, layer_norm):
     """Not equal: LiteRT rounds the input and the state to 8 bits, too."""
     constant, _ = quantised(dtype, False)
-    path = one_lstm(tmp_path, weights(rng), constant=constant)
+    path = one_lstm(tmp_path, weights(rng, layer_norm=layer_norm), constant=constant)
     x = drawn(rng, B, T, I)
     assert_close([from_tflite(path)(x)[0]], litert(path, x), 0.02)
 
@@ -650,8 +723,13 @@ def test_what_is_refused(tmp_path, rng):
 
     ones = np.ones(H, np.float32)
     cases = [
-        (inputs(_20=ones, _21=ones, _22=ones, _23=ones), "layer norm"),
-        (inputs(_21=ones), "layer norm"),
+        (inputs(_21=ones), "gains of layer norm: some are left out"),
+        (inputs(_21=ones, _22=ones, _23=ones), "gains of layer norm: some are left out"),
+        (
+            inputs(_1=None, _5=None, _12=None, _20=ones, _21=ones, _22=ones, _23=ones),
+            "gains of layer norm: some are left out",
+        ),
+        (inputs(_20=ones[1:], _21=ones, _22=ones, _23=ones), "gains of layer norm: has shape"),
         (inputs(_1=None), "some are left out"),
         (inputs(_12=None), "some are left out"),
         (inputs(_9=ones), "peepholes: some are left out"),

@@ -20,7 +20,7 @@ __all__ = ["Cell", "cell", "chain", "embedding", "linear", "loaded", "lstm"]
 
 GATES = "ifgo"
 READ = (np.float16, np.float32, np.float64)  # half precision becomes single
-ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch")
+ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch", "weight_ln")
 
 
 class Cell(NamedTuple):
@@ -35,6 +35,8 @@ class Cell(NamedTuple):
     weight_hr : ndarray, shape (P, H), or None
     weight_ch : ndarray, shape (3 H,), or None
         Peepholes in the order i, f, o.
+    weight_ln : ndarray, shape (4 H,), or None
+        Gains of the layer norm of each gate.
     order : str
         Of the blocks of rows in the others: "ifgo", "iofg", ..., where g is the candidate.
     """
@@ -45,6 +47,7 @@ class Cell(NamedTuple):
     bias_hh: Array | None
     weight_hr: Array | None = None
     weight_ch: Array | None = None
+    weight_ln: Array | None = None
     order: str = GATES
 
     @property
@@ -64,6 +67,7 @@ def cell(
     bias_hh: Array | None = None,
     weight_hr: Array | None = None,
     weight_ch: Array | None = None,
+    weight_ln: Array | None = None,
 ) -> Cell:
     """Return one direction of one layer, checked.
 
@@ -73,7 +77,7 @@ def cell(
         Of the weights, for errors.
     name : str
         Of the layer, for errors.
-    order, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_ch
+    order, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_ch, weight_ln
         As in `Cell`.
 
     Raises
@@ -95,6 +99,7 @@ def cell(
         "recurrent bias": (bias_hh, (4 * H,)),
         "projection": (weight_hr, (P, H)),
         "peepholes": (weight_ch, (3 * H,)),
+        "gains of layer norm": (weight_ln, (4 * H,)),
     }
     arrays: dict[str, Array | None] = {}
     for what, (value, shape) in shapes.items():
@@ -109,6 +114,7 @@ def cell(
         arrays["recurrent bias"],
         arrays["projection"],
         arrays["peepholes"],
+        arrays["gains of layer norm"],
         order,
     )
 
@@ -141,6 +147,7 @@ def lstm(source: Any, name: str, layers: Sequence[Sequence[Cell]], **options: An
     cells = [one for layer in layers for one in layer]
     first = cells[0]
     kinds = {"bias": "bias_ih", "projection": "weight_hr", "peephole": "weight_ch"}
+    kinds["layer norm"] = "weight_ln"
     for what, field in kinds.items():
         there = {_has(one, field) for one in cells}
         if len(there) > 1:
@@ -157,6 +164,7 @@ def lstm(source: Any, name: str, layers: Sequence[Sequence[Cell]], **options: An
                 bidirectional=directions == {2},
                 proj_size=0 if first.weight_hr is None else first.weight_hr.shape[0],
                 peephole=first.weight_ch is not None,
+                layer_norm=False if first.weight_ln is None else "gates",
                 **{"dtype": dtype, **options},
             )
         _fill(made, layers)

@@ -17,8 +17,10 @@ __all__ = ["FUSED", "one_direction", "two_directions"]
 FUSED = {0: None, 1: "Relu", 4: "Tanh"}  # after an operator; the others are not to be expressed
 
 
-def _cell(graph: Graph, operator: Operator, first: int, peepholes: int) -> tuple[Cell, bool]:
-    """Return a direction whose tensors begin at an input, and whether its gates are coupled."""
+def _cell(
+    graph: Graph, operator: Operator, first: int, peepholes: int, gains: int | None = None
+) -> tuple[Cell, bool]:
+    """Return a direction whose tensors begin at some inputs, and whether its gates are coupled."""
     hybrid = graph.is_hybrid(operator)
 
     def four(place: int) -> list[Array | None]:
@@ -26,6 +28,7 @@ def _cell(graph: Graph, operator: Operator, first: int, peepholes: int) -> tuple
 
     w_ih, w_hh, bias = four(first), four(first + 4), four(peepholes + 3)
     w_ch = [graph.array(operator, peepholes + n, hybrid) for n in range(3)]
+    w_ln: list[Array | None] = [None] * 4 if gains is None else four(gains)
     coupled = w_ih[0] is None
     for what, tensors in (("weights", w_ih), ("recurrent weights", w_hh), ("biases", bias)):
         if [one is None for one in tensors] != [coupled, False, False, False]:
@@ -35,12 +38,16 @@ def _cell(graph: Graph, operator: Operator, first: int, peepholes: int) -> tuple
     there = [one is not None for one in w_ch]
     if any(there) and there != [not coupled, True, True]:
         raise Misfit("peepholes: some are left out", "the file is broken")
+    normed = [one is not None for one in w_ln]
+    if any(normed) and normed != [not coupled, True, True, True]:
+        raise Misfit("gains of layer norm: some are left out", "the file is broken")
     if coupled:
         # TFLite has i = 1 - s(a) where a is that of f; and 1 - s(a) = s(-a), so that
-        # weights of i with the other sign, and f = 1 - i, are the same.
+        # weights of i with the other sign, and f = 1 - i, are the same. So it is after a norm,
+        # whose gains keep their sign.
         for tensors in (w_ih, w_hh, bias):
             tensors[0] = _negative(tensors[1])
-        w_ch[0] = _negative(w_ch[1])
+        w_ch[0], w_ln[0] = _negative(w_ch[1]), w_ln[1]
     name = f"{operator.kind} {graph.file.name(operator.outputs[0])}"
     made = cell(
         graph.path,
@@ -51,6 +58,7 @@ def _cell(graph: Graph, operator: Operator, first: int, peepholes: int) -> tuple
         bias_ih=_stacked(bias),
         weight_hr=_projection(graph, operator, peepholes + 7, hybrid),
         weight_ch=_stacked(w_ch) if any(there) else None,
+        weight_ln=_stacked(w_ln) if any(normed) else None,
     )
     return made, coupled
 
@@ -74,11 +82,6 @@ def _check_states(graph: Graph, operator: Operator, places: range) -> None:
             raise Misfit(f"the state in input {place} does not begin as zeros")
 
 
-def _check_absent(operator: Operator, places: range, what: str) -> None:
-    if any(n >= 0 for n in operator.inputs[places.start : places.stop]):
-        raise Misfit(what)
-
-
 def _options(operator: Operator, coupled: bool, projected: bool) -> dict[str, Any]:
     """Return options of an LSTM, from fields that both operators have."""
     function = operator.option(0)
@@ -98,11 +101,10 @@ def _options(operator: Operator, coupled: bool, projected: bool) -> dict[str, An
 
 def one_direction(graph: Graph, operator: Operator) -> Signal:
     x = graph.signal(operator)
-    _check_absent(operator, range(20, 24), "layer norm of the whole pre-activation")
     if operator.option(5, "?", False):
         raise Misfit("diagonal recurrent weights")
     _check_states(graph, operator, range(18, 20))
-    made, coupled = _cell(graph, operator, 1, 9)
+    made, coupled = _cell(graph, operator, 1, 9, 20)
     return x.recurrent(
         [made],
         time_major=operator.option(3, "?", False),
@@ -112,7 +114,8 @@ def one_direction(graph: Graph, operator: Operator) -> Signal:
 
 def two_directions(graph: Graph, operator: Operator) -> Signal:
     x = graph.signal(operator)
-    _check_absent(operator, range(39, 48), "an auxiliary input")
+    if any(n >= 0 for n in operator.inputs[39:48]):
+        raise Misfit("an auxiliary input")
     _check_states(graph, operator, range(35, 39))
     if not operator.option(3, "?", False):
         raise Misfit("has two outputs", "convert the model with merge_outputs")

@@ -27,10 +27,10 @@ def from_tflite(path: str | os.PathLike[str], *, verify: Verify = None) -> Block
     Its LSTMs are operators UNIDIRECTIONAL_SEQUENCE_LSTM and BIDIRECTIONAL_SEQUENCE_LSTM: float32,
     or with quantised weights (hybrid, or all of it int8), which are multiplied by their scales: the
     network is that of the numbers, without the rounding of integer arithmetic, and takes and gives
-    floating-point numbers. Peepholes, projections, clipped cells and coupled gates are read. Around
-    them are read: FULLY_CONNECTED and what is fused with it, MUL and ADD of batch norm, embeddings
-    (GATHER), activation functions, SOFTMAX, the last step, a mean or maximum over time, and what
-    moves axes.
+    floating-point numbers. Peepholes, projections, clipped cells, coupled gates and layer norm are
+    read. Around them are read: FULLY_CONNECTED and what is fused with it, MUL and ADD of batch
+    norm, embeddings (GATHER), activation functions, SOFTMAX, the last step, a mean or maximum over
+    time, and what moves axes.
 
     Each call begins with zero states. The interpreter keeps the states from call to call until
     `reset_all_variables`: here `stream` or the argument `state` do that.

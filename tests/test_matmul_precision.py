@@ -182,6 +182,19 @@ def test_every_option_trains_near_the_full_precision(options):
         assert error > 0 or not exact.any(), f"{name} is not rounded"
 
 
+@pytest.mark.parametrize("options", [OPTIONS[name] for name in OPTIONS if name != "noise"], ids=str)
+def test_gradients_are_rounded_before_products(rng, options):
+    """Of one step whose x and h0 are 1, gradients of weights are those of the pre-activations."""
+    lstm = lf.LSTM(1, 11, seed=3, matmul_precision="bfloat16", **options)
+    x = np.ones((1, 1, 1), np.float32)
+    _, (h, c) = lstm(x)
+    y, _, cache = lstm.forward(x, (np.ones_like(h), rng.standard_normal(c.shape, np.float32)))
+    _, _, grads = lstm.backward(rng.standard_normal(y.shape, np.float32), None, cache)
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        assert grads[name].any()
+        np.testing.assert_array_equal(grads[name], rounded(grads[name]), err_msg=name)
+
+
 def test_setting_it_changes_the_next_call_and_back():
     lstm = lf.LSTM(5, 6, seed=0)
     x = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)

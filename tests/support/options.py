@@ -42,8 +42,8 @@ TOLERANCE = {
         ("activations", "layer_norm"): (4e-14, 2e-12),
     },
 }
-# Layer norm of two or three elements that are nearly equal, with an epsilon of 1e-8, enlarges it
-# most, and a gradient through that of two is all cancellation.
+# Layer norm of a few elements that are nearly equal, with an epsilon of 1e-8, enlarges it most, and
+# a gradient through that of two is all cancellation.
 FEW_UNITS = 7
 OF_FEW_UNITS = {"float32": (1e-4, 1e-2), "float64": (3e-13, 3e-11)}
 GAINS = {"w_ln_ih": 4, "w_ln_hh": 4, "w_ln_c": 1, "b_ln_c": 1}

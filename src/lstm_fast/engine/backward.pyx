@@ -107,7 +107,7 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     cdef size_t p_size = times(times(rows, call.P), size), h_size = times(times(rows, call.H), size)
     memset(scratch, 0, sizeof(Scratch))
     scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
-    if not tape.cell.full:
+    if call.layer_norm or not tape.cell.full:
         scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
     if not call.blas:
         columns = panels_of(call.widest, tape.cell.k) * 4 * tape.cell.k.lanes
@@ -121,7 +121,6 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     if tape.variant and tape.cell.peephole is not None:
         scratch.dpeephole = take(arena, 3 * h_size)
     if call.layer_norm:
-        scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
         scratch.du, scratch.dw_hh = take(arena, h_size), take(arena, dgates_size)
         if not tape.cell.norm_of_gates:
             scratch.dgates_ih, scratch.dw_ih = take(arena, dgates_size), take(arena, dgates_size)

@@ -88,8 +88,7 @@ cdef struct Scratch:
     # What a group of threads needs for a chunk, (rows of the chunk, columns)
     char *dgates                   # 4H
     char *dgates_ih                # 4H: what of them products take: before layer norm of the input's part, rounded
-    char *dgates_hh                # 4H: the same of the recurrent part; both are dgates where they are no others,
-    #                                and one before the norm of each gate
+    char *dgates_hh                # 4H: the same of the recurrent part; one array, or that of dgates, if they are equal
     char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
     char *hidden                   # H: with projection, o tanh(c)
     char *dy                       # P: with projection or noise, gradients of y(t)

@@ -6,7 +6,6 @@ Beside float32 with the same weights: the error of y over 10,000 steps; bits a c
 """
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,6 +17,8 @@ import numpy.typing as npt
 
 import lstm_fast
 from lstm_fast import nn, optim, training
+
+from . import findings
 
 __all__ = ["PRECISIONS", "error_by_time", "main"]
 
@@ -47,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     found["digits"] = digits(Path(options.data), options.epochs[1])
     print(report(found))
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"written: {options.output}")
+    findings.write(found, options.output)
 
 
 # ---- over time

@@ -8,9 +8,9 @@ limits. A package that is not installed, or has no such precision on this CPU, i
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 
 import lstm_fast
 
+from . import findings
 from .contenders import Bound, onnx_runtime, pytorch
 from .machine import peaks_line
 from .measure import sample
@@ -180,25 +181,37 @@ def bound(a: Arguments, threads: int) -> dict[str, Bound]:
     return calls
 
 
-def main() -> None:
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.precision", description=__doc__)
+    parser.add_argument("threads", type=int, nargs="?", default=1)
+    parser.add_argument("--output", type=Path, help="a JSON file of the findings")
+    options = parser.parse_args(arguments)
+    found, threads = findings.begin(), options.threads
     limits = probe(threads)
+    found |= {"threads": threads, "limits": limits, "cells": []}
     print(peaks_line(limits, threads, ("float32", "bfloat16", "int8")))
     print("| T, B, I, H | | us | speed | roofline | error |\n|---|---|--:|--:|--:|--:|")
     for shape in SHAPES:
-        arguments = Arguments(Problem("precision", *shape))
-        calls = bound(arguments, threads)
-        errors = {name: error(arguments, call) for name, call in calls.items()}
+        given = Arguments(Problem("precision", *shape))
+        calls = bound(given, threads)
+        errors = {name: error(given, call) for name, call in calls.items()}
         times = medians(calls)
         whole = times["lstm_fast, float32"]
         for name, seconds in times.items():
-            sizes = ", ".join(map(str, shape))
-            least = name in PRODUCTS and least_time(
-                arguments.problem, limits, threads, PRODUCTS[name]
-            )
-            share = f"{100 * least / seconds:.0f} %" if least else ""
-            cells = f"{seconds * 1e6:,.0f} | {whole / seconds:.2f} | {share} | {errors[name]:.1e}"
-            print(f"| {sizes} | {name} | {cells} |", flush=True)
+            least = name in PRODUCTS and least_time(given.problem, limits, threads, PRODUCTS[name])
+            cell = {"shape": shape, "name": name, "seconds": seconds, "error": errors[name]}
+            cell |= {"speed": whole / seconds, "roofline": least / seconds if least else None}
+            found["cells"].append(cell)
+            print(row(cell), flush=True)
+    findings.write(found, options.output)
+
+
+def row(cell: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    sizes = ", ".join(map(str, cell["shape"]))
+    share = "" if cell["roofline"] is None else f"{100 * cell['roofline']:.0f} %"
+    numbers = f"{cell['seconds'] * 1e6:,.0f} | {cell['speed']:.2f} | {share} | {cell['error']:.1e}"
+    return f"| {sizes} | {cell['name']} | {numbers} |"
 
 
 if __name__ == "__main__":

@@ -7,19 +7,17 @@ memory of training steps, `pytorch_operators` what PyTorch's operators take besi
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
-from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import lstm_fast
 
-from . import pytorch_memory, pytorch_operators, quiet
-from .machine import describe, machine_line, usable_cpus
+from . import findings, pytorch_memory, pytorch_operators
+from .machine import usable_cpus
 from .problems import GRID
 from .progress import progress
 from .pytorch_calls import CALLS, Call, Case
@@ -47,19 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, help="a JSON file of the findings")
     options = parser.parse_args(arguments)
-    cpus, cpu = usable_cpus(), describe()
-    versions = f"PyTorch {torch.__version__}, lstm_fast {lstm_fast.__version__}"
-    result: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "machine": machine_line(cpu),
-        "cpu": cpu,
-        "versions": versions,
-        "before": quiet.before(cpus),
-    }
-    print(f"{result['machine']}; {cpu['isa']}; {versions}")
-    for warning in quiet.warnings({**result, "threads": len(cpus)}):
-        print(f"WARNING: {warning}")
-    threads = options.threads or sorted({1, len(cpus)})
+    result = findings.begin()
+    threads = options.threads or sorted({1, len(usable_cpus())})
     if "cases" in options.only:
         cases = [c for c in CASES if options.large or c.T * c.B * c.H * (c.I + c.H) < LARGEST / 4]
         result["cases"] = measure(threads, cases, options.turns)
@@ -67,10 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result["memory"] = pytorch_memory.measure(threads)
     if "operators" in options.only:
         result["operators"] = pytorch_operators.measure(threads, options.turns)
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"written: {options.output}")
+    findings.write(result, options.output)
 
 
 def measure(threads: Sequence[int], cases: Sequence[Case], turns: int) -> list[dict[str, Any]]:

@@ -461,3 +461,18 @@ def test_accuracy(tmp_path, monkeypatch, capsys, rng):
     assert len(found["drift"]["random, forget bias 1"]["int8"]["rms"]) == 10
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"written: {path}" and sum("int8" in line for line in lines) == 3 * 4
+
+
+def test_lower_precision_in_a_file(tmp_path, monkeypatch, capsys):
+    """Our times and errors, the limits of the CPU, and shares of them."""
+    ours = {name: precision.CONTENDERS[name] for name in precision.PRODUCTS}
+    monkeypatch.setattr(precision, "CONTENDERS", ours)
+    monkeypatch.setattr(precision, "SHAPES", [(2, 1, 40, 48), (2, 3, 40, 48)])
+    path = tmp_path / "new/precision.json"
+    precision.main(["1", "--output", str(path)])
+    found = json.loads(path.read_text())
+    assert found["threads"] == 1 and found["limits"]["int8"] > 1e9
+    assert [cell["name"] for cell in found["cells"]] == 2 * [*ours]
+    assert all(cell["roofline"] > 0 for cell in found["cells"])
+    assert [cell["speed"] for cell in found["cells"]][:: len(ours)] == [1, 1]
+    assert f"| 2, 3, 40, 48 | {[*ours][-1]} |" in capsys.readouterr().out

@@ -1,14 +1,13 @@
 """`from_openvino`: models made by hand and by OpenVINO, against the reference and OpenVINO."""
 
 import itertools
-import warnings
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from support.comparing import assert_close
 from support.hostile import changed, read_all, truncated
-from support.openvino_models import Model
+from support.openvino_models import Model, converted
 from support.processes import run_python
 
 import lstm_fast as lf
@@ -266,11 +265,9 @@ def test_models_of_pytorch(tmp_path, rng, capsys, options, half):
     module = Torch(**options)
     shape = (B, T, I) if options.get("batch_first") else (T, B, I)
     x = drawn(rng, *shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer
-        converted = openvino.convert_model(module, example_input=torch.zeros(shape))
     path = tmp_path / "model.xml"
-    openvino.save_model(converted, path, compress_to_fp16=half)
+    model = converted(module, example_input=torch.zeros(shape))
+    openvino.save_model(model, path, compress_to_fp16=half)
     read = from_openvino(path, verify=True)
     assert "verified" in capsys.readouterr().err
     with torch.no_grad():
@@ -297,11 +294,9 @@ def test_final_states_of_pytorch(tmp_path, capsys, layers, directions):
             last = h[-1] if directions == 1 else torch.cat([h[-2], h[-1]], dim=1)
             return torch.softmax(self.head(last), dim=1)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer
-        converted = openvino.convert_model(Classifier().eval(), example_input=torch.zeros(T, B, I))
     path = tmp_path / "model.xml"
-    openvino.save_model(converted, path)
+    model = converted(Classifier().eval(), example_input=torch.zeros(T, B, I))
+    openvino.save_model(model, path)
     read = from_openvino(path, verify=True)
     assert "verified" in capsys.readouterr().err
     assert read[-3].directions == directions

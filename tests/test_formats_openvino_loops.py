@@ -1,13 +1,12 @@
 """`from_openvino`: loops over time, states as inputs and variables, weights of 8 bits."""
 
-import warnings
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from support.comparing import assert_close
 from support.hostile import changed, read_all
-from support.openvino_models import PLAIN, Model
+from support.openvino_models import PLAIN, Model, converted
 
 import lstm_fast as lf
 from lstm_fast.formats import from_openvino
@@ -556,16 +555,13 @@ def test_models_of_pytorch(tmp_path, capsys, mode):
 
     shapes = [(T, B, I), (1, B, H), (1, B, H)]
     example = tuple(map(torch.zeros, shapes))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer
-        if mode == "loop":
-            model = openvino.convert_model(Module().eval(), example_input=example[0])
-        else:
-            partial = [openvino.PartialShape(shape) for shape in shapes]
-            model = openvino.convert_model(Module().eval(), input=partial, example_input=example)
     if mode == "loop":
+        model = converted(Module().eval(), example_input=example[0])
         transformations.convert_sequence_to_tensor_iterator_transformation(model)
         assert "TensorIterator" in {op.get_type_name() for op in model.get_ops()}
+    else:
+        partial = [openvino.PartialShape(shape) for shape in shapes]
+        model = converted(Module().eval(), input=partial, example_input=example)
     if mode == "stateful":
         for output, name in zip(model.outputs, ("y", "hn", "cn"), strict=True):
             output.get_tensor().set_names({name})

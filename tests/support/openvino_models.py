@@ -1,5 +1,8 @@
 """Models of OpenVINO made by hand: an XML file, and one with the constants."""
 
+import os
+import warnings
+from unittest import mock
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -105,3 +108,16 @@ class Model:
         path.write_text(f'<?xml version="1.0"?><net name="m" version="11">{self.text()}</net>')
         path.with_suffix(".bin").write_bytes(self.constants)
         return path
+
+
+def converted(module, **options):
+    """Return what OpenVINO makes of a module of PyTorch; options are those of `convert_model`.
+
+    It tells its makers of each step, unless it is told that it runs in CI, from processes that it
+    forks: these would take most of the time.
+    """
+    import openvino
+
+    with mock.patch.dict(os.environ, CI="true"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer
+        return openvino.convert_model(module, **options)

@@ -18,6 +18,9 @@ import pytest
 pytest.register_assert_rewrite("support")
 # Tests of several threads get them on a busy machine, too.
 os.environ.setdefault("LSTM_FAST_ADAPTIVE_THREADS", "0")
+# Threads of OpenMP that have nothing to do sleep at once: beside another program on the same cores,
+# PyTorch's operators and ours would take several times as long while they spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from support import comparisons  # noqa: E402
 from support.internals import isas, new_cell, use_isa  # noqa: E402

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bench.__main__ as command
-from bench import accuracy, busy, contenders, precision, quiet
+from bench import accuracy, busy, contenders, precision, quiet, report
 from bench.contenders import CONTENDERS, fastest
 from bench.machine import identify, machine_line, peaks_line
 from bench.measure import check
@@ -70,9 +70,11 @@ def test_every_way_of_pytorch_is_right(way, problem, threads, monkeypatch):
 @pytest.mark.parametrize("action", ["inference", "training", "streaming"])
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_a_wrong_weight_is_found(name, action, threads):
+    """Each one of ours; one of others', which are right, as a weight needs a compiled program."""
     problem = Problem("a", 1 if action == "streaming" else 4, 3, 5, 6, action)
     right = Arguments(problem)
-    for weight in right.state_dict:
+    one = {"inference": "bias_hh_l0", "training": "weight_hh_l0", "streaming": "weight_ih_l0"}
+    for weight in right.state_dict if name == "lstm_fast" else [one[action]]:
         wrong = Arguments(problem)
         wrong.state_dict[weight] = wrong.state_dict[weight].copy()
         wrong.state_dict[weight].flat[7] += 0.01
@@ -195,6 +197,11 @@ def test_report(tmp_path):
         (tmp_path / f"some-{kind}.png").stat().st_size > 1e4 for kind in ("ratio", "roofline")
     )
     assert "| PyTorch 3,000,000 | 1.50 |" in readme_table(result(2.0))
+
+
+def test_what_is_behind_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "plot", lambda result, path: None)
+    path = tmp_path / "some.json"
     path.write_text(json.dumps(result(4.0)))
     assert "behind at 100, 1, 64, 64: 0.75" in write_report(path)
 
@@ -203,10 +210,9 @@ def test_problems_are_all_different():
     assert len(set(PROBLEMS)) == len(PROBLEMS)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_report_marks_cells_and_warns(tmp_path):
+def test_report_marks_cells_and_warns(tmp_path, monkeypatch):
     """Only if there is something to mark or to warn of."""
-    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(report, "plot", lambda result, path: None)
     path = tmp_path / "some.json"
     found = result(2.0)
     path.write_text(json.dumps(found))

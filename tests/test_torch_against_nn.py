@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread_of_pytorch"),
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
 ]
-BLOCKS, CONFIGURATIONS = 10, 52
+BLOCKS, CONFIGURATIONS = 6, 52
 CELLS = 60
 SIZES = [1, 2, 3, 4, 5, 8, 9, 16, 17, 33]
 # In float32 the engine errs by no more than twice what PyTorch errs by (roots of mean squares), and

@@ -152,7 +152,7 @@ if __name__ == "__main__":
 
 def test_workers_of_a_data_loader():
     """Forked after the parent used its threads, and before it does so again."""
-    assert run_with_torch(WORKERS) == "done\n"
+    assert run_with_torch(WORKERS, OMP_WAIT_POLICY="passive") == "done\n"
 
 
 DISTRIBUTED = """
@@ -172,6 +172,7 @@ def model():
             return self.linear(self.lstm(x)[0]).square().mean()
     return accelerate(Model())
 
+import torch._dynamo  # as optimisers and DistributedDataParallel do, in each process else
 child = os.fork()
 rank, file = int(child == 0), sys.argv[1]
 dist.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
@@ -201,4 +202,4 @@ if child:
 def test_two_processes_that_share_gradients(tmp_path):
     """Each with half of a batch: gradients and steps are those of one with all of it."""
     code = f"import sys\nsys.argv = ['', {str(tmp_path / 'meet')!r}]\n{DISTRIBUTED}"
-    assert run_with_torch(code) == "done\n"
+    assert run_with_torch(code, OMP_WAIT_POLICY="passive") == "done\n"

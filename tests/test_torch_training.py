@@ -332,7 +332,8 @@ def test_modules_that_come_and_go():
 
 
 def living_engines():
-    return sum(issubclass(type(thing), torch_engine_class()) for thing in gc.get_objects())
+    engine = torch_engine_class()
+    return sum(issubclass(type(thing), engine) for thing in gc.get_objects())
 
 
 @pytest.mark.parametrize("options", [{}, {"peephole": True}], ids=str)

@@ -50,6 +50,17 @@ static void *rounded(const lf_products *p, const float *x, ptrdiff_t rows, ptrdi
     return operands;
 }
 
+/* out (rows, columns) = the operands times packed weights */
+static void multiply_rows(const lf_kernels *k, const lf_products *p, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t columns,
+                          const void *operands, ptrdiff_t row, const void *packed, float *out)
+{
+    const ptrdiff_t panel = 4 * k->lanes;
+    const lf_product product = {.rows = rows, .depth = depth, .columns = columns, .a = operands, .a_row = row,
+                                .a_step = 1, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
+                                .first_panel = 0, .end_panel = (columns + panel - 1) / panel};
+    p->product(&product);
+}
+
 static void check_lower(const lf_kernels *k, const lf_products *p, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t H)
 {
     const ptrdiff_t panel = 4 * k->lanes, panels = (H + k->lanes - 1) / k->lanes, padded = panels * k->lanes;
@@ -68,10 +79,7 @@ static void check_lower(const lf_kernels *k, const lf_products *p, ptrdiff_t row
 
     char *packed = allocate(packed_size(p, column_panels * panel, depth));
     p->pack_transposed(packed, weights, scale, depth, depth, columns, 0, column_panels);
-    const lf_product product = {.rows = rows, .depth = depth, .columns = columns, .a = operands, .a_row = row,
-                                .a_step = 1, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
-                                .first_panel = 0, .end_panel = column_panels};
-    p->product(&product);
+    multiply_rows(k, p, rows, depth, columns, operands, row, packed, out);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < columns; j++) {
             double sum = 0;
@@ -142,10 +150,7 @@ static int multiply(int count, char **words)
             void *operands = rounded(p, x, rows, depth, &row), *weights = stored(p, w, columns * depth);
             char *packed = allocate(packed_size(p, panels * panel, depth));
             p->pack_transposed(packed, weights, scale, depth, depth, columns, 0, panels);
-            const lf_product product = {.rows = rows, .depth = depth, .columns = columns, .a = operands, .a_row = row,
-                                        .a_step = 1, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
-                                        .first_panel = 0, .end_panel = panels};
-            p->product(&product);
+            multiply_rows(lf_isas[n].f32, p, rows, depth, columns, operands, row, packed, out);
             fwrite(out, sizeof *out, rows * columns, stdout);
             free(x), free(w), free(scale), free(out), free(operands), free(weights), free(packed);
             return 0;

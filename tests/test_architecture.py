@@ -46,6 +46,7 @@ OUTSIDE = {
     "network.storage": {"numpy", "safetensors"},
     "formats": {"numpy"},
     "formats.files": {"numpy", "torch"},
+    "formats.jax_cells": {"numpy", "jax", "flax", "haiku", "equinox"},
     "formats.keras": {"numpy", "h5py", "keras"},
     "formats.onnx": {"numpy", "onnx", "onnxruntime"},
     "formats.openvino": {"numpy", "openvino"},

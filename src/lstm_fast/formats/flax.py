@@ -52,8 +52,9 @@ def from_flax(
         What it has to be.
     batch_first : bool
         x is (B, T, I) instead of (T, B, I).
-    verify : (x, y), optional
-        An input and what the LSTM gives for it, which is compared.
+    verify : (x, y) or True, optional
+        An input and what the LSTM gives for it, which is compared; or True: the package that the
+        cells are of runs them, which shows that they were read right, not how a program joins them.
 
     Returns
     -------
@@ -63,6 +64,8 @@ def from_flax(
     ------
     ValueError
         If something else is in the tree, or it is not clear how its cells are connected.
+    ImportError
+        If `verify` is True, and the package is not installed.
 
     Examples
     --------
@@ -71,12 +74,12 @@ def from_flax(
     if kind not in (None, *KINDS):
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     layers = _layers(_Source(tree, kind), tree, "tree", 0)
-    kinds = {found for layer in layers for found, _ in layer}
+    kinds = {one.kind for layer in layers for one in layer}
     if kind is not None and kinds != {kind}:
         raise refusal(tree, "tree", f"holds cells of {', '.join(sorted(kinds))}", f"not of {kind}")
-    cells = [[one for _, one in layer] for layer in layers]
+    cells = [[one.cell for one in layer] for layer in layers]
     made = lstm(tree, "tree", cells, batch_first=batch_first)
-    verified(made, verify, lambda: _no_module(tree))
+    verified(made, verify, lambda: _run(made, layers))
     return made
 
 
@@ -95,8 +98,16 @@ class _Source(NamedTuple):
     kind: str | None
 
 
-def _layers(source: _Source, tree: Any, path: str, depth: int) -> list[list[tuple[str, Cell]]]:
-    """Return the layers below a place of the tree, each with its directions: kinds and cells."""
+class _Read(NamedTuple):
+    """A cell, what it is of, and the part of the tree that it was read from."""
+
+    kind: str
+    cell: Cell
+    tree: Any
+
+
+def _layers(source: _Source, tree: Any, path: str, depth: int) -> list[list[_Read]]:
+    """Return the layers below a place of the tree, each with its directions."""
     if depth > MOST_DEPTH:
         raise refusal(
             source.tree, path[:80], f"is more than {MOST_DEPTH} deep", "it cannot be read"
@@ -121,7 +132,7 @@ def _layers(source: _Source, tree: Any, path: str, depth: int) -> list[list[tupl
         )
     inner = [_layers(source, part, where, depth + 1) for where, part in parts]
     if isinstance(tree, Mapping) and len(inner) > 1 and all(map(_is_named_by_flax, tree)):
-        first, second = inner[0][0][0][1], inner[1][0][0][1]
+        first, second = inner[0][0][0].cell, inner[1][0][0].cell
         if first.weight_ih.shape == second.weight_ih.shape:
             raise refusal(
                 source.tree,
@@ -137,9 +148,7 @@ def _is_named_by_flax(key: Any) -> bool:
     return re.fullmatch(r"(Optimized)?LSTMCell_\d+", _name(key)) is not None
 
 
-def _directions(
-    source: _Source, tree: Mapping[str, Any], path: str, depth: int
-) -> list[tuple[str, Cell]]:
+def _directions(source: _Source, tree: Mapping[str, Any], path: str, depth: int) -> list[_Read]:
     both = []
     for name in sorted(tree, reverse=True):  # forward first
         layers = _layers(source, tree[name], f"{path}/{name}", depth + 1)
@@ -192,22 +201,22 @@ def _layer_name(key: Any) -> str:
 # ---- one cell
 
 
-def _cell(source: _Source, tree: Any, path: str) -> tuple[str, Cell] | None:
-    """Return the kind of a cell and the cell, or None if this is none."""
+def _cell(source: _Source, tree: Any, path: str) -> _Read | None:
+    """Return a cell, or None if this is none."""
     if isinstance(tree, Mapping):
         named = {_name(key).rstrip("_"): value for key, value in tree.items()}
         if FLAX & named.keys():
-            return "flax", _of_flax(source, named, path)
+            return _Read("flax", _of_flax(source, named, path), named)
         if FLAX_JOINT & named.keys():
-            return "flax", _of_joint(source, named, path)
+            return _Read("flax", _of_joint(source, named, path), named)
         if {"weight_ih", "weight_hh"} & named.keys():
-            return "equinox", _of_equinox(source, named, path)
+            return _Read("equinox", _of_equinox(source, named, path), named)
         if named.keys() in ({"w"}, {"w", "b"}) and _is_haiku(source, path):
-            return "haiku", _of_haiku(source, named, path)
+            return _Read("haiku", _of_haiku(source, named, path), named)
         return None
     if hasattr(tree, "weight_ih") and hasattr(tree, "weight_hh"):
         values = {name: getattr(tree, name, None) for name in EQUINOX}
-        return "equinox", _of_equinox(source, values, path)
+        return _Read("equinox", _of_equinox(source, values, path), values)
     return None
 
 
@@ -328,13 +337,9 @@ def _bias(source: _Source, path: str, layer: Any) -> Array | None:
 
 
 def _array(source: _Source, path: str, value: Any, ndim: int) -> Array:
-    """Return an array of NumPy; variables of nnx and linen hold theirs."""
-    for attribute in ("value", "get_value"):
-        if not hasattr(value, "shape") and hasattr(value, attribute):
-            inner = getattr(value, attribute)
-            value = inner() if callable(inner) else inner
+    """Return an array of NumPy."""
     try:
-        array = np.asarray(value)
+        array = np.asarray(_value(value))
         if array.dtype.name in ("bfloat16", "float16"):
             array = array.astype(np.float32)
     except (ValueError, TypeError) as error:
@@ -349,6 +354,15 @@ def _array(source: _Source, path: str, value: Any, ndim: int) -> Array:
     return array
 
 
+def _value(variable: Any) -> Any:
+    """Return what a variable holds, where nnx or linen has made one of an array."""
+    for attribute in ("value", "get_value"):
+        if not hasattr(variable, "shape") and hasattr(variable, attribute):
+            inner = getattr(variable, attribute)
+            variable = inner() if callable(inner) else inner
+    return variable
+
+
 # ---- the rest
 
 
@@ -360,7 +374,7 @@ def _found(tree: Any, path: str, depth: int) -> Iterator[Found]:
         yield Found(name, f"unknown: {error}", "", "", "", 0)
         return
     if found is not None:
-        kind, one = found
+        kind, one, _ = found
         sizes = f"{one.weight_ih.shape[1]} -> {one.weight_hh.shape[1]}"
         count = sum(array.size for array in one.arrays)
         yield Found(name, "LSTM", sizes, kind, one.weight_hh.dtype.name, count)
@@ -377,5 +391,18 @@ def _found(tree: Any, path: str, depth: int) -> Iterator[Found]:
         yield Found(name, kind, str(shape or ""), "", str(getattr(tree, "dtype", "")), size)
 
 
-def _no_module(tree: Any) -> tuple[Any, Any]:
-    raise refusal(tree, "verify=True", "a tree cannot be run", "give (x, y) instead")
+def _run(made: LSTM, layers: Sequence[Sequence[_Read]]) -> tuple[Array, Array]:
+    """Let the packages run their cells: a random input, and the output."""
+    from .jax_cells import run
+
+    cells = [[(one.kind, _arrays(one.tree)) for one in layer] for layer in layers]
+    sizes = [made.input_size, *(layer[0].cell.weight_hh.shape[1] for layer in layers)]
+    x, y = run(cells, sizes, made.dtype)
+    return (x.swapaxes(0, 1), y.swapaxes(0, 1)) if made.batch_first else (x, y)
+
+
+def _arrays(tree: Any) -> Any:
+    """Return a part of a tree with arrays of NumPy."""
+    if isinstance(tree, Mapping):
+        return {_name(key): _arrays(value) for key, value in _without_seeds(tree).items()}
+    return None if tree is None else np.asarray(_value(tree))

@@ -62,19 +62,16 @@ static int has_avx512_bf16(void)
 #endif
 #endif
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(LF_HAVE_NEON_DOT) || defined(LF_HAVE_NEON_BF16)
+#if defined(__linux__)
 #include <sys/auxv.h>
 
 /* Bits of the auxiliary vector; a compiler's headers may be too old to name them. */
 #define ASIMD_DOT (1ul << 20) /* in AT_HWCAP */
 #define BF16 (1ul << 14)      /* in AT_HWCAP2 */
 
-#ifdef LF_HAVE_NEON_DOT
-static int has_neon_dot(void) { return !!(getauxval(AT_HWCAP) & ASIMD_DOT); }
-#endif
-#ifdef LF_HAVE_NEON_BF16
-static int has_neon_bf16(void) { return has_neon_dot() && getauxval(AT_HWCAP2) & BF16; }
-#endif
+static inline int has_dot(void) { return !!(getauxval(AT_HWCAP) & ASIMD_DOT); }
+static inline int has_bf16(void) { return !!(getauxval(AT_HWCAP2) & BF16); }
 #elif defined(__APPLE__)
 #include <stddef.h>
 #include <sys/sysctl.h>
@@ -86,12 +83,13 @@ static int has_feature(const char *name)
     return sysctlbyname(name, &on, &size, NULL, 0) == 0 && on;
 }
 
-#ifdef LF_HAVE_NEON_DOT
-static int has_neon_dot(void) { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+static inline int has_dot(void) { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+static inline int has_bf16(void) { return has_feature("hw.optional.arm.FEAT_BF16"); }
+#else /* it is not known how to ask */
+static inline int has_dot(void) { return 0; }
+static inline int has_bf16(void) { return 0; }
 #endif
-#ifdef LF_HAVE_NEON_BF16
-static int has_neon_bf16(void) { return has_neon_dot() && has_feature("hw.optional.arm.FEAT_BF16"); }
-#endif
+static inline int has_dot_and_bf16(void) { return has_dot() && has_bf16(); }
 #endif
 
 #if defined(LF_HAVE_BASELINE) || defined(LF_HAVE_NEON)
@@ -130,10 +128,10 @@ const lf_isa lf_isas[] = {
     {"baseline", "SSE2", KERNELS(baseline), always},
 #endif
 #ifdef LF_HAVE_NEON_BF16
-    {"neon_bf16", "Advanced SIMD, DotProd, BF16", KERNELS(neon), has_neon_bf16},
+    {"neon_bf16", "Advanced SIMD, DotProd, BF16", KERNELS(neon), has_dot_and_bf16},
 #endif
 #ifdef LF_HAVE_NEON_DOT
-    {"neon_dot", "Advanced SIMD, DotProd", KERNELS(neon), has_neon_dot},
+    {"neon_dot", "Advanced SIMD, DotProd", KERNELS(neon), has_dot},
 #endif
 #ifdef LF_HAVE_NEON
     {"neon", "Advanced SIMD", KERNELS(neon), always},

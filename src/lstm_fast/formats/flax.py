@@ -11,7 +11,7 @@ import numpy as np
 from ..engine import Array
 from ..lstm import LSTM
 from .cells import Cell, cell, lstm
-from .reports import Found, Verify, refusal, verified
+from .reports import Found, Verify, random_input, refusal, verified
 
 __all__ = ["from_flax", "inspect"]
 
@@ -396,9 +396,11 @@ def _run(made: LSTM, layers: Sequence[Sequence[_Read]]) -> tuple[Array, Array]:
     from .jax_cells import run
 
     cells = [[(one.kind, _arrays(one.tree)) for one in layer] for layer in layers]
-    sizes = [made.input_size, *(layer[0].cell.weight_hh.shape[1] for layer in layers)]
-    x, y = run(cells, sizes, made.dtype)
-    return (x.swapaxes(0, 1), y.swapaxes(0, 1)) if made.batch_first else (x, y)
+    sizes = [layer[0].cell.weight_hh.shape[1] for layer in layers]
+    x = random_input(made, 4, 3)
+    if made.batch_first:
+        return x, run(cells, sizes, x.swapaxes(0, 1)).swapaxes(0, 1)
+    return x, run(cells, sizes, x)
 
 
 def _arrays(tree: Any) -> Any:

@@ -16,22 +16,20 @@ __all__ = ["run"]
 
 Step = Callable[[Array, Array, Array], tuple[Any, Any]]  # of x, h and c: h and c
 
-STEPS, ROWS = 4, 3
-
 
 def run(
-    layers: Sequence[Sequence[tuple[str, Mapping[str, Any]]]], sizes: Sequence[int], dtype: Any
-) -> tuple[Array, Array]:
-    """Return a random input of shape (STEPS, ROWS, I), and what the cells give for it.
+    layers: Sequence[Sequence[tuple[str, Mapping[str, Any]]]], sizes: Sequence[int], x: Array
+) -> Array:
+    """Return what the cells give for x.
 
     Parameters
     ----------
     layers : sequence of sequences of (kind, arrays by name)
         Each layer with its directions, and kinds as in `from_flax`.
     sizes : sequence of int
-        That of the input, and the hidden size of each layer.
-    dtype : dtype
-        Of the input and all that is computed: float32 or float64.
+        The hidden size of each layer.
+    x : ndarray, shape (T, B, I)
+        Of float32 or float64, in which all is computed.
 
     Raises
     ------
@@ -39,11 +37,10 @@ def run(
         If a package is not installed.
     """
     steps = {"flax": _flax, "haiku": _haiku, "equinox": _equinox}
-    x = np.random.default_rng(0).standard_normal((STEPS, ROWS, sizes[0])).astype(dtype)
-    y: Array = x
+    y = x
     try:
-        with _numbers_of(dtype):
-            for layer, H in zip(layers, sizes[1:], strict=True):
+        with _numbers_of(x.dtype):
+            for layer, H in zip(layers, sizes, strict=True):
                 outputs = []
                 for backward, (kind, arrays) in enumerate(layer):
                     step = steps[kind](arrays, y.shape[2], H)
@@ -54,7 +51,7 @@ def run(
             f"verify=True runs the package that the cells are of ({error}): pip install flax, "
             "dm-haiku or equinox; or give (x, y)"
         ) from None
-    return x, y
+    return y
 
 
 def _numbers_of(dtype: Any) -> Any:

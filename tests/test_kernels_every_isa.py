@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.comparing import assert_identical, in_dtype
 from support.internals import Cell, engine_backward, engine_forward
-from support.layers import SEVERAL_THREADS, STATES, draw_layer, lanes, run_layer, select_rows
+from support.layers import SEVERAL_THREADS, draw_layer, lanes, run_layer, select_rows
 
 import lstm_fast
 from lstm_fast import reference
@@ -44,8 +44,9 @@ def check(sizes, dtype, *, matmul="packed", bias=True, reverse=False):
     """Compare outputs, states and every gradient with the reference in float64.
 
     A unit is that in the last place of the largest element, or of 1, the size of what is summed.
-    float32: at most twice the error of the reference in float32, and a few units, since that is
-    small by luck in small arrays. float64: the reference has errors of its own; 64 units, 1.4e-14.
+    float32: at most twice the error of the reference in float32, and ten units, since that is small
+    by luck in small arrays, and where the BLAS of a CPU adds in another order than the kernels.
+    float64: the reference has errors of its own; 64 units, 1.4e-14.
     """
     args, d_results, exact, naive = expected_results(sizes, dtype, bias, reverse)
     actual = run_layer(lstm_fast, args, d_results, matmul=matmul, reverse=reverse)
@@ -55,7 +56,7 @@ def check(sizes, dtype, *, matmul="packed", bias=True, reverse=False):
         unit = np.finfo(dtype).eps * max(1, np.abs(array).max())
         error = np.abs(actual[name] - array).max()
         if dtype == np.float32:
-            allowed = 2 * np.abs(naive[name] - array).max() + (4 if name in STATES else 10) * unit
+            allowed = 2 * np.abs(naive[name] - array).max() + 10 * unit
         else:
             allowed = 64 * unit
         assert error <= allowed, f"{name}: {error / unit} units, allowed {allowed / unit}"

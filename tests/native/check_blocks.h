@@ -32,17 +32,17 @@ static void NAME(check_cross_entropy)(const lf_kernels *k, ptrdiff_t rows, ptrdi
     for (int smoothed = 0; smoothed < 2; smoothed++) {
         const double smoothing = smoothed ? 0.25 : 0;
         for (ptrdiff_t r = 0; r < rows; r++) {
-            double sum = 0;
+            long double sum = 0, loss = 0; /* a sum of doubles would err by more than the kernel may */
             target[r] = r % 3 == 1 ? -1 : (7 * r + smoothed) % columns;
-            exact[r] = 0;
             for (ptrdiff_t j = 0; j < columns; j++)
                 sum += exp(x[r * columns + j]);
             for (ptrdiff_t j = 0; j < columns; j++) {
                 const double q = smoothing / (double)columns + (j == target[r] ? 1 - smoothing : 0);
-                const double p = exp(x[r * columns + j]) / sum;
-                exact[r] -= target[r] < 0 ? 0 : q * log(p);
+                const double p = (double)(exp(x[r * columns + j]) / sum);
+                loss -= target[r] < 0 ? 0 : q * log(p);
                 dexact[r * columns + j] = target[r] < 0 ? 0 : p - q;
             }
+            exact[r] = (double)loss;
         }
         k->cross_entropy(losses, dx, x, target, smoothing, rows, columns);
         report(k, "cross_entropy, losses", rows, columns, smoothed, NAME(worst)(losses, exact, rows), TOLERANCE * 64);

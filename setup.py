@@ -27,6 +27,7 @@ KERNELS_MODULE = "lstm_fast.engine.runtime.isa"  # which has the kernels
 # alone, never on the CPU of the machine that builds: a CPU is looked at on import.
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+AMX = ["-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 ISAS = [
     ("baseline", "__x86_64__", []),
     ("avx2", "__x86_64__", AVX2),
@@ -34,6 +35,7 @@ ISAS = [
     ("avx512", "__x86_64__", AVX512),
     ("avx512_vnni", "__x86_64__", [*AVX512, "-mavx512vnni"]),
     ("avx512_bf16", "__x86_64__", [*AVX512, "-mavx512bf16"]),
+    ("avx512_amx", "__x86_64__", [*AVX512, "-mavx512vnni", "-mavx512bf16", *AMX]),
     ("neon", "__aarch64__", []),
     ("neon_dot", "__aarch64__", ["-march=armv8.2-a+dotprod"]),
     ("neon_bf16", "__aarch64__", ["-march=armv8.2-a+bf16"]),

@@ -144,11 +144,12 @@ CONTENDERS: dict[str, Contender] = {
     "ONNX Runtime, 7 bits": onnx_runtime_7_bits,
     "OpenVINO, bfloat16": openvino_bfloat16,
 }
+WIDENED = "widened" in lstm_fast.show_config()["isas"]["precisions"]["bfloat16"]
 # Kinds of our products with x and with h, of `roofline.KINDS`.
 PRODUCTS = {
     "lstm_fast, float32": ("float32", "float32"),
     "lstm_fast, bfloat16": ("bfloat16", "bfloat16"),
-    "lstm_fast, int8": ("widened", "int8"),
+    "lstm_fast, int8": ("widened" if WIDENED else "mixed", "int8"),
     "lstm_fast, int8 with x too": ("int8", "int8"),
 }
 

@@ -1,6 +1,7 @@
 /* What a core can do at best: multiply-adds in registers, and vectors read from memory.
  * Those of lower precision by the widest instructions that the CPU has for them, whether the package uses them or not.
  * Compiled with -O2 -march=native -ffp-contract=fast; see roofline.py. */
+#define _GNU_SOURCE
 #include <stddef.h>
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -88,6 +89,31 @@ typedef int32x4_t ints;
         }                                                         \
         return 2.0 * rounds * CHAINS * products;                  \
     }
+/* The same of matrices of 16 rows, where each product takes that time. */
+#if defined(__AMX_TILE__)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PEAK_MATRICES(name, dot, terms)                                      \
+    double name(size_t rounds)                                               \
+    {                                                                        \
+        unsigned char of[64] = {1}; /* palette, bytes of rows, and rows */   \
+        for (int n = 0; n < 8; n++)                                          \
+            of[16 + 2 * n] = 64, of[48 + n] = 16;                            \
+        syscall(SYS_arch_prctl, 0x1023, 18); /* ask for permission */        \
+        _tile_loadconfig(of);                                                \
+        for (size_t r = 0; r < rounds; r++) {                                \
+            dot(0, 4, 5);                                                    \
+            dot(1, 4, 5);                                                    \
+            dot(2, 4, 5);                                                    \
+            dot(3, 4, 5);                                                    \
+        }                                                                    \
+        _tile_release();                                                     \
+        return 2.0 * rounds * 4 * 16 * 16 * terms;                           \
+    }
+PEAK_MATRICES(peak_int8, _tile_dpbusd, 64)
+PEAK_MATRICES(peak_bfloat16, _tile_dpbf16ps, 32)
+#else
 PEAK_DOT(peak_int8, ints, ints, DOT, PRODUCTS)
 
 /* Without instructions for bfloat16, its numbers are widened and multiplied as floats. */
@@ -98,6 +124,7 @@ double peak_bfloat16(size_t rounds)
 {
     return peak_f32(rounds);
 }
+#endif
 #endif
 
 /* Reads `size` bytes `rounds` times, in order. */

@@ -37,6 +37,7 @@ KINDS = {
     "bfloat16": Kind("bfloat16", 2),
     "int8": Kind("int8", 1),
     "widened": Kind("float32", 1),  # weights of 8 bits, multiplied as float32
+    "mixed": Kind("bfloat16", 1),  # or as bfloat16, where the CPU has instructions for that
 }
 
 

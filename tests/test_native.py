@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product as product_of
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 KERNELS = ROOT / "src/lstm_fast/kernels"
 FLAGS = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+AMX = ["-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 AVX2 = ["-mavx2", "-mfma"]
 X86 = {
     "baseline": [],
@@ -28,6 +30,7 @@ X86 = {
     "avx512": AVX512,
     "avx512_vnni": [*AVX512, "-mavx512vnni"],
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
+    "avx512_amx": [*AVX512, "-mavx512vnni", "-mavx512bf16", *AMX],
 }
 NEON = {
     "neon": [],
@@ -117,11 +120,14 @@ def test_neon_under_emulation(emulated):
         assert [isa for isa in NEON if f"{isa}:" in printed] == isas
 
 
-@pytest.mark.parametrize("isa", NEON)
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
-def test_products_of_lower_precision_under_emulation(emulated, isa, weights, rng):
+LOWER = [*product_of(NEON, ["bfloat16", "int8"]), ("neon_bf16", "mixed")]
+
+
+@pytest.mark.parametrize(("isa", "precision"), LOWER)
+def test_products_of_lower_precision_under_emulation(emulated, isa, precision, rng):
     """They have the bits of their twin: a sum of several pieces, and denormals, among them."""
-    pairs = bfdot if isa == "neon_bf16" else None
+    weights, inputs = ("int8", "bfloat16") if precision == "mixed" else (precision, precision)
+    instruction = bfdot if isa == "neon_bf16" else None
     for rows, depth, columns in [(1, 1, 1), (2, 3, 5), (5, 64, 33), (7, 301, 18)]:
         x, w = rng.normal(size=(rows, depth)), rng.normal(size=(columns, depth))
         x[:, ::3] *= np.exp2(rng.integers(-140, 20, x[:, ::3].shape))
@@ -131,9 +137,9 @@ def test_products_of_lower_precision_under_emulation(emulated, isa, weights, rng
         scale = np.ones(columns, np.float32) if of_w.scale is None else of_w.scale
         sizes = map(str, (rows, depth, columns))
         given = b"".join(np.ascontiguousarray(a, np.float32).tobytes() for a in (x, of_w[0], scale))
-        command = [emulated[0], "-cpu", "max", emulated[1], isa, weights, *sizes]
+        command = [emulated[0], "-cpu", "max", emulated[1], isa, precision, *sizes]
         found = subprocess.run(command, input=given, capture_output=True, check=True).stdout
-        expected = product(x, of_w, weights, fma, pairs)
+        expected = product(x, of_w, inputs, fma, instruction)
         np.testing.assert_array_equal(
             np.frombuffer(found, np.float32).reshape(expected.shape), expected
         )

@@ -85,7 +85,7 @@ static void LF(differentiate_variants)(const lf_variant_backward *p, ptrdiff_t f
 LF_INLINE void LF(differentiate_tiles)(const lf_product *q, const lf_cell_backward *p,
                                        const lf_variant_backward *variant)
 {
-    LF_FOR_ROW_BLOCKS(q->rows, first, end)
+    LF_FOR_ROW_BLOCKS(q->rows, ROW_BLOCK, first, end)
         for (ptrdiff_t panel = q->first_panel, panels; panel < q->end_panel; panel += panels) {
             real dh[ROW_BLOCK * PANEL];
             panels = LF(panels_at_once)(q, panel, end - first);

@@ -1,8 +1,8 @@
 /* Every kernel of one ISA: the body of kernels/kernels_<isa>.c, which defines LF_ISA (its name) and
  * LF_ISA_HEADER (its vocabulary). Compiles the same source for float and for double.
  *
- * An extension of an ISA by instructions for numbers of one lower precision defines that, LF_LOWER: its file has their
- * products alone, and everything else is that of the ISA (kernels/dispatch.c). */
+ * An extension of an ISA by instructions for numbers of lower precision defines which, a set of bits, LF_LOWER: its file
+ * has their products alone, and everything else is that of the ISA (kernels/dispatch.c). */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -54,8 +54,8 @@ LF_INLINE ptrdiff_t lf_left(ptrdiff_t total, ptrdiff_t done, ptrdiff_t most)
 #define NORM_SUMS 16 /* squared_norm adds in so many sums, 16 elements apart */
 #define PANELS_TO_PACK 3  /* from which on it pays: see product_transposed */
 #define LINES_OF_A_SET 8  /* of an L1 cache, which lines a power of two apart share */
-#define LF_FOR_ROW_BLOCKS(count, first, end)                                                    \
-    for (ptrdiff_t first = 0, end; end = LF_CLAMP(first + ROW_BLOCK, count), first < (count);   \
+#define LF_FOR_ROW_BLOCKS(count, block, first, end)                                             \
+    for (ptrdiff_t first = 0, end; end = LF_CLAMP(first + (block), count), first < (count);     \
          first = end)
 #define LF_FOR_TILES(first, end, row, rows)                                                     \
     for (ptrdiff_t row = first, rows; rows = lf_tile_rows((end) - row, ROWS), row < (end); \

@@ -1,5 +1,5 @@
-/* The kernels of one ISA and one dtype, and the tables that export them: all of them, or those of LF_LOWER, a lower
- * precision. */
+/* The kernels of one ISA and one dtype, and the tables that export them: all of them, or those of LF_LOWER, lower
+ * precisions. */
 #include "lstm_fast/simd.h"
 #include "lstm_fast/vmath.h"
 #include "lstm_fast/tile.h"
@@ -71,13 +71,13 @@ const lf_kernels LF(LF_TABLE_NAME) = {
 };
 #endif
 
-#if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER == LF_BF16)
+#if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER >> LF_BF16 & 1)
 #undef LF_PRECISION
 #define LF_PRECISION LF_BF16
 #include "lstm_fast/lower.h"
 const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("bfloat16", LP(round), LP(cell_forward), LP(variant_forward));
 #endif
-#if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER == LF_INT8)
+#if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER >> LF_INT8 & 1)
 #undef LF_PRECISION
 #define LF_PRECISION LF_INT8
 #include "lstm_fast/lower.h"
@@ -88,4 +88,10 @@ const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("int8", LP(round), LP(cell_
 #define LF_PRECISION LF_WIDENED
 #include "lstm_fast/lower.h"
 const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("widened", LP(round), NULL, NULL);
+#endif
+#if !LF_DOUBLE && defined(LF_LOWER) && LF_LOWER >> LF_MIXED & 1
+#undef LF_PRECISION
+#define LF_PRECISION LF_MIXED
+#include "lstm_fast/lower.h"
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("mixed", LP(round), NULL, NULL);
 #endif

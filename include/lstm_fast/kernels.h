@@ -204,7 +204,8 @@ typedef struct lf_update {
  *   bfloat16    bfloat16              the same, from `round`
  *   int8        8 bits, and a scale   8 bits, and a scale for each row, from `round`
  *               for each column
- *   widened     the same              rows of the dtype, as they are, or bfloat16 from `round`
+ *   widened     the same              rows of the dtype, as they are, or bfloat16 from `round`, as floats
+ *   mixed       the same              bfloat16 from `round`
  *
  * Where operands are not rows of the dtype, `a` of lf_product and `h` of lf_cell_forward are what `round` wrote, and
  * their strides count operands. A packed depth is rounded up to `group` terms, which lie side by side:
@@ -226,7 +227,7 @@ typedef struct lf_products {
     void (*pack_transposed)(void *b, const void *m, const void *scale, ptrdiff_t m_row, ptrdiff_t depth,
                             ptrdiff_t columns, ptrdiff_t first_panel, ptrdiff_t end_panel);
     void (*product)(const lf_product *);
-    /* These two NULL in widened. */
+    /* These two NULL in widened and mixed. */
     void (*cell_forward)(const lf_cell_forward *);
     void (*variant_forward)(const lf_variant_forward *);
 } lf_products;

@@ -10,10 +10,12 @@
  *   ROWS                 of the register tile, at most TILE_ROWS
  *   operand(x)           a rounded float as an operand
  *   PIECE                terms of a sum in one accumulator, see DEPTH_BLOCK
+ *   MATRIX               rows from which on matrices are multiplied (matrix.h); 0: never
  *   sum, wvec, xvec      vectors of sums, of weights, and of one group of operands for all lanes
  *   s_zero()             sums of nothing
  *   w_load(p, part)      what a part of a group multiplies, LANES columns; x_load(p, part) one row's operands
  *   s_dot(s, x, w)       s + x w
+ *   s_load(p)            sums in memory; s_matrix(s, x, w) those of matrices: with MATRIX
  *   s_value(s, a, w)     the real numbers of sums, for a row of operands a and the head w of their columns
  *
  *   precision    weights     operands           sums     values
@@ -21,6 +23,7 @@
  *   LF_BF16      bfloat16    bfloat16           float    s            (floats, but where b_dot takes pairs)
  *   LF_INT8      8 bits      8 bits, scaled     exact    s times the row's scale, times the column's
  *   LF_WIDENED   8 bits      float              float    s times the column's scale
+ *   LF_MIXED     8 bits      bfloat16           float    the same     (where b_dot multiplies pairs)
  */
 #ifndef LF_PRECISIONS
 #define LF_PRECISIONS
@@ -28,6 +31,7 @@
 #define LF_BF16 1
 #define LF_INT8 2
 #define LF_WIDENED 3
+#define LF_MIXED 4
 #endif
 
 #undef LP
@@ -38,6 +42,7 @@
 #undef HEAD
 #undef ROW_HEAD
 #undef PIECE
+#undef MATRIX
 #undef ROWS
 #undef SUM
 #undef WVEC
@@ -47,6 +52,8 @@
 #undef w_load
 #undef x_load
 #undef s_dot
+#undef s_load
+#undef s_matrix
 #undef s_value
 
 #define SUM vec
@@ -58,6 +65,7 @@
 #define HEAD 0
 #define ROW_HEAD 0
 #define PIECE DEPTH_BLOCK
+#define MATRIX 0
 #if LF_PRECISION == LF_FULL
 #define ROWS TILE_ROWS
 #else
@@ -92,11 +100,47 @@
 #define w_load(p, part) b_weights(p)
 #define x_load(p, part) b_operand(p)
 #define s_dot(s, x, w) b_dot(s, x, w)
+#ifdef m_bfloat16 /* for any number of rows, as its sums are rounded in another way */
+#undef MATRIX
+#undef PIECE
+#define MATRIX 1
+#define PIECE ((ptrdiff_t)1 << 40)
+#define s_load(p) v_load(p)
+#define s_matrix(s, x, w) m_bfloat16(s, x, w)
+#endif
 #else
 #undef PARTS
 #define PARTS 2
 #define w_load(p, part) ((part) ? v_bfloat16_odd(p) : v_bfloat16_even(p))
 #define x_load(p, part) v_set1((p)[part])
+#endif
+#elif LF_PRECISION == LF_MIXED
+#define LP(name) LF_PASTE(lf_, name, _mixed)
+#define WEIGHT int8_t
+#undef WVEC
+#undef XVEC
+#undef OPERAND
+#undef GROUP
+#undef HEAD
+#undef operand
+#undef x_load
+#undef s_dot
+#undef s_value
+#define WVEC bvec
+#define XVEC bvec
+#define OPERAND uint16_t
+#define GROUP 2
+#define HEAD 1
+#define operand(x) (uint16_t)(lf_bits(x) >> 16)
+#define w_load(p, part) b_int8(p)
+#define x_load(p, part) b_operand(p)
+#define s_dot(s, x, w) b_dot(s, x, w)
+#define s_value(s, a, w) v_mul(s, v_load(w))
+#ifdef m_bfloat16
+#undef MATRIX
+#define MATRIX 1
+#define s_load(p) v_load(p)
+#define s_matrix(s, x, w) m_bfloat16(s, x, w)
 #endif
 #elif LF_PRECISION == LF_INT8
 #define LP(name) LF_PASTE(lf_, name, _int8)
@@ -125,6 +169,12 @@
 #define w_load(p, part) i_weights(p)
 #define x_load(p, part) i_operand(p)
 #define s_dot(s, x, w) i_dot(s, x, w)
+#ifdef m_int8 /* whose 16 rows take the time of two in registers */
+#undef MATRIX
+#define MATRIX 3
+#define s_load(p) i_sums(p)
+#define s_matrix(s, x, w) m_int8(s, x, w)
+#endif
 #if INT8_OFFSET
 #define s_value(s, a, w) v_mul(v_mul(i_real(i_without(s, (w) + LANES)), v_set1(*(const float *)(a))), v_load(w))
 #else

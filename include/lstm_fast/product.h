@@ -47,6 +47,8 @@ static inline const char *LP(ahead)(const WEIGHT *next, ptrdiff_t n, ptrdiff_t g
     return (const char *)next + n % (lines ? lines : 1) * groups * 64;
 }
 
+#include "lstm_fast/matrix.h"
+
 /* The values of sums: of `rows` rows of operands from a on, and the columns of a panel, or of two. */
 LF_INLINE void LP(values)(vec acc[][TILE_VECTORS], SUM sums[][TILE_VECTORS], const int rows, const int vectors,
                           const OPERAND *a, ptrdiff_t a_row, const char *panel, const char *panel_next)
@@ -61,8 +63,9 @@ LF_INLINE void LP(values)(vec acc[][TILE_VECTORS], SUM sums[][TILE_VECTORS], con
                                     + v % PANEL_VECTORS * LANES * HEAD);
 }
 
+/* `matrix`: NULL, or sums from this row on. */
 LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_product *p, const LF(block) *q,
-                                ptrdiff_t row)
+                                ptrdiff_t row, const float *matrix)
 {
     const int width = vectors < PANEL_VECTORS ? vectors : PANEL_VECTORS;
     const ptrdiff_t first = q->depth_first * width * LANES, groups = (q->depth_count + GROUP - 1) / GROUP;
@@ -75,8 +78,8 @@ LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_prod
     const WEIGHT *b = LP(weights)(panel, width) + first, *b_next = LP(weights)(panel_next, width) + first;
     SUM sums[TILE_ROWS][TILE_VECTORS];
     vec acc[TILE_ROWS][TILE_VECTORS];
-    LP(multiply)(sums, rows, vectors, a, a_row, a_step, b, b_next, groups,
-                 LP(ahead)(b + groups * GROUP * width * LANES, (row - q->first) / rows, groups));
+    LP(tile_sums)(sums, rows, vectors, matrix, a, a_row, a_step, b, b_next, groups,
+                  LP(ahead)(b + groups * GROUP * width * LANES, (row - q->first) / rows, groups));
     LP(values)(acc, sums, rows, vectors, head, p->a_row, panel, panel_next);
     LF(finish_tile)(acc, rows, vectors, p, q, row);
 }
@@ -104,6 +107,25 @@ LF_INLINE void LP(outer_rows)(ptrdiff_t end, const int vectors, const lf_product
 }
 #endif
 
+#if MATRIX
+/* The same out of matrices. */
+static void LP(product_matrices)(const lf_product *p, const LF(block) *q, int vectors, ptrdiff_t end)
+{
+    float sums[MATRIX_ROWS * PANEL] __attribute__((aligned(64)));
+    char room[LF_PRECISION == LF_MIXED ? PIECE / GROUP * PANEL * 4 : 1] __attribute__((aligned(64)));
+    const ptrdiff_t groups = (q->depth_count + GROUP - 1) / GROUP;
+    const WEIGHT *weights = LP(weights)(LP(panel)(p->b, q->panel, p->depth), vectors);
+    const WEIGHT *b = weights + q->depth_first * vectors * LANES;
+    const OPERAND *a = (const OPERAND *)p->a + ROW_HEAD + q->depth_first;
+    LF_FOR_MATRICES(p->rows, q->first, end, first, after, matrix) {
+        LP(multiply_matrices)(sums, vectors, (const char *)(a + matrix * p->a_row),
+                              p->a_row * (ptrdiff_t)sizeof *a, b, groups, room, first == q->first);
+        LF_FOR_TILES(first, after, row, rows)
+            LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LP(product_tile), p, q, row, sums + (row - matrix) * PANEL)
+    }
+}
+#endif
+
 /* The rows q->first .. end - 1 of one panel, or of two, and some terms of their sums. */
 static void LP(product_piece)(const lf_product *p, const LF(block) *q, int panels, ptrdiff_t end)
 {
@@ -114,11 +136,17 @@ static void LP(product_piece)(const lf_product *p, const LF(block) *q, int panel
         return;
     }
 #endif
+#if MATRIX
+    if (BY_MATRIX(p->rows)) {
+        LP(product_matrices)(p, q, vectors, end);
+        return;
+    }
+#endif
     if (vectors == TILE_VECTORS)
-        LP(product_tile)(1, TILE_VECTORS, p, q, q->first);
+        LP(product_tile)(1, TILE_VECTORS, p, q, q->first, NULL);
     else
         LF_FOR_TILES(q->first, end, row, rows)
-            LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LP(product_tile), p, q, row)
+            LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LP(product_tile), p, q, row, NULL)
 }
 
 /* All terms of them; q has first, out, out_row, out_panel and columns. */
@@ -188,15 +216,19 @@ static void LP(product)(const lf_product *p)
         LP(product_transposed)(p, stream);
     else
 #endif
-        LF_FOR_ROW_BLOCKS(p->rows, first, end)
+    {
+        LP(begin_matrices)(p->rows, p->depth);
+        LF_FOR_ROW_BLOCKS(p->rows, BLOCK_OF(p->rows), first, end)
             for (ptrdiff_t panel = p->first_panel, panels; panel < p->end_panel; panel += panels) {
-                panels = LF(panels_at_once)(p, panel, end - first);
+                panels = BY_MATRIX(p->rows) ? 1 : LF(panels_at_once)(p, panel, end - first);
                 LF(block) q = {.panel = panel, .first = first,
                                .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
                                .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL,
                                .stream = stream};
                 LP(product_panel)(p, &q, (int)panels, end);
             }
+        LP(end_matrices)(p->rows);
+    }
     if (stream)
         v_fence();
 }

@@ -34,6 +34,15 @@
  *   bvec, b_dot(s, x, w)       vector of LANES pairs of bfloat16; s + the products of pairs; optional, else they are
  *                              widened and multiplied one by one
  *   b_weights(p)               LANES pairs of weights; b_operand(p): one pair of operands for all lanes
+ *   b_int8(p)                  LANES pairs of 8-bit integers, as bfloat16
+ *
+ * With registers that hold matrices, beside INT8_GROUP 4 and b_dot:
+ *
+ *   MATRIX_ROWS, MATRIX_GROUPS the most rows of operands, and groups of terms
+ *   m_configure(rows, tail)    of so many rows; tail: groups of those registers that end a depth. m_release() after it
+ *   m_zero(s), m_load(n, p, row), m_store(n, p, row)  register numbers are constants, `row` the bytes between rows
+ *   m_bfloat16(s, x, w)        s += the products of matrices; m_int8(s, x, w): the same of INT8_OPERAND and 8 bits
+ *   i_sums(p)                  LANES sums of 32 bits
  */
 #undef vec
 #undef LANES

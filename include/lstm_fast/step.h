@@ -1,9 +1,10 @@
 /* One time step of the LSTM cell, in the registers of its recurrent product, in one precision. See kernels.h. */
 
 /* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
- * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. */
+ * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. `matrix`: NULL, or the
+ * sums from this row on. */
 LF_INLINE void LP(cell_tile)(const int rows, const lf_cell_forward *p, const lf_variant_forward *variant,
-                             ptrdiff_t row, ptrdiff_t panel, const int panels)
+                             ptrdiff_t row, ptrdiff_t panel, const int panels, const float *matrix)
 {
     const OPERAND *h = (const OPERAND *)p->h + row * p->h_row;
     char *w = LP(panel)(p->w, panel, p->depth), *w_next = LP(panel)(p->w, panel + 1, p->depth);
@@ -14,9 +15,9 @@ LF_INLINE void LP(cell_tile)(const int rows, const lf_cell_forward *p, const lf_
     vec acc[TILE_ROWS][TILE_VECTORS], sum[TILE_ROWS][TILE_VECTORS];
     LF_ROLLED
     for (ptrdiff_t k = 0;; k += PIECE) {
-        LP(multiply)(sums, rows, PANEL_VECTORS * panels, h + ROW_HEAD + k, p->h_row, 1,
-                     LP(weights)(w, PANEL_VECTORS) + k * PANEL, LP(weights)(w_next, PANEL_VECTORS) + k * PANEL,
-                     (lf_left(p->depth, k, PIECE) + GROUP - 1) / GROUP, ahead + k / GROUP * 64);
+        LP(tile_sums)(sums, rows, PANEL_VECTORS * panels, matrix, h + ROW_HEAD + k, p->h_row, 1,
+                      LP(weights)(w, PANEL_VECTORS) + k * PANEL, LP(weights)(w_next, PANEL_VECTORS) + k * PANEL,
+                      (lf_left(p->depth, k, PIECE) + GROUP - 1) / GROUP, ahead + k / GROUP * 64);
         LP(values)(acc, sums, rows, PANEL_VECTORS * panels, h, p->h_row, w, w_next);
         if (k > 0)
             LF_UNROLL
@@ -55,19 +56,44 @@ LF_INLINE void LP(cell_tile)(const int rows, const lf_cell_forward *p, const lf_
     LF(finish_variants)(variant, row, panel, panels, rows * panels, cells);
 }
 
+#if MATRIX
+/* The rows from first to end of one panel, whose sums are those of matrices. */
+LF_INLINE void LP(cell_matrices)(const lf_cell_forward *p, const lf_variant_forward *variant, ptrdiff_t panel,
+                                 ptrdiff_t first, ptrdiff_t end)
+{
+    float sums[MATRIX_ROWS * PANEL] __attribute__((aligned(64)));
+    const OPERAND *h = (const OPERAND *)p->h + ROW_HEAD;
+    const WEIGHT *w = LP(weights)(LP(panel)(p->w, panel, p->depth), PANEL_VECTORS);
+    LF_FOR_MATRICES(p->rows, first, end, begin, next, matrix) {
+        LP(multiply_matrices)(sums, PANEL_VECTORS, (const char *)(h + matrix * p->h_row),
+                              p->h_row * (ptrdiff_t)sizeof *h, w, LP(padded_depth)(p->depth) / GROUP, NULL, 0);
+        LF_FOR_TILES(begin, next, row, rows)
+            LF_SWITCH_ROWS(rows, LP(cell_tile), p, variant, row, panel, 1, sums + (row - matrix) * PANEL)
+    }
+}
+#endif
+
 LF_INLINE void LP(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward *variant)
 {
-    const int at_once = p->rows == 1 ? 2 : 1; /* panels */
+    const int at_once = p->rows == 1 && !BY_MATRIX(1) ? 2 : 1; /* panels */
     const ptrdiff_t turns = (p->end_panel - p->first_panel + at_once - 1) / at_once;
-    LF_FOR_ROW_BLOCKS(p->rows, first, end)
+    LP(begin_matrices)(p->rows, p->depth);
+    LF_FOR_ROW_BLOCKS(p->rows, BLOCK_OF(p->rows), first, end)
         for (ptrdiff_t turn = 0; turn < turns; turn++) {
             const ptrdiff_t panel = p->first_panel + at_once * (p->descending ? turns - 1 - turn : turn);
+#if MATRIX
+            if (BY_MATRIX(p->rows)) {
+                LP(cell_matrices)(p, variant, panel, first, end);
+                continue;
+            }
+#endif
             if (at_once == 2 && panel + 2 <= p->end_panel)
-                LP(cell_tile)(1, p, variant, 0, panel, 2);
+                LP(cell_tile)(1, p, variant, 0, panel, 2, NULL);
             else
                 LF_FOR_TILES(first, end, row, rows)
-                    LF_SWITCH_ROWS(rows, LP(cell_tile), p, variant, row, panel, 1)
+                    LF_SWITCH_ROWS(rows, LP(cell_tile), p, variant, row, panel, 1, NULL)
         }
+    LP(end_matrices)(p->rows);
 }
 
 static void LP(cell_forward)(const lf_cell_forward *p)

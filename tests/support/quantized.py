@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from lstm_fast import LSTM
-from lstm_fast.reference.quantised import bfdot, lstm_quantized, vdpbf16ps
+from lstm_fast.reference.quantised import bfdot, lstm_quantized, tdpbf16ps, vdpbf16ps
 from support.internals import elementwise, isas
 
 # weights, inputs
@@ -44,8 +44,10 @@ def run_twin(isa, args, weights, inputs, *, reverse=False):
     """Return the same of the twin, whose rounding is that of an instruction set."""
     sigmoid, tanh = (partial(elementwise, name, isa=isa) for name in ("sigmoid", "tanh"))
     fused = isa != "baseline"
-    pairs = {"vdpbf16ps": vdpbf16ps, "bfdot": bfdot}.get(isas()["precisions"]["bfloat16"])
-    options = {"sigmoid": sigmoid, "tanh": tanh, "fused": fused, "pairs": pairs, "reverse": reverse}
+    instructions = {function.__name__: function for function in (vdpbf16ps, bfdot, tdpbf16ps)}
+    instruction = instructions.get(isas()["precisions"]["bfloat16"])
+    options = {"sigmoid": sigmoid, "tanh": tanh, "fused": fused, "reverse": reverse}
+    options["instruction"] = instruction
     with np.errstate(over="ignore", invalid="ignore"):
         y, state = lstm_quantized(**args, weights=weights, inputs=inputs, **options)
     return y, *state

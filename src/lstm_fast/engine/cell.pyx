@@ -103,7 +103,8 @@ cdef class Cell:
         if bfloat16 or type_number == cnp.NPY_UINT16:
             self.of_x = self.of_h = lower("bfloat16")
         elif type_number == cnp.NPY_INT8:
-            self.of_x, self.of_h = lower("int8" if inputs == "int8" else "widened"), lower("int8")
+            self.of_x = lower({"int8": "int8", "bfloat16": "mixed"}.get(inputs, "widened"))
+            self.of_h = lower("int8")
 
     cdef object sum_of(self, b_ih, b_hh):
         """Both biases together."""

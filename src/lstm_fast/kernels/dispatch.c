@@ -1,4 +1,5 @@
 /* The table of ISAs, best first. The build defines LF_HAVE_<ISA> for each kernels_<isa>.c it compiled. */
+#define _GNU_SOURCE /* syscall */
 #include "lstm_fast/dispatch.h"
 
 #if defined(__x86_64__)
@@ -16,13 +17,14 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* Features in leaf 7 of CPUID: in ebx and ecx, and in eax of its subleaf 1. */
+/* Features in leaf 7 of CPUID: in ebx, ecx and edx, and in eax of its subleaf 1. */
 typedef struct features {
-    unsigned ebx, ecx, eax1;
+    unsigned ebx, ecx, edx, eax1;
 } features;
 
 #define STATE_AVX 0x06u    /* xmm, ymm */
 #define STATE_AVX512 0xe6u /* and k0-k7, the upper halves of zmm0-15, zmm16-31 */
+#define STATE_AMX (STATE_AVX512 | 0x60000u) /* and the configuration of matrices, and they themselves */
 
 /* The CPU has FMA and all `wanted` features, and all of `state` is saved. */
 static int has(features wanted, uint64_t state)
@@ -30,7 +32,7 @@ static int has(features wanted, uint64_t state)
     unsigned a, b, c, d, leaf1_c;
     if (!__get_cpuid(1, &a, &b, &leaf1_c, &d) || !(leaf1_c & bit_FMA) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return 0;
-    if ((b & wanted.ebx) != wanted.ebx || (c & wanted.ecx) != wanted.ecx)
+    if ((b & wanted.ebx) != wanted.ebx || (c & wanted.ecx) != wanted.ecx || (d & wanted.edx) != wanted.edx)
         return 0;
     if (wanted.eax1 && (a < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & wanted.eax1) != wanted.eax1))
         return 0;
@@ -41,6 +43,7 @@ static int has(features wanted, uint64_t state)
 #define AVX512_VNNI (1u << 11) /* in ecx */
 #define AVX_VNNI (1u << 4)     /* in eax of subleaf 1 */
 #define AVX512_BF16 (1u << 5)  /* in eax of subleaf 1 */
+#define AMX (1u << 22 | 1u << 24 | 1u << 25) /* in edx: bfloat16, matrices, 8 bits */
 
 #ifdef LF_HAVE_AVX2
 static int has_avx2(void) { return has((features){.ebx = bit_AVX2}, STATE_AVX); }
@@ -58,6 +61,28 @@ static int has_avx512_vnni(void) { return has((features){.ebx = AVX512, .ecx = A
 static int has_avx512_bf16(void)
 {
     return has((features){.ebx = AVX512, .ecx = AVX512_VNNI, .eax1 = AVX512_BF16}, STATE_AVX512);
+}
+#endif
+#ifdef LF_HAVE_AVX512_AMX
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Linux saves matrices of a process that has asked for that: signal handlers need more of a stack then. It refuses where
+ * one of them has too little. See Documentation/arch/x86/xstate.rst. */
+static int may_use_matrices(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, MATRICES = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, MATRICES) == 0;
+}
+#else
+static int may_use_matrices(void) { return 0; }
+#endif
+
+static int has_avx512_amx(void)
+{
+    return has((features){.ebx = AVX512, .ecx = AVX512_VNNI, .edx = AMX, .eax1 = AVX512_BF16}, STATE_AMX)
+           && may_use_matrices();
 }
 #endif
 #endif
@@ -105,10 +130,14 @@ DECLARE(avx512);
 DECLARE(avx2);
 DECLARE(baseline);
 DECLARE(neon);
-extern const lf_products lf_products_avx512_vnni_int8, lf_products_avx512_bf16_bfloat16, lf_products_avx2_vnni_int8,
-    lf_products_neon_dot_int8, lf_products_neon_bf16_bfloat16;
+extern const lf_products lf_products_avx512_vnni_int8, lf_products_avx512_bf16_bfloat16, lf_products_avx512_bf16_mixed,
+    lf_products_avx512_amx_int8, lf_products_avx512_amx_bfloat16, lf_products_avx512_amx_mixed,
+    lf_products_avx2_vnni_int8, lf_products_neon_dot_int8, lf_products_neon_bf16_bfloat16, lf_products_neon_bf16_mixed;
 
 const lf_isa lf_isas[] = {
+#ifdef LF_HAVE_AVX512_AMX
+    {"avx512_amx", "AVX-512 F, BW, DQ, VL, VNNI, BF16, AMX TILE, BF16, INT8", KERNELS(avx512), has_avx512_amx},
+#endif
 #ifdef LF_HAVE_AVX512_BF16
     {"avx512_bf16", "AVX-512 F, BW, DQ, VL, VNNI, BF16", KERNELS(avx512), has_avx512_bf16},
 #endif
@@ -139,15 +168,22 @@ const lf_isa lf_isas[] = {
 };
 const int lf_isa_count = sizeof lf_isas / sizeof lf_isas[0];
 
-/* The three lower precisions of an ISA, whose inputs in int8 are widened where they are not of 8 bits themselves. */
+/* The lower precisions of an ISA. With weights of 8 bits, inputs that are not are multiplied as floats, or as bfloat16
+ * where it has instructions for that (MIXED). */
 #define LOWERS(isa, bfloat16, of_bfloat16, int8, of_int8, base)   \
     {#isa, bfloat16, &lf_products_##of_bfloat16##_bfloat16},      \
     {#isa, int8, &lf_products_##of_int8##_int8},                  \
     {#isa, "widened", &lf_products_##base##_widened}
+#define MIXED(isa, bfloat16) {#isa, bfloat16, &lf_products_##isa##_mixed}
 
 const lf_lower lf_lowers[] = {
+#ifdef LF_HAVE_AVX512_AMX
+    LOWERS(avx512_amx, "tdpbf16ps", avx512_amx, "tdpbusd, vpdpbusd", avx512_amx, avx512),
+    MIXED(avx512_amx, "tdpbf16ps"),
+#endif
 #ifdef LF_HAVE_AVX512_BF16
     LOWERS(avx512_bf16, "vdpbf16ps", avx512_bf16, "vpdpbusd", avx512_vnni, avx512),
+    MIXED(avx512_bf16, "vdpbf16ps"),
 #endif
 #ifdef LF_HAVE_AVX512_VNNI
     LOWERS(avx512_vnni, "widened, vfmadd", avx512, "vpdpbusd", avx512_vnni, avx512),
@@ -166,6 +202,7 @@ const lf_lower lf_lowers[] = {
 #endif
 #ifdef LF_HAVE_NEON_BF16
     LOWERS(neon_bf16, "bfdot", neon_bf16, "sdot", neon_dot, neon),
+    MIXED(neon_bf16, "bfdot"),
 #endif
 #ifdef LF_HAVE_NEON_DOT
     LOWERS(neon_dot, "widened, fmla", neon, "sdot", neon_dot, neon),

@@ -3,5 +3,5 @@
 #endif
 #define LF_ISA avx2_vnni
 #define LF_ISA_HEADER "lstm_fast/simd_avx2_vnni.h"
-#define LF_LOWER LF_INT8
+#define LF_LOWER (1 << LF_INT8)
 #include "lstm_fast/kernel_body.h"

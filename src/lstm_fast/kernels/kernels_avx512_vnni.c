@@ -4,5 +4,5 @@
 #endif
 #define LF_ISA avx512_vnni
 #define LF_ISA_HEADER "lstm_fast/simd_avx512_vnni.h"
-#define LF_LOWER LF_INT8
+#define LF_LOWER (1 << LF_INT8)
 #include "lstm_fast/kernel_body.h"

@@ -3,5 +3,5 @@
 #endif
 #define LF_ISA neon_bf16
 #define LF_ISA_HEADER "lstm_fast/simd_neon_bf16.h"
-#define LF_LOWER LF_BF16
+#define LF_LOWER (1 << LF_BF16 | 1 << LF_MIXED)
 #include "lstm_fast/kernel_body.h"

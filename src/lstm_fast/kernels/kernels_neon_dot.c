@@ -3,5 +3,5 @@
 #endif
 #define LF_ISA neon_dot
 #define LF_ISA_HEADER "lstm_fast/simd_neon_dot.h"
-#define LF_LOWER LF_INT8
+#define LF_LOWER (1 << LF_INT8)
 #include "lstm_fast/kernel_body.h"

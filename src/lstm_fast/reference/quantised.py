@@ -13,9 +13,10 @@ of its rows. x[t] is multiplied as ``inputs``, h and what is projected as ``weig
     c[t] = fma(f, c[t-1], i * g)
     h[t] = o * tanh(c[t]), or (o * tanh(c[t])) w_hr'
 
-Without `fused`, fma(a, b, c) is a * b + c, which rounds twice. With `pairs`, products of bfloat16
-and bfloat16 take two terms at a time, p = pairs(x[k : k + 2], w[k : k + 2], p), as CPUs have them:
-`vdpbf16ps` or `bfdot`.
+Without `fused`, fma(a, b, c) is a * b + c, which rounds twice. With an `instruction`, products with
+x of bfloat16 are those of a CPU that has it, which takes n terms at a time,
+p = instruction(x[k : k + n], w[k : k + n], p): two with `vdpbf16ps` or `bfdot`, and 32 with
+`tdpbf16ps`, which has one piece where there is no scale.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from .functions import sigmoid as plain_sigmoid
 
 __all__ = [
     *("Rounded", "bfdot", "bfloat16", "fma", "int8_rows", "lstm_quantized", "product", "rounded"),
-    "vdpbf16ps",
+    *("tdpbf16ps", "vdpbf16ps"),
 ]
 
 Inputs = Literal["bfloat16", "int8", "float32"]
@@ -136,6 +137,21 @@ def bfdot(x: Array, w: Array, s: Array) -> Array:
     return odd_float32(odd_sum(s, odd_float32(odd_sum(*products))))
 
 
+def tdpbf16ps(x: Array, w: Array, s: Array) -> Array:
+    """Return s + x w' of rows of 32 bfloat16, (..., 32), as AMX does.
+
+    Terms of even and of odd number have a sum each, from 0 on; s is added to the sum of both.
+    Denormals are 0, before and after each operation (Intel 64 and IA-32 Architectures Software
+    Developer's Manual, volume 2, TDPBF16PS).
+    """
+    even = odd = np.zeros(np.broadcast_shapes(x.shape, w.shape)[:-1], np.float32)
+    x, w = flushed(x), flushed(w)
+    for k in range(0, 32, 2):
+        even = flushed(fma(x[..., k], w[..., k], even))
+        odd = flushed(fma(x[..., k + 1], w[..., k + 1], odd))
+    return flushed(s + flushed(even + odd))
+
+
 def odd_float32(x: Array) -> Array:
     """Return float64 rounded to float32: to odd, to infinity where too large, denormals to 0."""
     dropped = np.int64((1 << 29) - 1)  # of 52 bits 23 stay
@@ -145,7 +161,7 @@ def odd_float32(x: Array) -> Array:
 
 
 def product(
-    x: Array, w: Rounded, inputs: Inputs, add: MultiplyAdd, pairs: MultiplyAdd | None = None
+    x: Array, w: Rounded, inputs: Inputs, add: MultiplyAdd, instruction: MultiplyAdd | None = None
 ) -> Array:
     """Return x w', (B, N), of x (B, K) and w (N, K)."""
     if inputs == "int8":
@@ -154,18 +170,20 @@ def product(
         sums = q @ w.values.astype(np.int64).T
         return sums.astype(np.float32) * row_scale[:, None] * w.scale
     x, values = bfloat16(x) if inputs == "bfloat16" else x, w.values
-    if w.scale is not None:
-        pairs = None
-    if pairs is not None:
-        x, values = (np.pad(m, ((0, 0), (0, m.shape[1] % 2))) for m in (x, values))
+    if inputs == "float32":
+        instruction = None
+    terms = 1 if instruction is None else 32 if instruction is tdpbf16ps else 2
+    whole = instruction is tdpbf16ps and w.scale is None
+    of_piece = x.shape[1] + terms if whole else PIECE
+    x, values = (np.pad(m, ((0, 0), (0, -m.shape[1] % terms))) for m in (x, values))
     total: Array | None = None
-    for first in range(0, x.shape[1], PIECE):
+    for first in range(0, x.shape[1], of_piece):
         piece: Array = np.zeros((len(x), len(values)), np.float32)
-        for k in range(first, min(first + PIECE, x.shape[1]), 1 if pairs is None else 2):
-            if pairs is None:
+        for k in range(first, min(first + of_piece, x.shape[1]), terms):
+            if instruction is None:
                 piece = add(x[:, k, None], values[:, k], piece)
             else:
-                piece = pairs(x[:, None, k : k + 2], values[:, k : k + 2], piece)
+                piece = instruction(x[:, None, k : k + terms], values[:, k : k + terms], piece)
         if w.scale is not None:
             piece = piece * w.scale
         total = piece if total is None else total + piece
@@ -189,7 +207,7 @@ def lstm_quantized(
     sigmoid: Callable[[Array], Array] = plain_sigmoid,
     tanh: Callable[[Array], Array] = np.tanh,
     fused: bool = True,
-    pairs: MultiplyAdd | None = None,
+    instruction: MultiplyAdd | None = None,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Run one LSTM layer over a sequence; the module docstring has the equations.
 
@@ -205,8 +223,8 @@ def lstm_quantized(
         Of arrays of float32.
     fused : bool
         Whether fma rounds once.
-    pairs : {vdpbf16ps, bfdot}, optional
-        How pairs of bfloat16 are multiplied.
+    instruction : {vdpbf16ps, bfdot, tdpbf16ps}, optional
+        What multiplies bfloat16.
 
     Returns
     -------
@@ -223,16 +241,16 @@ def lstm_quantized(
     c = np.zeros((B, H), np.float32) if c0 is None else c0
     of_h = rounded(w_hh, weights)
     of_m = None if w_hr is None else rounded(w_hr, weights)
-    of_x = product(x.reshape(T * B, I), rounded(w_ih, weights), inputs, add, pairs)
+    of_x = product(x.reshape(T * B, I), rounded(w_ih, weights), inputs, add, instruction)
     x_part = (of_x + bias).reshape(T, B, 4 * H)
     y = np.empty((T, B, R), np.float32)
     for t in reversed(range(T)) if reverse else range(T):
-        a = product(h, of_h, weights, add, pairs) + x_part[t]
+        a = product(h, of_h, weights, add, instruction) + x_part[t]
         a_i, a_f, a_g, a_o = (np.ascontiguousarray(part) for part in np.split(a, 4, axis=1))
         i, f, g, o = sigmoid(a_i), sigmoid(a_f), tanh(a_g), sigmoid(a_o)
         c = add(f, c, i * g)
         h = o * tanh(c)
         if of_m is not None:
-            h = product(h, of_m, weights, add, pairs)
+            h = product(h, of_m, weights, add, instruction)
         y[t] = h
     return y, (h.copy(), c.copy())

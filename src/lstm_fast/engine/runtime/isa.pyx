@@ -54,8 +54,10 @@ cdef const lf_lower *_lower(str precision) noexcept:
 
 
 cdef const lf_products *lower(str precision) except NULL:
-    """The products of a lower precision of the active ISA."""
+    """The products of a lower precision of the active ISA; "widened" ones where it has no "mixed" ones."""
     cdef const lf_lower *found = _lower(precision)
+    if found == NULL and precision == "mixed":
+        found = _lower("widened")
     if found == NULL:
         raise ValueError(f"there are no products of {precision}")
     return found.products

@@ -22,7 +22,7 @@ os.environ.setdefault("LSTM_FAST_ADAPTIVE_THREADS", "0")
 # PyTorch's operators and ours would take several times as long while they spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from support import comparisons  # noqa: E402
+from support import comparisons, signal_stack  # noqa: E402
 from support.internals import isas, new_cell, use_isa  # noqa: E402
 
 import lstm_fast  # noqa: E402
@@ -64,8 +64,9 @@ def active(isa: str) -> Iterator[str]:
     assert isas()["active"] == isa
     assert new_cell().isa == isa.partition("_")[0]
     yield isa
-    assert isas()["active"] == isa, "the test changed the ISA"
+    after = isas()["active"]
     use_isa(before)
+    assert after == isa, "the test changed the ISA"
 
 
 @pytest.fixture(params=ISAS)
@@ -105,6 +106,14 @@ def threads_of_pytorch() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def stack_of_signals() -> Iterator[None]:
+    """Undo what OpenVINO does to it."""
+    stack = signal_stack.current()
+    yield
+    signal_stack.restore(stack)
 
 
 @pytest.fixture

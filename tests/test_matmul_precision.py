@@ -10,7 +10,9 @@ import lstm_fast as lf
 from lstm_fast import nn, optim, training
 from lstm_fast.engine.cell import bfloat16_bits
 
+# Rows, and all times, are more than matrices and blocks have in the last two.
 SIZES = [(0, 7, 9, 3, 5), (5, 7, 19, 3, 6), (0, 33, 40, 5, 9), (4, 3, 8, 2, 1), (0, 300, 17, 4, 3)]
+SIZES += [(0, 21, 70, 37, 8), (33, 21, 70, 37, 8)]
 
 
 @pytest.fixture
@@ -102,11 +104,12 @@ def test_forward_and_backward_are_products_of_rounded_numbers(isa, P, I, H, B, T
     # A number beside a border may be rounded to the other side: then 2^-8 of one term is another.
     for found, exact in [(y, expected), (hn[0], h), (cn[0], c)]:
         assert_close(found, exact, 2e-5)
+    allowed = 3e-4 if B < 10 else 1e-3  # some of many numbers are beside a border
     dx_exact, dh, dc, exact_grads = run_backward(lstm, steps, dy, dstate[0][0], dstate[1][0])
     for found, exact in [(dx, dx_exact), (dh0[0], dh), (dc0[0], dc)]:
-        assert np.abs(found - exact).max() < 3e-4 * max(1, np.abs(exact).max())
+        assert np.abs(found - exact).max() < allowed * max(1, np.abs(exact).max())
     for name, exact in exact_grads.items():
-        assert np.abs(grads[name] - exact).max() < 3e-4 * max(1, np.abs(exact).max()), name
+        assert np.abs(grads[name] - exact).max() < allowed * max(1, np.abs(exact).max()), name
 
 
 def one_step(lstm, x, h):

@@ -81,30 +81,3 @@ static inline void LF(differentiate)(const lf_cell_backward *p, ptrdiff_t row, p
 /* The same of a variant, for rows first .. end - 1 of a block whose dh is given. See variant.h. */
 static void LF(differentiate_variants)(const lf_variant_backward *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t unit,
                                        ptrdiff_t units, const real *dh, ptrdiff_t dh_row);
-
-LF_INLINE void LF(differentiate_tiles)(const lf_product *q, const lf_cell_backward *p,
-                                       const lf_variant_backward *variant)
-{
-    LF_FOR_ROW_BLOCKS(q->rows, ROW_BLOCK, first, end)
-        for (ptrdiff_t panel = q->first_panel, panels; panel < q->end_panel; panel += panels) {
-            real dh[ROW_BLOCK * PANEL];
-            panels = LF(panels_at_once)(q, panel, end - first);
-            const ptrdiff_t width = panels * PANEL, unit = panel * PANEL;
-            const ptrdiff_t units = lf_left(q->columns, unit, width);
-            LF(block) block = {.panel = panel, .first = first, .out = dh, .out_row = width, .out_panel = PANEL,
-                               .columns = width};
-            LF(product_panel)(q, &block, (int)panels, end);
-            if (variant) {
-                LF(differentiate_variants)(variant, first, end, unit, units, dh, width);
-                continue;
-            }
-            for (ptrdiff_t row = first; row < end; row++)
-                for (ptrdiff_t j = 0; j < units; j += LANES)
-                    LF(differentiate)(p, row, unit + j, v_load(dh + (row - first) * width + j));
-        }
-}
-
-static void LF(cell_backward)(const lf_cell_backward *p)
-{
-    LF(differentiate_tiles)(&p->product, p, NULL);
-}

@@ -30,23 +30,25 @@ LF_ELEMENTWISE(tanh)
 #undef LF_ELEMENTWISE
 
 #undef LF_PRODUCTS
-#define LF_PRODUCTS(name, rounding, cell, variant)                                                             \
+#define LF_PRODUCTS(name, ...)                                                                               \
     {                                                                                                         \
         .precision = name, .group = GROUP, .weight_size = sizeof(WEIGHT), .head_size = HEAD * sizeof(real),     \
-        .operand_size = sizeof(OPERAND), .operand_head = ROW_HEAD * sizeof(OPERAND), .round = rounding,          \
+        .operand_size = sizeof(OPERAND), .operand_head = ROW_HEAD * sizeof(OPERAND),                            \
         .pack_gates = LP(pack_gates), .pack_transposed = LP(pack_transposed), .product = LP(product),            \
-        .cell_forward = cell, .variant_forward = variant,                                                      \
+        __VA_ARGS__                                                                                            \
     }
+#undef LF_FORWARD
+#undef LF_BACKWARD
+#define LF_FORWARD .cell_forward = LP(cell_forward), .variant_forward = LP(variant_forward)
+#define LF_BACKWARD \
+    .pack_columns = LP(pack_columns), .cell_backward = LP(cell_backward), .variant_backward = LP(variant_backward)
 
 #ifndef LF_LOWER
 const lf_kernels LF(LF_TABLE_NAME) = {
     .isa = LF_STRING(LF_ISA),
     .itemsize = sizeof(real),
     .lanes = LANES,
-    .full = LF_PRODUCTS("full", NULL, LF(cell_forward), LF(variant_forward)),
-    .pack_columns = LF(pack_columns),
-    .cell_backward = LF(cell_backward),
-    .variant_backward = LF(variant_backward),
+    .full = LF_PRODUCTS("full", LF_FORWARD, LF_BACKWARD),
     .add_rows = LF(add_rows),
     .add_products = LF(add_products),
     .multiply_add = LF(multiply_add),
@@ -75,23 +77,23 @@ const lf_kernels LF(LF_TABLE_NAME) = {
 #undef LF_PRECISION
 #define LF_PRECISION LF_BF16
 #include "lstm_fast/lower.h"
-const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("bfloat16", LP(round), LP(cell_forward), LP(variant_forward));
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("bfloat16", .round = LP(round), .convert = LP(convert), LF_FORWARD, LF_BACKWARD);
 #endif
 #if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER >> LF_INT8 & 1)
 #undef LF_PRECISION
 #define LF_PRECISION LF_INT8
 #include "lstm_fast/lower.h"
-const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("int8", LP(round), LP(cell_forward), LP(variant_forward));
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("int8", .round = LP(round), LF_FORWARD);
 #endif
 #if !LF_DOUBLE && !defined(LF_LOWER)
 #undef LF_PRECISION
 #define LF_PRECISION LF_WIDENED
 #include "lstm_fast/lower.h"
-const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("widened", LP(round), NULL, NULL);
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("widened", .round = LP(round));
 #endif
 #if !LF_DOUBLE && defined(LF_LOWER) && LF_LOWER >> LF_MIXED & 1
 #undef LF_PRECISION
 #define LF_PRECISION LF_MIXED
 #include "lstm_fast/lower.h"
-const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("mixed", LP(round), NULL, NULL);
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("mixed", .round = LP(round));
 #endif

@@ -197,7 +197,7 @@ typedef struct lf_update {
 /* The most terms of a sum in int8: of at most 127^2 each, they fit into 32 bits. */
 #define LF_INT8_DEPTH ((ptrdiff_t)1 << 17)
 
-/* Forward, in one precision of the products: what lies in packed weights, and what multiplies them.
+/* One precision of the products: what lies in packed weights, and what multiplies them.
  *
  *   precision   weights               operands
  *   full        of the dtype          rows of the dtype, as they are
@@ -230,6 +230,14 @@ typedef struct lf_products {
     /* These two NULL in widened and mixed. */
     void (*cell_forward)(const lf_cell_forward *);
     void (*variant_forward)(const lf_variant_forward *);
+    /* What backward takes, of full and of bfloat16. */
+    /* b[k, column] = m[k * m_row + column], in columns: from numbers of the dtype, which it rounds. */
+    void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
+                         ptrdiff_t first_panel, ptrdiff_t end_panel);
+    void (*cell_backward)(const lf_cell_backward *);
+    void (*variant_backward)(const lf_variant_backward *);
+    /* Operands of some columns, NULL in full: for rows that are rounded in parts, and have a whole number of groups. */
+    void (*convert)(void *operands, ptrdiff_t operands_row, lf_rows x, ptrdiff_t rows, ptrdiff_t columns);
 } lf_products;
 
 typedef struct lf_kernels {
@@ -238,15 +246,10 @@ typedef struct lf_kernels {
     ptrdiff_t lanes;
     lf_products full;
 
-    /* b[k, column] = m[k * m_row + column], in columns. */
-    void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
-                         ptrdiff_t first_panel, ptrdiff_t end_panel);
-    void (*cell_backward)(const lf_cell_backward *);
     /* sums[column] += sum over rows of m[row * m_row + column], in pieces of fixed length. */
     void (*add_rows)(void *sums, const void *m, ptrdiff_t m_row, ptrdiff_t rows, ptrdiff_t columns);
     /* The same of the products of the elements of a and b. */
     void (*add_products)(void *sums, const void *a, const void *b, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t columns);
-    void (*variant_backward)(const lf_variant_backward *);
     /* out = a b + c, elementwise; out may be any of them; b or c may be absent (NULL). */
     void (*multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,
                          ptrdiff_t columns);

@@ -35,3 +35,12 @@ static void LP(round)(void *operands, const void *rows, ptrdiff_t row, ptrdiff_t
         LP(round_row)((OPERAND *)operands + n * (ROW_HEAD + LP(padded_depth)(depth)), x, depth, most);
     }
 }
+
+#if LF_PRECISION == LF_BF16
+static void LP(convert)(void *operands, ptrdiff_t operands_row, lf_rows x, ptrdiff_t rows, ptrdiff_t columns)
+{
+    for (ptrdiff_t row = 0; row < rows; row++)
+        for (ptrdiff_t j = 0; j < columns; j++)
+            ((OPERAND *)operands)[row * operands_row + j] = operand(lf_bfloat16(((const float *)x.data)[row * x.row + j]));
+}
+#endif

@@ -82,6 +82,26 @@ static void LP(pack_transposed)(void *b, const void *m, const void *scale, ptrdi
 }
 
 #if LF_PRECISION == LF_FULL
+LF_INLINE void LP(pack_step)(WEIGHT *b, const real *m, ptrdiff_t m_row, ptrdiff_t steps, ptrdiff_t columns)
+{
+    (void)m_row, (void)steps;
+    v_store(b, LF(load_n)(m, columns));
+}
+#elif LF_PRECISION == LF_BF16
+/* Two steps of the depth, the second one of zeros where there is none. */
+LF_INLINE void LP(pack_step)(WEIGHT *b, const real *m, ptrdiff_t m_row, ptrdiff_t steps, ptrdiff_t columns)
+{
+    float x[2][LANES];
+    uint32_t pairs[LANES];
+    v_store(x[0], LF(load_n)(m, columns));
+    v_store(x[1], steps > 1 ? LF(load_n)(m + m_row, columns) : v_set1(0.0f));
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        pairs[j] = lf_bits(lf_bfloat16(x[0][j])) >> 16 | lf_bits(lf_bfloat16(x[1][j]));
+    memcpy(b, pairs, sizeof pairs);
+}
+#endif
+
+#if LF_PRECISION == LF_FULL || LF_PRECISION == LF_BF16
 static void LP(pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
                              ptrdiff_t first_panel, ptrdiff_t end_panel)
 {
@@ -89,11 +109,11 @@ static void LP(pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t 
         const real *source = (const real *)m + p * PANEL;
         const ptrdiff_t left = columns - p * PANEL;
         const int vectors = LF(panel_vectors)(left);
-        real *panel = (real *)b + p * PANEL * depth;
-        for (ptrdiff_t k = 0; k < depth; k++)
+        WEIGHT *panel = LP(weights)(LP(panel)(b, p, depth), vectors);
+        for (ptrdiff_t k = 0; k < depth; k += GROUP)
             for (int v = 0; v < vectors; v++)
-                v_store(panel + (k * vectors + v) * LANES,
-                        LF(load_n)(source + k * m_row + v * LANES, lf_left(left, v * LANES, LANES)));
+                LP(pack_step)(panel + (k * vectors + v * GROUP) * LANES, source + k * m_row + v * LANES, m_row, depth - k,
+                              lf_left(left, v * LANES, LANES));
     }
 }
 #endif

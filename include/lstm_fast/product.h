@@ -74,6 +74,8 @@ LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_prod
     ptrdiff_t a_row = p->a_row, a_step = p->a_step;
     if (LF_PRECISION == LF_FULL && PACK_TRANSPOSED && q->packed)
         a = (const OPERAND *)q->packed + (row - q->first) * q->depth_count, a_row = 1, a_step = rows;
+    if (LF_PRECISION == LF_BF16 && q->packed)
+        a = (const OPERAND *)q->packed + (row - q->first) * DEPTH_BLOCK, a_row = DEPTH_BLOCK, a_step = 1;
     char *panel = LP(panel)(p->b, q->panel, p->depth), *panel_next = LP(panel)(p->b, q->panel + 1, p->depth);
     const WEIGHT *b = LP(weights)(panel, width) + first, *b_next = LP(weights)(panel_next, width) + first;
     SUM sums[TILE_ROWS][TILE_VECTORS];
@@ -117,9 +119,12 @@ static void LP(product_matrices)(const lf_product *p, const LF(block) *q, int ve
     const WEIGHT *weights = LP(weights)(LP(panel)(p->b, q->panel, p->depth), vectors);
     const WEIGHT *b = weights + q->depth_first * vectors * LANES;
     const OPERAND *a = (const OPERAND *)p->a + ROW_HEAD + q->depth_first;
-    LF_FOR_MATRICES(p->rows, q->first, end, first, after, matrix) {
-        LP(multiply_matrices)(sums, vectors, (const char *)(a + matrix * p->a_row),
-                              p->a_row * (ptrdiff_t)sizeof *a, b, groups, room, first == q->first);
+    ptrdiff_t a_row = p->a_row, count = p->rows;
+    if (q->packed)
+        a = (const OPERAND *)q->packed - q->first * DEPTH_BLOCK, a_row = DEPTH_BLOCK, count = end - q->first;
+    LF_FOR_MATRICES(count, q->first, end, first, after, matrix) {
+        LP(multiply_matrices)(sums, vectors, (const char *)(a + matrix * a_row), a_row * (ptrdiff_t)sizeof *a, b, groups,
+                              room, first == q->first);
         LF_FOR_TILES(first, after, row, rows)
             LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LP(product_tile), p, q, row, sums + (row - matrix) * PANEL)
     }
@@ -185,15 +190,30 @@ static void LP(pack_tiles)(real *packed, const lf_product *p, ptrdiff_t first, p
                            lf_left(depth, k, LINES_OF_A_SET))
 }
 
+#elif LF_PRECISION == LF_BF16
+/* Some rows of the transpose of a matrix, a_row == 1, with their terms side by side: packed[row][DEPTH_BLOCK]. */
+static void LP(pack_tiles)(OPERAND *packed, const lf_product *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t depth_first,
+                           ptrdiff_t depth)
+{
+    const OPERAND *a = (const OPERAND *)p->a + first + depth_first * p->a_step;
+    for (ptrdiff_t k = 0; k < LP(padded_depth)(depth); k++)
+        for (ptrdiff_t row = 0; row < end - first; row++)
+            packed[row * DEPTH_BLOCK + k] = k < depth ? a[k * p->a_step + row] : 0;
+}
+#endif
+
+#if LF_PRECISION == LF_FULL || LF_PRECISION == LF_BF16
 /* A product with the transpose of a matrix: k steps through a from cache line to cache line, and often from page to
- * page. With many panels it pays to pack a block of rows first, of 96 KiB: the stack of a thread may be small. */
+ * page. With many panels it pays to pack a block of rows first, of 96 KiB: the stack of a thread may be small. Groups of
+ * terms have to be side by side anyway. */
 static void LP(product_transposed)(const lf_product *p, const int stream)
 {
-    real packed[ROW_BLOCK * 4 / sizeof(real) * DEPTH_BLOCK];
+    OPERAND packed[ROW_BLOCK * 4 / sizeof(real) * DEPTH_BLOCK] __attribute__((aligned(64)));
     const ptrdiff_t most = sizeof packed / sizeof *packed / DEPTH_BLOCK;
     for (ptrdiff_t first = 0, end; end = first + lf_left(p->rows, first, most), first < p->rows; first = end)
         for (ptrdiff_t k = 0, depth; depth = lf_left(p->depth, k, DEPTH_BLOCK), k < p->depth; k += depth) {
             LP(pack_tiles)(packed, p, first, end, k, depth);
+            LP(begin_matrices)(end - first, depth);
             for (ptrdiff_t panel = p->first_panel; panel < p->end_panel; panel++) {
                 LF(block) q = {.panel = panel, .depth_first = k, .depth_count = depth, .packed = packed, .first = first,
                                .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
@@ -201,7 +221,17 @@ static void LP(product_transposed)(const lf_product *p, const int stream)
                                .stream = stream};
                 LP(product_piece)(p, &q, 1, end);
             }
+            LP(end_matrices)(end - first);
         }
+}
+
+/* Whether a product is of that kind. */
+static inline int LP(is_transposed)(const lf_product *p)
+{
+    if (LF_PRECISION == LF_BF16)
+        return p->a_step != 1;
+    return PACK_TRANSPOSED && p->a_row == 1 && p->a_step != 1 && p->depth > 1
+           && p->end_panel - p->first_panel >= PANELS_TO_PACK;
 }
 #endif
 
@@ -210,9 +240,8 @@ static void LP(product)(const lf_product *p)
     const size_t size = LANES * sizeof(real);
     const int stream = p->stream && (uintptr_t)p->out % size == 0 && p->out_row % LANES == 0
                        && p->out_panel % LANES == 0;
-#if LF_PRECISION == LF_FULL
-    if (PACK_TRANSPOSED && p->a_row == 1 && p->a_step != 1 && p->depth > 1
-        && p->end_panel - p->first_panel >= PANELS_TO_PACK)
+#if LF_PRECISION == LF_FULL || LF_PRECISION == LF_BF16
+    if (LP(is_transposed)(p))
         LP(product_transposed)(p, stream);
     else
 #endif

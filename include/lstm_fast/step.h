@@ -1,4 +1,5 @@
-/* One time step of the LSTM cell, in the registers of its recurrent product, in one precision. See kernels.h. */
+/* One time step of the LSTM cell, in the registers of its recurrent product, in one precision, and one step back. See
+ * kernels.h. */
 
 /* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
  * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. `matrix`: NULL, or the
@@ -115,3 +116,40 @@ static void LP(variant_forward)(const lf_variant_forward *p)
     else
         LF(normed_cells)(p, LF_OUTPUT, 0);
 }
+
+#if LF_PRECISION == LF_FULL || LF_PRECISION == LF_BF16
+/* Backward, the product dh of a block of rows and of a panel, or two, and then their cells. */
+LF_INLINE void LP(differentiate_tiles)(const lf_product *q, const lf_cell_backward *p,
+                                       const lf_variant_backward *variant)
+{
+    LP(begin_matrices)(q->rows, q->depth);
+    LF_FOR_ROW_BLOCKS(q->rows, ROW_BLOCK, first, end)
+        for (ptrdiff_t panel = q->first_panel, panels; panel < q->end_panel; panel += panels) {
+            real dh[ROW_BLOCK * PANEL];
+            panels = BY_MATRIX(q->rows) ? 1 : LF(panels_at_once)(q, panel, end - first);
+            const ptrdiff_t width = panels * PANEL, unit = panel * PANEL;
+            const ptrdiff_t units = lf_left(q->columns, unit, width);
+            LF(block) block = {.panel = panel, .first = first, .out = dh, .out_row = width, .out_panel = PANEL,
+                               .columns = width};
+            LP(product_panel)(q, &block, (int)panels, end);
+            if (variant) {
+                LF(differentiate_variants)(variant, first, end, unit, units, dh, width);
+                continue;
+            }
+            for (ptrdiff_t row = first; row < end; row++)
+                for (ptrdiff_t j = 0; j < units; j += LANES)
+                    LF(differentiate)(p, row, unit + j, v_load(dh + (row - first) * width + j));
+        }
+    LP(end_matrices)(q->rows);
+}
+
+static void LP(cell_backward)(const lf_cell_backward *p)
+{
+    LP(differentiate_tiles)(&p->product, p, NULL);
+}
+
+static void LP(variant_backward)(const lf_variant_backward *p)
+{
+    LP(differentiate_tiles)(&p->product, NULL, p);
+}
+#endif

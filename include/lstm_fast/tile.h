@@ -15,7 +15,7 @@ static inline int LF(panel_vectors)(ptrdiff_t columns)
  * columns from the first of the panel on. */
 typedef struct LF(block) {
     ptrdiff_t panel, depth_first, depth_count;
-    const real *packed; /* NULL, or these terms of a, packed by pack_tiles */
+    const void *packed; /* NULL, or these terms of a, packed by pack_tiles */
     ptrdiff_t first;    /* row that out and packed begin with */
     real *out;
     ptrdiff_t out_row, out_panel, columns;

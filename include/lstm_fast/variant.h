@@ -269,8 +269,3 @@ static __attribute__((noinline)) void LF(differentiate_variants)(const lf_varian
                 LF(differentiate_variant)(p, 0, row, unit + j, dm);
         }
 }
-
-static void LF(variant_backward)(const lf_variant_backward *p)
-{
-    LF(differentiate_tiles)(&p->product, NULL, p);
-}

@@ -32,7 +32,7 @@ static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t d
                 sum += (double)a[r * depth + n] * b[n * columns + j];
             exact[r * columns + j] = sum;
         }
-    k->pack_columns(packed, b, columns, depth, columns, 0, panels);
+    k->full.pack_columns(packed, b, columns, depth, columns, 0, panels);
 
     /* The same panels from the transpose of b. */
     real *b_transposed = NAME(random)(depth * columns), *again = NAME(random)(panels * panel * depth);
@@ -122,7 +122,7 @@ static void NAME(check_cell)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t dept
         .product = {.rows = rows, .columns = H, .a = h, .a_step = 1, .b = packed, .init = dy, .init_row = H,
                     .init_panel = 4 * lanes, .first_panel = 0, .end_panel = column_panels},
         .gates = gates, .c_prev = c_prev, .c = c, .dc = dc, .dgates = dgates, .unprojected_h = again};
-    k->cell_backward(&b);
+    k->full.cell_backward(&b);
     report(k, "cell_backward", rows, depth, H, NAME(worst)(dgates, dexact, rows * 4 * H), TOLERANCE * (depth + 8));
     report(k, "h once more", rows, depth, H, memcmp(again, y, rows * H * sizeof(real)), 0);
     free(h), free(w), free(packed), free(projected), free(c_prev), free(c), free(y), free(gates), free(dy);
@@ -181,7 +181,7 @@ static void NAME(check_activations)(const lf_kernels *k, ptrdiff_t rows, ptrdiff
                         .init_panel = 4 * lanes, .first_panel = 0, .end_panel = (H + 4 * lanes - 1) / (4 * lanes)},
             .variant = &v, .parts = LF_CELL | LF_OUTPUT, .a = a, .a_row = 4 * H, .a_panel = lanes, .a_gate = H,
             .c_prev = c_prev, .dc = dc, .dgates = dgates};
-        k->variant_backward(&b);
+        k->full.variant_backward(&b);
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t u = 0; u < H; u++) {
                 double value, slope, at = a[(r * 4 + 2) * H + u];

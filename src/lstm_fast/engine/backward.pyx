@@ -14,6 +14,7 @@ from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardV
 from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.forward_job cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copied, copy_rows,
                                       data_of, data_or_null, new_array, new_buffer, take, times)
 from lstm_fast.engine.runtime.gemm cimport load_gemm
@@ -107,7 +108,7 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     cdef size_t p_size = times(times(rows, call.P), size), h_size = times(times(rows, call.H), size)
     memset(scratch, 0, sizeof(Scratch))
     scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
-    if call.layer_norm or not tape.cell.full:
+    if call.layer_norm:
         scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
     if not call.blas:
         columns = panels_of(call.widest, tape.cell.k) * 4 * tape.cell.k.lanes
@@ -125,6 +126,16 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
         if not tape.cell.norm_of_gates:
             scratch.dgates_ih, scratch.dw_ih = take(arena, dgates_size), take(arena, dgates_size)
             scratch.dn, scratch.dw_c = take(arena, h_size), take(arena, h_size)
+    scratch.of_ih, scratch.of_hh, scratch.of_dy = scratch.dgates_ih, scratch.dgates_hh, scratch.dy
+    if not tape.cell.full:
+        scratch.of_ih = scratch.of_hh = take(arena, dgates_size)
+        if call.layer_norm and not tape.cell.norm_of_gates:
+            scratch.of_ih = take(arena, dgates_size)
+        if projected:
+            columns = times(rows, operand_row(tape.cell.of_h, call.P))
+            scratch.of_dy = take(arena, times(columns, size))
+            if scratch.of_dy != NULL:
+                memset(scratch.of_dy, 0, columns * size)  # what rows are padded with is not written again
 
 
 cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cnp.ndarray dc, list dxs, list grads,
@@ -140,7 +151,8 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         cell = tape.cell
         job.k, job.rows, job.reverse = cell.k, &call.rows, tape.reverse
         job.I, job.H, job.P, job.padded = cell.input_size, H, P, call.padded
-        job.gemm, job.rounds = load_gemm(size) if call.blas else NULL, not cell.full
+        job.gemm, job.of = load_gemm(size) if call.blas else NULL, cell.of_h
+        job.dy_row = P if cell.full else operand_row(cell.of_h, P)
         job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
         job.pipelined = call.chained and call.count > 1 and call.split.groups > 1
         if job.pipelined:

@@ -4,7 +4,8 @@
 from lstm_fast.engine.batch cimport Rows
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.gemm cimport gemm_function
-from lstm_fast.engine.runtime.kernels cimport lf_barrier, lf_counter, lf_kernels, lf_product, lf_variant_backward
+from lstm_fast.engine.runtime.kernels cimport (lf_barrier, lf_counter, lf_kernels, lf_product, lf_products,
+                                               lf_variant_backward)
 from lstm_fast.engine.schedule cimport share
 
 cdef extern from *:
@@ -47,14 +48,15 @@ cdef struct BackwardVariant:
 cdef struct BackwardJob:
     # One layer and direction. Steps are counted in forward's order, times in that of the input.
     const lf_kernels *k
+    const lf_products *of          # products: of the dtype, or of bfloat16
     const Rows *rows
     gemm_function gemm             # NULL: own products
-    bint rounds                    # products are those of bfloat16 numbers
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units
     Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline
     Py_ssize_t I, H, P             # P: columns of h and y
     Py_ssize_t padded
+    Py_ssize_t dy_row              # operands from one row of Scratch.of_dy to the next
     const char *x                  # (N, I)
     const char *h                  # h0 and y: see Tape
     const char *gates              # (N, 4, padded)
@@ -68,7 +70,7 @@ cdef struct BackwardJob:
     char *dx                       # (N, I); NULL: not wanted
     char *dh                       # (B, P): in, dhn; out, dh0
     char *dc                       # (B, padded): in, dcn; out, dc0
-    char *dgates_after             # (B, 4H): dgates_hh of the first step of the chunk after this one
+    char *dgates_after             # (B, 4H): of_hh of the first step of the chunk after this one
     char *dw_ih
     char *dw_hh
     char *dw_hr
@@ -87,8 +89,11 @@ cdef struct BackwardJob:
 cdef struct Scratch:
     # What a group of threads needs for a chunk, (rows of the chunk, columns)
     char *dgates                   # 4H
-    char *dgates_ih                # 4H: what of them products take: before layer norm of the input's part, rounded
-    char *dgates_hh                # 4H: the same of the recurrent part; one array, or that of dgates, if they are equal
+    char *dgates_ih                # 4H: with layer norm those before it, of the input's part; else the same array
+    char *dgates_hh                # 4H: the same of the recurrent part
+    char *of_ih                    # operands of products, 4H: of dgates_ih; the same array, where these are not rounded
+    char *of_hh                    # 4H: the same of dgates_hh
+    char *of_dy                    # dy_row: the same of dy
     char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
     char *hidden                   # H: with projection, o tanh(c)
     char *dy                       # P: with projection or noise, gradients of y(t)
@@ -128,24 +133,39 @@ cdef inline lf_product product_of(const BackwardJob *job, Py_ssize_t rows, const
     return p
 
 
-cdef inline void round_columns(const BackwardJob *job, char *out, const char *x, Py_ssize_t row, Py_ssize_t rows,
-                               Py_ssize_t first, Py_ssize_t end) noexcept nogil:
-    """Round some columns to bfloat16, where products take such numbers; `out` may be x."""
-    if job.rounds and end > first:
-        job.k.bfloat16(at(out, first, job.k), row, strided(at(x, first, job.k), row), rows, end - first)
+cdef inline char *operands_at(const BackwardJob *job, const char *operands, Py_ssize_t n) noexcept nogil:
+    return <char *>operands + n * <Py_ssize_t>job.of.operand_size
 
 
-cdef inline void round_gates(const BackwardJob *job, char *out, const char *dgates, Py_ssize_t rows,
+cdef inline void round_columns(const BackwardJob *job, char *operands, Py_ssize_t operands_row, const char *x,
+                               Py_ssize_t row, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
+    """Some columns as operands of products, where these are not the same array."""
+    if job.of.convert != NULL and end > first:
+        job.of.convert(operands_at(job, operands, first), operands_row, strided(at(x, first, job.k), row), rows,
+                       end - first)
+
+
+cdef inline void round_gates(const BackwardJob *job, char *operands, const char *dgates, Py_ssize_t rows,
                              const lf_product *p) noexcept nogil:
-    """Round the gradients of all gates of the units that are columns of a product."""
+    """The gradients of all gates of the units that are columns of a product, as operands."""
     cdef Py_ssize_t gate, H = job.H, panel = 4 * job.k.lanes
     for gate in range(4):
-        round_columns(job, out, dgates, 4 * H, rows, gate * H + p.first_panel * panel,
+        round_columns(job, operands, 4 * H, dgates, 4 * H, rows, gate * H + p.first_panel * panel,
                       gate * H + min(H, p.end_panel * panel))
 
 
-cdef inline void round_panels(const BackwardJob *job, const lf_product *p) noexcept nogil:
-    """Round what a product has written."""
-    cdef Py_ssize_t panel = 4 * job.k.lanes
-    round_columns(job, <char *>p.out, <const char *>p.out, p.out_row, p.rows, p.first_panel * panel,
-                  min(p.columns, p.end_panel * panel))
+cdef inline void round_dy(const BackwardJob *job, const Scratch *scratch, Py_ssize_t in_chunk,
+                          const lf_product *p) noexcept nogil:
+    """What a product has written to rows of dy, as operands."""
+    cdef Py_ssize_t panel = 4 * job.k.lanes, P = job.P
+    round_columns(job, operands_at(job, scratch.of_dy, in_chunk * job.dy_row), job.dy_row,
+                  at(scratch.dy, in_chunk * P, job.k), P, p.rows, p.first_panel * panel, min(P, p.end_panel * panel))
+
+
+cdef inline lf_product product_of_dy(const BackwardJob *job, const Scratch *scratch, Py_ssize_t rows,
+                                     Py_ssize_t in_chunk, int part, int parts) noexcept nogil:
+    """The gradients of what is projected, from rows of dy."""
+    cdef lf_product p = product_of(job, rows, operands_at(job, scratch.of_dy, in_chunk * job.dy_row), job.P,
+                                   job.columns_hr, job.H, part, parts)
+    p.a_row = job.dy_row
+    return p

@@ -11,8 +11,8 @@ projection packing o tanh(c) and dw_hr.
 
 from libc.string cimport memcpy
 
-from lstm_fast.engine.backward_job cimport (BackwardJob, Scratch, dy_at, panels_of, product_of, round_columns,
-                                            round_gates, round_panels, time_of)
+from lstm_fast.engine.backward_job cimport (BackwardJob, Scratch, dy_at, operands_at, panels_of, product_of,
+                                            product_of_dy, round_dy, round_gates, time_of)
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
 from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
@@ -32,7 +32,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts) noexcept nogil:
     """The rows first_row .. end_row - 1 at time t.
 
-    `later` is dgates_hh of the step after it for row 0 of the batch; NULL: the row has none. `origin` is the row
+    `later` is of_hh of the step after it for row 0 of the batch; NULL: the row has none. `origin` is the row
     with which the chunk begins.
     """
     cdef Py_ssize_t H = job.H, P = job.P, rows = end_row - first_row, row, column, columns
@@ -41,7 +41,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
     cdef lf_product p
     p = product_of(job, rows, later, 4 * H if later != NULL else 0, job.columns_hh, P, part, parts)
     if later != NULL:
-        p.a = at(later, first_row * 4 * H, job.k)
+        p.a = operands_at(job, later, first_row * 4 * H)
         if job.dy != NULL:
             p.init, p.init_row = dy_at(job, t, first_row), job.dy_b
     else:
@@ -60,10 +60,10 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
         return
     if job.columns_hr != NULL:
         p.out = at(scratch.dy, in_chunk * P, job.k)
-        job.k.full.product(&p)
-        round_panels(job, &p)
+        job.of.product(&p)
+        round_dy(job, scratch, in_chunk, &p)
         lf_barrier_wait(&job.barrier, parts)
-        p = product_of(job, rows, <const char *>p.out, P, job.columns_hr, H, part, parts)
+        p = product_of_dy(job, scratch, rows, in_chunk, part, parts)
     step.product = p
     step.gates = at(job.gates, row_at_t * 4 * job.padded, job.k)
     step.c_prev = at(job.c, before * job.padded, job.k)
@@ -71,8 +71,8 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
     step.dc = at(job.dc, first_row * job.padded, job.k)
     step.dgates = at(scratch.dgates, in_chunk * 4 * H, job.k)
     step.unprojected_h = at(scratch.hidden, in_chunk * H, job.k) if job.columns_hr != NULL else NULL
-    job.k.cell_backward(&step)
-    round_gates(job, at(scratch.dgates_hh, in_chunk * 4 * H, job.k), <const char *>step.dgates, rows, &p)
+    job.of.cell_backward(&step)
+    round_gates(job, operands_at(job, scratch.of_hh, in_chunk * 4 * H), <const char *>step.dgates, rows, &p)
 
 
 cdef void step_back(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_ssize_t origin, const char *later,
@@ -103,7 +103,7 @@ cdef void step_back(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_s
     first_row = max(first_row, before)
     if first_row < end_row:
         row = rows_before(job.rows, t) - origin + first_row
-        p = product_of(job, end_row - first_row, at(scratch.dgates_hh, row * 4 * H, job.k), 4 * H, job.columns_hh,
+        p = product_of(job, end_row - first_row, operands_at(job, scratch.of_hh, row * 4 * H), 4 * H, job.columns_hh,
                        job.P, part, parts)
         p.out = at(job.dh, first_row * job.P, job.k)
         p.accumulate = job.variant != NULL and job.variant.step.zone_h != NULL  # there is what went past the cell
@@ -112,14 +112,14 @@ cdef void step_back(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_s
 
 cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t first, Py_ssize_t rows, int part,
                          int parts) noexcept nogil:
-    """dx of `rows` rows from `first` on, whose dgates are given."""
+    """dx of `rows` rows from `first` on, whose dgates are given as operands."""
     cdef Py_ssize_t I = job.I, H = job.H, row, end_row
     cdef char *dx
     cdef lf_product p
     if job.dx == NULL:
         return
     share(rows, part, parts, &row, &end_row)
-    dgates = at(dgates, row * 4 * H, job.k)
+    dgates = operands_at(job, dgates, row * 4 * H)
     dx = at(job.dx, (first + row) * I, job.k)
     if job.gemm != NULL:
         job.gemm(False, False, <int>(end_row - row), <int>I, <int>(4 * H), dgates, <int>(4 * H), job.w_ih, <int>I,
@@ -127,7 +127,7 @@ cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t 
     else:
         p = product_of(job, end_row - row, dgates, 4 * H, job.columns_ih, I, 0, 1)
         p.out = dx
-        job.k.full.product(&p)
+        job.of.product(&p)
 
 
 cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssize_t rows, Py_ssize_t columns, int part,
@@ -136,21 +136,15 @@ cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssi
     cdef Py_ssize_t first_panel, end_panel
     if job.gemm == NULL:
         share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
-        job.k.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel)
-        if job.rounds and end_panel > first_panel:
-            round_columns(job, packed, packed, 0, 1, first_panel * 4 * job.k.lanes * rows,
-                          packed_columns(job, columns, end_panel) * rows)
-
-
-cdef Py_ssize_t packed_columns(const BackwardJob *job, Py_ssize_t columns, Py_ssize_t end_panel) noexcept nogil:
-    """Columns that some panels have, of which the last may be narrowed: see kernels.h."""
-    cdef Py_ssize_t lanes = job.k.lanes, panel = 4 * lanes, last = columns - (end_panel - 1) * panel
-    return (end_panel - 1) * panel + (panel if last > 2 * lanes else 2 * lanes if last > lanes else lanes)
+        job.of.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel)
 
 
 cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows, const char *d,
-                const char *m, Py_ssize_t rows, Py_ssize_t columns, int part, int parts) noexcept nogil:
+                Py_ssize_t d_row, const char *m, Py_ssize_t rows, Py_ssize_t columns, int part,
+                int parts) noexcept nogil:
     """dw (dw_rows, columns) = or += d (rows, dw_rows)' m (rows, columns): one of `parts` shares of dw's rows.
+
+    d is operands, d_row from one row to the next, and m is packed.
 
     A row of dw is summed over `rows` in order, whoever does it: the bits do not depend on the threads.
     """
@@ -158,16 +152,16 @@ cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw,
     cdef lf_product p
     share(dw_rows, part, parts, &first, &end)
     if job.gemm != NULL:
-        job.gemm(True, False, <int>(end - first), <int>columns, <int>rows, at(d, first, job.k), <int>dw_rows,
+        job.gemm(True, False, <int>(end - first), <int>columns, <int>rows, at(d, first, job.k), <int>d_row,
                  m, <int>columns, at(dw, first * columns, job.k), <int>columns, accumulate)
         return
-    p = product_of(job, end - first, at(d, first, job.k), rows, packed, columns, 0, 1)
-    p.a_row, p.a_step = 1, dw_rows
+    p = product_of(job, end - first, operands_at(job, d, first), rows, packed, columns, 0, 1)
+    p.a_row, p.a_step = 1, d_row
     p.out = at(dw, first * columns, job.k)
     p.accumulate = accumulate
     p.stream = (not accumulate and parts == 1 and rows <= STREAMED_ROWS
                 and dw_rows * columns * <Py_ssize_t>job.k.itemsize >= STREAMED_BYTES)
-    job.k.full.product(&p)
+    job.of.product(&p)
 
 
 cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, Py_ssize_t first_t, Py_ssize_t end_t,
@@ -225,12 +219,12 @@ cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_s
             later = job.dgates_after
             if s < high - 1:
                 row = rows_before(job.rows, time_of(job, s + 1)) - origin
-                later = at(scratch.dgates_hh, row * 4 * H, job.k)
+                later = operands_at(job, scratch.of_hh, row * 4 * H)
             step_back(job, scratch, s, origin, later, first_row, end_row, step_part, step_parts)
         if job.pipelined:
             lf_barrier_wait(&job.barrier, parts)
             row = rows_before(job.rows, first)
-            input_gradient(job, at(scratch.dgates_ih, (row - origin) * 4 * H, job.k), row,
+            input_gradient(job, operands_at(job, scratch.of_ih, (row - origin) * 4 * H), row,
                            rows_before(job.rows, end) - row, part, parts)
             lf_barrier_wait(&job.barrier, parts)
             if part == 0:
@@ -251,7 +245,7 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         run_steps(job, scratch, n, origin, part, parts)
     elif phase == 1:
         if not job.pipelined:
-            input_gradient(job, scratch.dgates_ih, origin, rows, part, parts)
+            input_gradient(job, scratch.of_ih, origin, rows, part, parts)
         hidden_before(job, scratch, first_t, end_t, part, parts)
         if job.db != NULL:
             share(4 * H, part, parts, &first, &end)
@@ -259,22 +253,23 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         if job.variant != NULL:
             variant_gradients(job, scratch, rows, part, parts)
         if part == 0 and low > 0:
-            memcpy(job.dgates_after, at(scratch.dgates_hh, (rows_before(job.rows, t) - origin) * 4 * H, job.k),
-                   rows_at(job.rows, t) * 4 * H * job.k.itemsize)
+            memcpy(job.dgates_after, operands_at(job, scratch.of_hh, (rows_before(job.rows, t) - origin) * 4 * H),
+                   rows_at(job.rows, t) * 4 * H * job.of.operand_size)
         pack_right(job, scratch.packed, x, rows, I, part, parts)
     elif phase == 2:
-        outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.dgates_ih, x, rows, I, part, parts)
+        outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.of_ih, 4 * H, x, rows, I, part, parts)
     elif phase < 5:
         h = hidden_before(job, scratch, first_t, end_t, 0, 0)
         if phase == 3:
             pack_right(job, scratch.packed, h, rows, P, part, parts)
         else:
-            outer(job, scratch.packed, accumulate, job.dw_hh, 4 * H, scratch.dgates_hh, h, rows, P, part, parts)
+            outer(job, scratch.packed, accumulate, job.dw_hh, 4 * H, scratch.of_hh, 4 * H, h, rows, P, part, parts)
     elif job.columns_hr != NULL:
         if phase == 5:
             pack_right(job, scratch.packed, scratch.hidden, rows, H, part, parts)
         else:
-            outer(job, scratch.packed, accumulate, job.dw_hr, P, scratch.dy, scratch.hidden, rows, H, part, parts)
+            outer(job, scratch.packed, accumulate, job.dw_hr, P, scratch.of_dy, job.dy_row, scratch.hidden, rows, H,
+                  part, parts)
 
 
 cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil:

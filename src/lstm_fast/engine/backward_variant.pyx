@@ -1,7 +1,7 @@
 """One step of a variant of the cell, backward: as that of a plain one, but for what noise and layer norm need."""
 
-from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, Scratch, product_of, round_columns,
-                                            round_gates, round_panels)
+from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, Scratch, operands_at, product_of_dy,
+                                            round_columns, round_dy, round_gates)
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_rows,
                                                lf_variant_backward)
@@ -17,7 +17,7 @@ cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) 
     cdef const char *added = NULL
     cdef Py_ssize_t added_row = 0
     if job.variant == NULL or job.variant.recurrent == NULL:
-        job.k.full.product(p)
+        job.of.product(p)
         return
     if columns <= 0:
         return
@@ -26,7 +26,7 @@ cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) 
     elif p.accumulate:
         added, added_row = out, P
     p.init, p.accumulate, p.out = NULL, False, at(job.variant.dmasked, first_row * P, job.k)
-    job.k.full.product(p)
+    job.of.product(p)
     mask = at(job.variant.recurrent, first_row * P + column, job.k)
     job.k.multiply_add(out, P, strided(at(<const char *>p.out, column, job.k), P), strided(mask, P),
                        strided(added, added_row), p.rows, columns)
@@ -50,12 +50,12 @@ cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, 
         if goes_on:
             masked_product(job, p, first_row)
         else:
-            job.k.full.product(p)
+            job.of.product(p)
         v.product.depth, v.product.init, v.product.init_row = 0, dh, P
     if job.columns_hr != NULL:
-        round_panels(job, p)
+        round_dy(job, scratch, in_chunk, p)
         lf_barrier_wait(&job.barrier, parts)
-        v.product = product_of(job, rows, dh, P, job.columns_hr, H, part, parts)
+        v.product = product_of_dy(job, scratch, rows, in_chunk, part, parts)
         v.unprojected_h = at(scratch.hidden, in_chunk * H, job.k)
     if v.zone_h != NULL:
         if goes_on:
@@ -78,8 +78,8 @@ cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, 
     elif job.variant.layer_norm:
         normalised_rows(job, scratch, &v, row_at_t, in_chunk)
     else:
-        job.k.variant_backward(&v)
-        round_gates(job, at(scratch.dgates_hh, in_chunk * 4 * H, job.k), <const char *>v.dgates, rows, &v.product)
+        job.of.variant_backward(&v)
+        round_gates(job, operands_at(job, scratch.of_hh, in_chunk * 4 * H), <const char *>v.dgates, rows, &v.product)
 
 
 cdef void normalised_rows(BackwardJob *job, const Scratch *scratch, lf_variant_backward *v, Py_ssize_t row_at_t,
@@ -92,22 +92,22 @@ cdef void normalised_rows(BackwardJob *job, const Scratch *scratch, lf_variant_b
     cdef const char *normal_c = at(norm.c, row_at_t * H, job.k)
     job.k.multiply_add(du, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
     v.parts, v.n = LF_OUTPUT, du
-    job.k.variant_backward(v)
+    job.of.variant_backward(v)
     job.k.multiply_add(at(scratch.dw_c, in_chunk * H, job.k), H, strided(du, H), strided(normal_c, H),
                        strided(NULL, 0), rows, H)
     job.k.multiply_add(dn, H, strided(du, H), strided(norm.w_c, 0), strided(NULL, 0), rows, H)
     job.k.normalise_backward(dn, H, strided(normal_c, H), at(norm.scale_c, row_at_t, job.k), rows, H)
     v.parts, v.n = LF_CELL, dn
     v.product.depth, v.product.init = 0, NULL
-    job.k.variant_backward(v)
+    job.of.variant_backward(v)
     before_norm(job, <const char *>v.dgates, norm.w_ih, at(norm.ih, row_at_t * 4 * H, job.k),
                 at(norm.scale_ih, row_at_t, job.k), at(scratch.dgates_ih, in_chunk * 4 * H, job.k),
                 at(scratch.dw_ih, in_chunk * 4 * H, job.k), rows, 4 * H)
     before_norm(job, <const char *>v.dgates, norm.w_hh, at(norm.hh, row_at_t * 4 * H, job.k),
                 at(norm.scale_hh, row_at_t, job.k), at(scratch.dgates_hh, in_chunk * 4 * H, job.k),
                 at(scratch.dw_hh, in_chunk * 4 * H, job.k), rows, 4 * H)
-    round_before_norm(job, at(scratch.dgates_ih, in_chunk * 4 * H, job.k), rows)
-    round_before_norm(job, at(scratch.dgates_hh, in_chunk * 4 * H, job.k), rows)
+    round_before_norm(job, scratch.of_ih, scratch.dgates_ih, in_chunk, rows)
+    round_before_norm(job, scratch.of_hh, scratch.dgates_hh, in_chunk, rows)
 
 
 cdef void normalised_gates(BackwardJob *job, const Scratch *scratch, lf_variant_backward *v, Py_ssize_t row_at_t,
@@ -124,21 +124,21 @@ cdef void normalised_gates(BackwardJob *job, const Scratch *scratch, lf_variant_
     v.dpeephole = NULL  # the kernel sees no peepholes
     job.k.multiply_add(dn, H, n, strided(NULL, 0), strided(NULL, 0), rows, H)
     v.parts, v.n = LF_OUTPUT, dn
-    job.k.variant_backward(v)
+    job.of.variant_backward(v)
     before_norm_of_gate(job, scratch, v, 3, row_at_t, in_chunk)
     if p != NULL:
         add_peephole(job, dn, H, at(d, 3 * H, job.k), at(p, 2 * job.padded, job.k), n,
                      at(terms, 2 * H, job.k), rows)
     v.parts = LF_CELL
     v.product.depth, v.product.init = 0, NULL
-    job.k.variant_backward(v)
+    job.of.variant_backward(v)
     for gate in range(3):
         before_norm_of_gate(job, scratch, v, gate, row_at_t, in_chunk)
     if p != NULL:
         for gate in range(2):
             add_peephole(job, dc, job.padded, at(d, gate * H, job.k), at(p, gate * job.padded, job.k), c_prev,
                          at(terms, gate * H, job.k), rows)
-    round_before_norm(job, d, rows)
+    round_before_norm(job, scratch.of_hh, scratch.dgates_hh, in_chunk, rows)
 
 
 cdef void add_peephole(BackwardJob *job, char *dc, Py_ssize_t dc_row, const char *d, const char *weights, lf_rows c,
@@ -170,9 +170,12 @@ cdef void before_norm(BackwardJob *job, const char *dgates, const char *gain, co
     job.k.normalise_backward(d, row, strided(normal, row), scale, rows, columns)
 
 
-cdef void round_before_norm(BackwardJob *job, char *d, Py_ssize_t rows) noexcept nogil:
-    """Round what `before_norm` has left, of all gates."""
-    round_columns(job, d, d, 4 * job.H, rows, 0, 4 * job.H)
+cdef void round_before_norm(BackwardJob *job, const char *operands, const char *d, Py_ssize_t in_chunk,
+                            Py_ssize_t rows) noexcept nogil:
+    """What `before_norm` has left, of all gates, as operands."""
+    cdef Py_ssize_t columns = 4 * job.H
+    round_columns(job, operands_at(job, operands, in_chunk * columns), columns, at(d, in_chunk * columns, job.k),
+                  columns, rows, 0, columns)
 
 
 cdef void variant_gradients(const BackwardJob *job, const Scratch *scratch, Py_ssize_t rows, int part,

@@ -5,7 +5,7 @@ cimport numpy as cnp
 import numpy as np
 
 from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels, unpacked
-from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, data_or_null, new_buffer, strided, times
+from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, data_or_null, new_buffer, times
 from lstm_fast.engine.runtime.isa cimport kernels, lower
 from lstm_fast.engine.runtime.kernels cimport (LF_INT8_DEPTH, LF_SIGMOID, LF_TANH, lf_activation, lf_fpenv,
                                                lf_fpenv_enter, lf_fpenv_leave)
@@ -191,11 +191,7 @@ cdef class Cell:
     cdef Buffer pack_columns(self, cnp.ndarray m):
         """A C-contiguous matrix (depth, columns), packed in columns, and rounded as products take it."""
         cdef Py_ssize_t columns = cnp.PyArray_DIM(m, 1)
-        cdef Buffer packed = pack_panels(self.k, &self.k.full, data_of(m), NULL, COLUMNS, columns,
-                                         cnp.PyArray_DIM(m, 0), columns)
-        if not self.full:
-            self.k.bfloat16(packed.data, 0, strided(packed.data, 0), 1, packed.size // self.k.itemsize)
-        return packed
+        return pack_panels(self.k, self.of_h, data_of(m), NULL, COLUMNS, columns, cnp.PyArray_DIM(m, 0), columns)
 
     cdef Buffer pack_transposed(self, const lf_products *products, cnp.ndarray m, scale):
         """The transpose of a C-contiguous matrix (columns, depth), packed in columns."""

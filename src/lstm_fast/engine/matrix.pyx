@@ -21,7 +21,6 @@ cnp.import_array()
 
 cdef struct Source:
     # A matrix, and where it is packed
-    const lf_kernels *k
     const lf_products *products
     void *packed
     const void *matrix
@@ -37,7 +36,7 @@ cdef void pack_share(void *what, Py_ssize_t first, Py_ssize_t end, const Place *
     if source.how == GATES:
         source.products.pack_gates(source.packed, source.matrix, source.scale, source.units, source.depth, first, end)
     elif source.how == COLUMNS:
-        source.k.pack_columns(source.packed, source.matrix, source.row, source.depth, source.units, first, end)
+        source.products.pack_columns(source.packed, source.matrix, source.row, source.depth, source.units, first, end)
     else:
         source.products.pack_transposed(source.packed, source.matrix, source.scale, source.row, source.depth,
                                         source.units, first, end)
@@ -54,13 +53,13 @@ cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const 
     """Pack a matrix whose rows are contiguous and `row` elements apart, for products of some precision.
 
     It has so many units of four gates, of `depth` columns; or so many columns and rows; or as its transpose. Columns
-    of a full matrix have no `scale`, and only such a matrix is packed as it is.
+    have no `scale`, and are packed from numbers of the dtype.
     """
     cdef Source source
     cdef Schedule schedule
     cdef Py_ssize_t width = k.lanes if how == GATES else 4 * k.lanes, panels = (units + width - 1) // width
     cdef Buffer packed = new_buffer(times(panels, 4 * k.lanes), column_size(products, depth))
-    source.k, source.products, source.packed, source.how = k, products, packed.data, how
+    source.products, source.packed, source.how = products, packed.data, how
     source.matrix, source.scale = matrix, scale
     source.row, source.depth, source.units, source.panels = row, depth, units, panels
     begin(&schedule, plan_packing(panels, packed.size), 1, 1, 0, &source, pack_share)

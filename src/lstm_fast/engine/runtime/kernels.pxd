@@ -112,17 +112,18 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void (*product)(const lf_product *) noexcept nogil
         void (*cell_forward)(const lf_cell_forward *) noexcept nogil
         void (*variant_forward)(const lf_variant_forward *) noexcept nogil
+        void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                             Py_ssize_t) noexcept nogil
+        void (*cell_backward)(const lf_cell_backward *) noexcept nogil
+        void (*variant_backward)(const lf_variant_backward *) noexcept nogil
+        void (*convert)(void *, Py_ssize_t, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
 
     ctypedef struct lf_kernels:
         const char *isa
         size_t itemsize
         Py_ssize_t lanes
         lf_products full
-        void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                             Py_ssize_t) noexcept nogil
-        void (*cell_backward)(const lf_cell_backward *) noexcept nogil
         void (*add_products)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*variant_backward)(const lf_variant_backward *) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*multiply_add)(void *, Py_ssize_t, lf_rows, lf_rows, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*bfloat16)(void *, Py_ssize_t, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil

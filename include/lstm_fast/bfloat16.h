@@ -29,9 +29,8 @@ static inline float lf_magnitude(const float *row, ptrdiff_t depth)
     return magnitude;
 }
 
-static void lf_bfloat16_rows(void *out, ptrdiff_t out_row, lf_rows x, ptrdiff_t rows, ptrdiff_t columns)
+static void lf_bfloat16_bits(uint16_t *bits, const void *x, ptrdiff_t n)
 {
-    for (ptrdiff_t row = 0; row < rows; row++)
-        for (ptrdiff_t j = 0; j < columns; j++)
-            ((float *)out)[row * out_row + j] = lf_bfloat16(((const float *)x.data)[row * x.row + j]);
+    for (ptrdiff_t j = 0; j < n; j++)
+        bits[j] = (uint16_t)(lf_bits(lf_bfloat16(((const float *)x)[j])) >> 16);
 }

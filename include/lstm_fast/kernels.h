@@ -32,6 +32,7 @@
 #define LSTM_FAST_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* out[row, column] = (sum over k of a[row, k] b[k, column]) + init[row, column]
  *
@@ -253,8 +254,8 @@ typedef struct lf_kernels {
     /* out = a b + c, elementwise; out may be any of them; b or c may be absent (NULL). */
     void (*multiply_add)(void *out, ptrdiff_t out_row, lf_rows a, lf_rows b, lf_rows c, ptrdiff_t rows,
                          ptrdiff_t columns);
-    /* out = the bfloat16 numbers nearest to x, of float; NULL for double. out may be x. */
-    void (*bfloat16)(void *out, ptrdiff_t out_row, lf_rows x, ptrdiff_t rows, ptrdiff_t columns);
+    /* The bits of the bfloat16 numbers nearest to n floats; NULL for double. */
+    void (*bfloat16)(uint16_t *bits, const void *x, ptrdiff_t n);
     /* Layer norm of each row, in place: x becomes (x - mean) scale, where scale = 1 / sqrt(variance + epsilon) is
      * kept: (rows). */
     void (*normalise)(void *x, ptrdiff_t x_row, void *scale, double epsilon, ptrdiff_t rows, ptrdiff_t columns);

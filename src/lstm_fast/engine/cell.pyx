@@ -22,9 +22,10 @@ cdef lf_activation activation(given):
 
 def bfloat16_bits(cnp.ndarray a not None):
     """The bits of the bfloat16 numbers nearest to those of a float32 array, ties to even: uint16."""
-    bits = np.ascontiguousarray(a).view(np.uint32)
-    rounded = np.where(np.isnan(a), bits | 0x400000, bits + 0x7fff + (bits >> 16 & 1))
-    return (rounded >> 16).astype(np.uint16)
+    cdef cnp.ndarray x = np.ascontiguousarray(a, np.float32)
+    cdef cnp.ndarray bits = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.NPY_UINT16, False)
+    kernels(cnp.NPY_FLOAT).bfloat16(<cnp.uint16_t *>data_of(bits), data_of(x), cnp.PyArray_SIZE(x))
+    return bits
 
 
 cdef tuple PARAMETERS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "w_ch", "w_ln_ih", "w_ln_hh", "w_ln_c", "b_ln_c",

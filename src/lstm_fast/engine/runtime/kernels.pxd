@@ -1,5 +1,7 @@
 # The C headers in include/lstm_fast, as Cython sees them. They carry the documentation.
 
+cimport numpy as cnp
+
 cdef extern from "lstm_fast/kernels.h" nogil:
     ctypedef struct lf_product:
         Py_ssize_t rows, depth, columns
@@ -126,7 +128,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void (*add_products)(void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*add_rows)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*multiply_add)(void *, Py_ssize_t, lf_rows, lf_rows, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*bfloat16)(void *, Py_ssize_t, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*bfloat16)(cnp.uint16_t *, const void *, Py_ssize_t) noexcept nogil
         void (*normalise)(void *, Py_ssize_t, void *, double, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*normalise_backward)(void *, Py_ssize_t, lf_rows, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*softmax)(void *, const void *, Py_ssize_t, Py_ssize_t) noexcept nogil

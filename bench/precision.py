@@ -1,9 +1,11 @@
-"""Lower precision, speed and error: ``python -m bench.precision [THREADS]`` prints a table.
+"""Lower precision, speed and error: ``python -m bench.precision [THREADS]`` prints tables.
 
-Inference of one layer, all packages in one process and in turns; medians, and the root of the mean
-square of the error of y beside the largest y, against the reference in float64. Beside our times,
-the share of the roofline: of the peak or the bandwidth of this CPU in that precision, whichever
-limits. A package that is not installed, or has no such precision on this CPU, is missing.
+Inference of one layer at the shapes of the grid, all packages in one process and in turns; medians,
+and the root of the mean square of the error of y beside the largest y, against the reference in
+float64. Beside our times, the share of the roofline: of the peak or the bandwidth of this CPU in
+that precision, whichever limits. Then how many times as fast we are as the best of the others, with
+weights of 8 bits in that of our two ways which is the faster of those that err no more than it; and
+a training step. A package that is not installed, or has no such precision on this CPU, is missing.
 """
 
 from __future__ import annotations
@@ -24,19 +26,12 @@ from .contenders import Bound, onnx_runtime, pytorch
 from .machine import peaks_line
 from .measure import sample
 from .onnx_model import onnx_model
-from .problems import Arguments, Problem
+from .problems import GRID, Arguments, Problem
 from .roofline import least_time, probe
 
 __all__ = ["CONTENDERS", "error"]
 
-SHAPES = [
-    (1, 1, 512, 512),
-    (1, 1, 1024, 1024),
-    (100, 1, 128, 128),
-    (100, 8, 128, 128),
-    (50, 16, 512, 512),
-    (25, 64, 1024, 1024),
-]
+SHAPES = [*GRID, (100, 8, 128, 128), (1, 1, 1024, 1024)]
 TURNS = 7
 Contender = Callable[[Arguments, int], Bound | None]
 
@@ -76,6 +71,47 @@ def pytorch_int8(a: Arguments, threads: int) -> Bound:
     (lstm,) = torch.ao.quantization.quantize_dynamic(whole, {torch.nn.LSTM}, dtype=torch.qint8)
     x, h0, c0 = (torch.tensor(value) for value in (a.x, a.h0, a.c0))
     return torch.inference_mode()(lambda: lstm(x, (h0, c0))[0])  # type: ignore[no-any-return]
+
+
+def training_step(bfloat16: bool) -> Contender:
+    """Return the contender that is forward and backward of this package."""
+
+    def contender(a: Arguments, threads: int) -> Bound:
+        lstm = lstm_fast.LSTM(a.problem.I, a.problem.H)
+        lstm.matmul_precision = "bfloat16" if bfloat16 else "highest"
+        lstm.load_state_dict(a.state_dict)
+        lstm_fast.set_num_threads(threads)
+
+        def step() -> Any:
+            with lstm.writable():  # as an optimiser does: weights are packed in every step
+                pass
+            cache = lstm.forward(a.x)[2]
+            return lstm.backward(a.dy, None, cache)[0]
+
+        return step
+
+    return contender
+
+
+def pytorch_training(bfloat16: bool) -> Contender:
+    """Return the same of `torch.nn.LSTM`, whose parameters and states are bfloat16, too."""
+
+    def contender(a: Arguments, threads: int) -> Bound:
+        torch = import_module("torch")
+        torch.set_num_threads(threads)
+        dtype = torch.bfloat16 if bfloat16 else torch.float32
+        lstm = _lstm_of_pytorch(a).to(dtype)
+        dy, x = torch.tensor(a.dy).to(dtype), torch.tensor(a.x).to(dtype).requires_grad_()
+
+        def step() -> Any:
+            x.grad = None
+            lstm.zero_grad()
+            lstm(x)[0].backward(dy)
+            return x.grad
+
+        return step
+
+    return contender
 
 
 def _lstm_of_pytorch(a: Arguments) -> Any:
@@ -144,6 +180,20 @@ CONTENDERS: dict[str, Contender] = {
     "ONNX Runtime, 7 bits": onnx_runtime_7_bits,
     "OpenVINO, bfloat16": openvino_bfloat16,
 }
+TRAINED = {
+    "lstm_fast, float32": training_step(False),
+    "lstm_fast, bfloat16": training_step(True),
+    "PyTorch, float32": pytorch_training(False),
+    "PyTorch, bfloat16": pytorch_training(True),
+}
+# Ours, and the others that are beside them; the first is always as exact as these.
+COMPARED = {
+    "bfloat16": (["lstm_fast, bfloat16"], ["PyTorch, bfloat16", "OpenVINO, bfloat16"]),
+    "8 bits": (
+        ["lstm_fast, int8", "lstm_fast, int8 with x too"],
+        ["PyTorch, int8", "ONNX Runtime, int8", "ONNX Runtime, 7 bits"],
+    ),
+}
 WIDENED = "widened" in lstm_fast.show_config()["isas"]["precisions"]["bfloat16"]
 # Kinds of our products with x and with h, of `roofline.KINDS`.
 PRODUCTS = {
@@ -169,10 +219,10 @@ def medians(calls: dict[str, Bound]) -> dict[str, float]:
     return {name: float(np.median(found)) for name, found in samples.items()}
 
 
-def bound(a: Arguments, threads: int) -> dict[str, Bound]:
+def bound(contenders: dict[str, Contender], a: Arguments, threads: int) -> dict[str, Bound]:
     """Return the calls of what is installed and has such a precision."""
     calls: dict[str, Bound] = {}
-    for name, contender in CONTENDERS.items():
+    for name, contender in contenders.items():
         try:
             call = contender(a, threads)
         except ImportError:
@@ -194,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| T, B, I, H | | us | speed | roofline | error |\n|---|---|--:|--:|--:|--:|")
     for shape in SHAPES:
         given = Arguments(Problem("precision", *shape))
-        calls = bound(given, threads)
+        calls = bound(CONTENDERS, given, threads)
         errors = {name: error(given, call) for name, call in calls.items()}
         times = medians(calls)
         whole = times["lstm_fast, float32"]
@@ -204,7 +254,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cell |= {"speed": whole / seconds, "roofline": least / seconds if least else None}
             found["cells"].append(cell)
             print(row(cell), flush=True)
+    found["compared"] = compared(found["cells"])
+    found["training"] = trained(threads)
     findings.write(found, options.output)
+
+
+def compared(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Print and return how many times as fast we are as the best of the others, by precision."""
+    ratios: dict[str, dict[str, float]] = {name: {} for name in COMPARED}
+    for shape in dict.fromkeys(tuple(cell["shape"]) for cell in cells):
+        by_name = {cell["name"]: cell for cell in cells if tuple(cell["shape"]) == shape}
+        for precision, (ours, others) in COMPARED.items():
+            best = min((by_name[n] for n in others if n in by_name), key=seconds, default=None)
+            if best is not None:
+                exact = [by_name[n] for n in ours if by_name[n]["error"] <= best["error"]]
+                fastest = min(exact or [by_name[ours[0]]], key=seconds)
+                ratios[precision][str(shape)] = best["seconds"] / fastest["seconds"]
+    found = {}
+    for precision, of_shapes in ratios.items():
+        if of_shapes:
+            mean = float(np.exp(np.mean(np.log([*of_shapes.values()]))))
+            found[precision] = {"shapes": of_shapes, "mean": mean}
+            print(f"\n{precision}, beside the best of the others; geometric mean {mean:.2f}")
+            print(", ".join(f"{shape}: {ratio:.2f}" for shape, ratio in of_shapes.items()))
+    return found
+
+
+def seconds(cell: dict[str, Any]) -> float:
+    """Return the time of a cell."""
+    return float(cell["seconds"])
+
+
+def trained(threads: int) -> list[dict[str, Any]]:
+    """Print and return seconds of training steps, of at least 16 rows and 256 units."""
+    cells = []
+    print("\n| training step of T, B, I, H | | us | speed |\n|---|---|--:|--:|")
+    for shape in (shape for shape in SHAPES if shape[1] >= 16 and shape[3] >= 256):
+        given = Arguments(Problem("precision", *shape), exact=False)
+        times = medians(bound(TRAINED, given, threads))
+        for name, found in times.items():
+            cell = {"shape": shape, "name": name, "seconds": found}
+            cell["speed"] = times["lstm_fast, float32"] / found
+            cells.append(cell)
+            sizes = ", ".join(map(str, shape))
+            print(f"| {sizes} | {name} | {found * 1e6:,.0f} | {cell['speed']:.2f} |", flush=True)
+    return cells
 
 
 def row(cell: dict[str, Any]) -> str:

@@ -473,7 +473,9 @@ def test_lower_precision_in_a_file(tmp_path, monkeypatch, capsys):
     """Our times and errors, the limits of the CPU, and shares of them."""
     ours = {name: precision.CONTENDERS[name] for name in precision.PRODUCTS}
     monkeypatch.setattr(precision, "CONTENDERS", ours)
-    monkeypatch.setattr(precision, "SHAPES", [(2, 1, 40, 48), (2, 3, 40, 48)])
+    monkeypatch.setattr(precision, "SHAPES", [(2, 1, 40, 48), (2, 16, 40, 256)])
+    trained = {name: step for name, step in precision.TRAINED.items() if "lstm_fast" in name}
+    monkeypatch.setattr(precision, "TRAINED", trained)
     path = tmp_path / "new/precision.json"
     precision.main(["1", "--output", str(path)])
     found = json.loads(path.read_text())
@@ -481,4 +483,37 @@ def test_lower_precision_in_a_file(tmp_path, monkeypatch, capsys):
     assert [cell["name"] for cell in found["cells"]] == 2 * [*ours]
     assert all(cell["roofline"] > 0 for cell in found["cells"])
     assert [cell["speed"] for cell in found["cells"]][:: len(ours)] == [1, 1]
-    assert f"| 2, 3, 40, 48 | {[*ours][-1]} |" in capsys.readouterr().out
+    assert f"| 2, 16, 40, 256 | {[*ours][-1]} |" in capsys.readouterr().out
+    assert found["compared"] == {}  # with others only
+    assert [cell["name"] for cell in found["training"]] == [*trained]
+    assert all(cell["shape"] == [2, 16, 40, 256] for cell in found["training"])
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_training_steps_that_are_compared_are_the_same(bfloat16, threads):
+    torch = pytest.importorskip("torch")
+    arguments = Arguments(Problem("precision", 4, 3, 40, 48), exact=False)
+    steps = [
+        make(bfloat16)(arguments, 1)()
+        for make in (precision.training_step, precision.pytorch_training)
+    ]
+    found, expected = steps[0], steps[1].to(torch.float32).numpy()
+    assert abs(found - expected).max() < (0.02 if bfloat16 else 1e-5)
+
+
+def test_lower_precision_is_compared_with_the_best_of_the_others(capsys):
+    """Of ours with the fastest that errs no more, or else with the more exact one."""
+
+    def cells(shape, **found):
+        return [
+            {"shape": shape, "name": name, "seconds": time, "error": error}
+            for name, (time, error) in found.items()
+        ]
+
+    names = ["lstm_fast, int8", "lstm_fast, int8 with x too", "PyTorch, int8", "ONNX Runtime, int8"]
+    one = dict(zip(names, [(2, 0.1), (1, 0.2), (9, 0), (4, 0.3)], strict=True))
+    other = dict(zip(names, [(2, 0.1), (1, 0.2), (9, 0), (4, 0.1)], strict=True))
+    found = precision.compared([*cells((1, 1, 2, 3), **one), *cells((2, 1, 2, 3), **other)])
+    assert found["8 bits"]["shapes"] == {"(1, 1, 2, 3)": 4, "(2, 1, 2, 3)": 2}
+    assert found["8 bits"]["mean"] == pytest.approx(8**0.5) and [*found] == ["8 bits"]
+    assert "geometric mean 2.83" in capsys.readouterr().out

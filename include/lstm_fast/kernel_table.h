@@ -77,7 +77,8 @@ const lf_kernels LF(LF_TABLE_NAME) = {
 #undef LF_PRECISION
 #define LF_PRECISION LF_BF16
 #include "lstm_fast/lower.h"
-const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("bfloat16", .round = LP(round), .convert = LP(convert), LF_FORWARD, LF_BACKWARD);
+const lf_products LP(LF_PRODUCTS_NAME) = LF_PRODUCTS("bfloat16", .round = LP(round), .convert = LP(convert), LF_FORWARD,
+                                                     LF_BACKWARD);
 #endif
 #if !LF_DOUBLE && (!defined(LF_LOWER) || LF_LOWER >> LF_INT8 & 1)
 #undef LF_PRECISION

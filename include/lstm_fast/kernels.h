@@ -231,8 +231,8 @@ typedef struct lf_products {
     /* These two NULL in widened and mixed. */
     void (*cell_forward)(const lf_cell_forward *);
     void (*variant_forward)(const lf_variant_forward *);
-    /* What backward takes, of full and of bfloat16. */
-    /* b[k, column] = m[k * m_row + column], in columns: from numbers of the dtype, which it rounds. */
+    /* What follows is for backward, of full and of bfloat16.
+     * b[k, column] = m[k * m_row + column], in columns: from numbers of the dtype, which it rounds. */
     void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
                          ptrdiff_t first_panel, ptrdiff_t end_panel);
     void (*cell_backward)(const lf_cell_backward *);

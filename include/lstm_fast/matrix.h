@@ -13,6 +13,7 @@
 /* Compilers need not know that matrices are in memory. */
 #define LF_MEMORY_BARRIER __asm__ volatile("" : : : "memory")
 
+/* x is the register of operands, w that of weights. */
 #define MATRIX_STEP(x, w)                      \
     m_load(x, a, a_row);                       \
     m_load(w, b, b_row);                       \
@@ -36,7 +37,8 @@
 #endif
 
 #if MATRIX
-/* What matrices multiply of the weights b: `groups` groups of so many vectors, in `room` where that is not as they are. */
+/* What matrices multiply of the weights b, `groups` groups of so many vectors: in `room` where that is not as they are,
+ * and already there unless `fresh`. */
 LF_INLINE const char *LP(of_matrices)(const WEIGHT *b, char *room, ptrdiff_t groups, int vectors, int fresh)
 {
 #if LF_PRECISION == LF_MIXED
@@ -52,7 +54,7 @@ LF_INLINE const char *LP(of_matrices)(const WEIGHT *b, char *room, ptrdiff_t gro
 #endif
 }
 
-/* A step through the depth: so many groups of all vectors, x being the register of operands and w that of weights. */
+/* A step through the depth, the `last` one of fewer groups. */
 LF_INLINE void LP(matrix_step)(const int last, int vectors, const char *a, ptrdiff_t a_row, const char *b)
 {
     const ptrdiff_t b_row = vectors * 64;
@@ -64,8 +66,7 @@ LF_INLINE void LP(matrix_step)(const int last, int vectors, const char *a, ptrdi
 }
 
 /* sums[row][column of the panel] of the rows that m_configure was told, where operands are a_row bytes apart. Vectors of
- * sums, of groups of weights, and MATRIX_GROUPS of operands all have 64 bytes. `room`: see of_matrices; it has this part of
- * the panel already, unless `fresh`. */
+ * sums, of groups of weights, and MATRIX_GROUPS of operands all have 64 bytes. `room`, `fresh`: see of_matrices. */
 static void LP(multiply_matrices)(float *sums, int vectors, const char *a, ptrdiff_t a_row, const WEIGHT *weights,
                                   ptrdiff_t groups, char *room, int fresh)
 {
@@ -76,7 +77,8 @@ static void LP(multiply_matrices)(float *sums, int vectors, const char *a, ptrdi
     m_zero(2);
     m_zero(3);
     for (ptrdiff_t n = 0, some; some = LF_CLAMP(groups - n, MATRIX_GROUPS), n < groups; n += some) {
-        const char *b = LP(of_matrices)(weights + n * vectors * LANES * GROUP, room + n * vectors * 64, some, vectors, fresh);
+        const char *b = LP(of_matrices)(weights + n * vectors * LANES * GROUP, room + n * vectors * 64, some, vectors,
+                                        fresh);
         LP(matrix_step)(some < MATRIX_GROUPS, vectors, a + n * 4, a_row, b);
     }
     m_store(0, sums, row);
@@ -87,6 +89,7 @@ static void LP(multiply_matrices)(float *sums, int vectors, const char *a, ptrdi
 }
 #endif
 
+/* Around the products of a call that has so many rows. */
 LF_INLINE void LP(begin_matrices)(ptrdiff_t rows, ptrdiff_t depth)
 {
     (void)rows, (void)depth;

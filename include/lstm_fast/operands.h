@@ -41,6 +41,7 @@ static void LP(convert)(void *operands, ptrdiff_t operands_row, lf_rows x, ptrdi
 {
     for (ptrdiff_t row = 0; row < rows; row++)
         for (ptrdiff_t j = 0; j < columns; j++)
-            ((OPERAND *)operands)[row * operands_row + j] = operand(lf_bfloat16(((const float *)x.data)[row * x.row + j]));
+            ((OPERAND *)operands)[row * operands_row + j]
+                = operand(lf_bfloat16(((const float *)x.data)[row * x.row + j]));
 }
 #endif

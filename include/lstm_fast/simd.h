@@ -3,9 +3,6 @@
  *
  *   real, vec, LANES           scalar type, vector type, scalars in a vector
  *   TILE_ROWS                  rows of the register tile (product.h): what the register file holds
- *   PACK_TRANSPOSED            whether to pack a transposed left-hand side: where TILE_ROWS is small, a tile asks for
- *                              a cache line of it every few cycles. A training step at (25, 64, 512, 512) then takes
- *                              210 ms instead of 241 with AVX2, but 197 either way with AVX-512
  *   v_load, v_store            LANES scalars, any alignment
  *   v_load_n, v_store_n        the first n lanes, the others 0 or untouched; optional: use LF(load_n)
  *   v_stream, v_fence          store whole vectors, aligned, past the caches, and wait for that; optional

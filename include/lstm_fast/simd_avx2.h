@@ -22,7 +22,6 @@
 
 /* 12 accumulators, 3 broadcasts and 1 weight vector: all 16 registers. */
 #define TILE_ROWS 3
-#define PACK_TRANSPOSED 1
 
 #define v_load_n(p, n) OP(maskload)(p, LANE_MASK(n))
 #define v_store_n(p, n, a) OP(maskstore)(p, LANE_MASK(n), a)

@@ -23,7 +23,6 @@
 
 /* 24 accumulators, 4 weight vectors and 1 broadcast of the 32 registers. */
 #define TILE_ROWS 6
-#define PACK_TRANSPOSED 0
 
 #define v_load_n(p, n) OP(maskz_loadu)(LANE_MASK(n), p)
 #define v_store_n(p, n, a) OP(mask_storeu)(p, LANE_MASK(n), a)

@@ -22,7 +22,6 @@
 
 /* 8 accumulators, 2 broadcasts, 1 weight vector and 2 products of the 16 registers. */
 #define TILE_ROWS 2
-#define PACK_TRANSPOSED 1
 
 #define v_fma(a, b, c) OP(add)(OP(mul)(a, b), c)  /* rounds twice */
 #define v_fnma(a, b, c) OP(sub)(c, OP(mul)(a, b)) /* rounds twice */

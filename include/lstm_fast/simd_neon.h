@@ -21,7 +21,6 @@
 
 /* 20 accumulators, 4 weight vectors and 5 broadcasts of the 32 registers. */
 #define TILE_ROWS 5
-#define PACK_TRANSPOSED 1
 
 #define v_set1(x) OP(vdupq_n)(x)
 #define v_load(p) OP(vld1q)(p)

@@ -156,6 +156,23 @@ print(*(round(1000 * t) for t in times))
     assert [first, *later] == [336, 672, 1000]  # at first 32 calls of 10.5 ms
 
 
+def test_a_first_try_is_not_charged_for_waking_a_thread():
+    """But for no more than that takes, and for nothing else; the next one is."""
+    code = """
+from support.internals import see, usable_now
+import time
+hold_of = see(False, 2, 10.5e-3, 1e-3)
+for late, charged in ((1e-3, False), (0, True), (5e-3, True)):
+    time.sleep(hold_of + 0.01)
+    hold_of = see(False, 2, 1e-3 + (late or 1e-3), 1.9e-3, late)
+    assert (hold_of > 0) == charged, (late, hold_of)
+    if not charged:
+        hold_of = see(False, 2, 3e-3, 1.9e-3, 1e-3)
+        assert hold_of > 0
+"""
+    run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1")
+
+
 def test_it_is_logged(caplog):
     with caplog.at_level(logging.DEBUG, "lstm_fast"):
         see(False, 2, LOST, 1 * MS)

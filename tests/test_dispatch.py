@@ -111,6 +111,25 @@ def test_detected_isas_are_those_of_cpuinfo():
     assert ISAS["detected"] == [isa for isa in ISAS["built"] if CPU_FLAGS[isa] <= flags]
 
 
+# Signals of the thread have too small a stack for the registers of AMX.
+SMALL_STACK = """
+import ctypes
+class Stack(ctypes.Structure):
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+memory = ctypes.create_string_buffer(8192)
+small = Stack(ctypes.addressof(memory), 0, len(memory))
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(small), None) == 0
+import lstm_fast
+print(*lstm_fast.show_config()["isas"]["detected"])
+"""
+
+
+@pytest.mark.skipif("avx512_amx" not in ISAS["detected"], reason="no AMX here")
+def test_amx_is_left_out_where_linux_refuses_it():
+    detected = run_python(SMALL_STACK).split()
+    assert ["avx512_amx", *detected] == ISAS["detected"]
+
+
 # ---- show_config
 
 

@@ -271,9 +271,10 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
     if since and lf_counter_get(&schedule.finished) == threads:
         time = lf_now() - since
         if schedule.split.pieces:
-            learn(&of_pieces, threads, time, lf_counter_get(&schedule.least))
+            learn(&of_pieces, threads, time, lf_counter_get(&schedule.least), 0)
         else:
-            learn(&of_teams, threads, time, time_alone(schedule, threads, time))
+            learn(&of_teams, threads, time, time_alone(schedule, threads, time),
+                  lf_counter_get(&schedule.late) // (threads - 1))
 
 
 cdef long long time_alone(Schedule *schedule, int threads, long long time) noexcept:

@@ -30,9 +30,12 @@ SHORTEST, LONGEST = 5_000_000, 1_000_000_000
 # The same as multiples of what was lost, and of the time of the call: calls that try are few, and cost little in all.
 cdef int HOLD_OF_LOSS = 20
 cdef int HOLD_OF_CALL = 32
+# What it may take to wake a thread that slept, on an idle core: more than that is another program's.
+cdef long long WAKING = 2_000_000
 
 of_teams.limit = of_pieces.limit = 0
 of_teams.hold = of_pieces.hold = 0
+of_teams.tries = of_pieces.tries = 0
 of_teams.calls = of_pieces.calls = 0
 of_teams.credit = of_pieces.credit = CREDIT
 
@@ -48,11 +51,20 @@ cdef int usable(const Watch *watch, int threads) noexcept:
     return watch.limit + (lf_now() >= watch.until)
 
 
-cdef void learn(Watch *watch, int threads, long long time, long long alone) noexcept:
-    """A call, or a part of it, took so many threads this time, in nanoseconds; one `alone` would have taken that."""
+cdef void learn(Watch *watch, int threads, long long time, long long alone, long long late) noexcept:
+    """A call, or a part of it, took so many threads this time, in nanoseconds; one `alone` would have taken that.
+
+    `late` is how late they began, on average of all but one. The first call that tries one more is not charged for
+    that, within limits: the thread slept, and virtual machines take a millisecond to wake it.
+    """
     cdef int worth = WORTH_OF_TEAMS if watch == &of_teams else WORTH_OF_PIECES
-    cdef long long saved = alone - time - time * (threads - 1) * worth // 100
+    cdef long long saved
     cdef bint tried = watch.limit != 0 and threads > watch.limit
+    if tried:
+        if watch.tries == 0:
+            time -= min(late, WAKING)
+        watch.tries += 1
+    saved = alone - time - time * (threads - 1) * worth // 100
     watch.calls += 1
     if _held:
         return
@@ -60,10 +72,10 @@ cdef void learn(Watch *watch, int threads, long long time, long long alone) noex
     if watch.credit < 0:
         watch.hold = max(SHORTEST, -HOLD_OF_LOSS * saved, 2 * watch.hold * tried)
         watch.hold = max(min(watch.hold, LONGEST), HOLD_OF_CALL * time)
-        watch.limit, watch.until, watch.credit = threads - 1, lf_now() + watch.hold, 0
+        watch.limit, watch.until, watch.credit, watch.tries = threads - 1, lf_now() + watch.hold, 0, 0
         tell(threads - 1, watch.hold)
     elif tried and watch.credit == CREDIT:
-        watch.limit = threads  # and at once one more is tried
+        watch.limit, watch.tries = threads, 0  # and at once one more is tried
 
 
 cdef void tell(int threads, long long hold) noexcept:
@@ -116,13 +128,14 @@ def hold(teams, pieces):
     of_teams.limit, of_pieces.limit = teams, pieces
     of_teams.until = of_pieces.until = 1 << 62 if teams or pieces else 0
     of_teams.hold = of_pieces.hold = 0
+    of_teams.tries = of_pieces.tries = 0
     of_teams.credit = of_pieces.credit = CREDIT
 
 
-def see(pieces, threads, time, alone):
+def see(pieces, threads, time, alone, late=0.0):
     """Learn of a call, in seconds; return for how long fewer threads are used than the call did, or 0."""
     cdef Watch *watch = &of_pieces if pieces else &of_teams
-    learn(watch, threads, <long long>(1e9 * time), <long long>(1e9 * alone))
+    learn(watch, threads, <long long>(1e9 * time), <long long>(1e9 * alone), <long long>(1e9 * late))
     return watch.hold / 1e9 if watch.limit and watch.limit < threads and lf_now() < watch.until else 0.0
 
 

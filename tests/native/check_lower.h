@@ -61,6 +61,30 @@ static void multiply_rows(const lf_kernels *k, const lf_products *p, ptrdiff_t r
     p->product(&product);
 }
 
+/* What backward does: weights packed from a matrix of floats, the transpose of w, and operands that are columns. */
+static void check_columns(const lf_kernels *k, const lf_products *p, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t columns,
+                          const float *x, const float *w, void *packed, const float *exact)
+{
+    const ptrdiff_t panel = 4 * k->lanes, panels = (columns + panel - 1) / panel;
+    float *m = allocate(columns * depth * sizeof *m), *of_x = allocate(rows * depth * sizeof *of_x);
+    float *out = random_f32(rows * columns);
+    char *operands = allocate(rows * depth * p->operand_size);
+    for (ptrdiff_t n = 0; n < depth; n++) {
+        for (ptrdiff_t j = 0; j < columns; j++)
+            m[n * columns + j] = w[j * depth + n];
+        for (ptrdiff_t r = 0; r < rows; r++)
+            of_x[n * rows + r] = x[r * depth + n];
+    }
+    p->convert(operands, rows, (lf_rows){of_x, rows}, depth, rows);
+    p->pack_columns(packed, m, columns, depth, columns, 0, panels);
+    const lf_product product = {.rows = rows, .depth = depth, .columns = columns, .a = operands, .a_row = 1,
+                                .a_step = rows, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
+                                .first_panel = 0, .end_panel = panels};
+    p->product(&product);
+    report(k, "columns", rows, depth, columns, memcmp(out, exact, rows * columns * sizeof *out), 0);
+    free(m), free(of_x), free(out), free(operands);
+}
+
 static void check_lower(const lf_kernels *k, const lf_products *p, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t H)
 {
     const ptrdiff_t panel = 4 * k->lanes, panels = (H + k->lanes - 1) / k->lanes, padded = panels * k->lanes;
@@ -88,6 +112,8 @@ static void check_lower(const lf_kernels *k, const lf_products *p, ptrdiff_t row
             exact[r * columns + j] = (float)sum;
         }
     report(k, p->precision, rows, depth, columns, memcmp(out, exact, rows * columns * sizeof *out), 0);
+    if (p->pack_columns)
+        check_columns(k, p, rows, depth, columns, x, w, packed, exact);
     free(packed);
 
     if (p->cell_forward) {

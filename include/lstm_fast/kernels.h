@@ -237,7 +237,8 @@ typedef struct lf_products {
                          ptrdiff_t first_panel, ptrdiff_t end_panel);
     void (*cell_backward)(const lf_cell_backward *);
     void (*variant_backward)(const lf_variant_backward *);
-    /* Operands of some columns, NULL in full: for rows that are rounded in parts, and have a whole number of groups. */
+    /* Operands of some columns, NULL in full: for rows that are rounded in parts, and have a whole number of groups or,
+     * more than one operand apart, are the terms of a product (a_step). */
     void (*convert)(void *operands, ptrdiff_t operands_row, lf_rows x, ptrdiff_t rows, ptrdiff_t columns);
 } lf_products;
 

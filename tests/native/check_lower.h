@@ -65,20 +65,20 @@ static void multiply_rows(const lf_kernels *k, const lf_products *p, ptrdiff_t r
 static void check_columns(const lf_kernels *k, const lf_products *p, ptrdiff_t rows, ptrdiff_t depth, ptrdiff_t columns,
                           const float *x, const float *w, void *packed, const float *exact)
 {
-    const ptrdiff_t panel = 4 * k->lanes, panels = (columns + panel - 1) / panel;
+    const ptrdiff_t panel = 4 * k->lanes, panels = (columns + panel - 1) / panel, step = rows + 1;
     float *m = allocate(columns * depth * sizeof *m), *of_x = allocate(rows * depth * sizeof *of_x);
     float *out = random_f32(rows * columns);
-    char *operands = allocate(rows * depth * p->operand_size);
+    char *operands = allocate(step * depth * p->operand_size);
     for (ptrdiff_t n = 0; n < depth; n++) {
         for (ptrdiff_t j = 0; j < columns; j++)
             m[n * columns + j] = w[j * depth + n];
         for (ptrdiff_t r = 0; r < rows; r++)
             of_x[n * rows + r] = x[r * depth + n];
     }
-    p->convert(operands, rows, (lf_rows){of_x, rows}, depth, rows);
+    p->convert(operands, step, (lf_rows){of_x, rows}, depth, rows);
     p->pack_columns(packed, m, columns, depth, columns, 0, panels);
     const lf_product product = {.rows = rows, .depth = depth, .columns = columns, .a = operands, .a_row = 1,
-                                .a_step = rows, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
+                                .a_step = step, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
                                 .first_panel = 0, .end_panel = panels};
     p->product(&product);
     report(k, "columns", rows, depth, columns, memcmp(out, exact, rows * columns * sizeof *out), 0);

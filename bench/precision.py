@@ -14,6 +14,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ TRAINED = {
     "PyTorch, float32": pytorch_training(False),
     "PyTorch, bfloat16": pytorch_training(True),
 }
-# Ours, and the others that are beside them; the first is always as exact as these.
+# Ours, the more exact one first, and the others that are beside them.
 COMPARED = {
     "bfloat16": (["lstm_fast, bfloat16"], ["PyTorch, bfloat16", "OpenVINO, bfloat16"]),
     "8 bits": (
@@ -265,10 +266,14 @@ def compared(cells: list[dict[str, Any]]) -> dict[str, Any]:
     for shape in dict.fromkeys(tuple(cell["shape"]) for cell in cells):
         by_name = {cell["name"]: cell for cell in cells if tuple(cell["shape"]) == shape}
         for precision, (ours, others) in COMPARED.items():
-            best = min((by_name[n] for n in others if n in by_name), key=seconds, default=None)
+            best = min(
+                (by_name[n] for n in others if n in by_name),
+                key=itemgetter("seconds"),
+                default=None,
+            )
             if best is not None:
                 exact = [by_name[n] for n in ours if by_name[n]["error"] <= best["error"]]
-                fastest = min(exact or [by_name[ours[0]]], key=seconds)
+                fastest = min(exact or [by_name[ours[0]]], key=itemgetter("seconds"))
                 ratios[precision][str(shape)] = best["seconds"] / fastest["seconds"]
     found = {}
     for precision, of_shapes in ratios.items():
@@ -278,11 +283,6 @@ def compared(cells: list[dict[str, Any]]) -> dict[str, Any]:
             print(f"\n{precision}, beside the best of the others; geometric mean {mean:.2f}")
             print(", ".join(f"{shape}: {ratio:.2f}" for shape, ratio in of_shapes.items()))
     return found
-
-
-def seconds(cell: dict[str, Any]) -> float:
-    """Return the time of a cell."""
-    return float(cell["seconds"])
 
 
 def trained(threads: int) -> list[dict[str, Any]]:

@@ -89,6 +89,7 @@ typedef int32x4_t ints;
         }                                                         \
         return 2.0 * rounds * CHAINS * products;                  \
     }
+
 /* The same of matrices of 16 rows, where each product takes that time. */
 #if defined(__AMX_TILE__)
 #include <sys/syscall.h>

@@ -9,6 +9,12 @@
 /* Matrices are done with a panel sooner than the next one comes from the L3 cache. */
 #define BLOCK_OF(rows) (BY_MATRIX(rows) ? 4 * ROW_BLOCK : ROW_BLOCK)
 
+/* How many panels a product takes at once, of a block of so many rows. */
+static inline int LP(panels_of_block)(const lf_product *p, ptrdiff_t panel, ptrdiff_t rows)
+{
+    return BY_MATRIX(p->rows) ? 1 : LF(panels_at_once)(p, panel, rows);
+}
+
 #ifndef LF_FOR_MATRICES
 /* Compilers need not know that matrices are in memory. */
 #define LF_MEMORY_BARRIER __asm__ volatile("" : : : "memory")

@@ -35,6 +35,7 @@
 #endif
 
 #undef LP
+#undef OF_PAIRS
 #undef WEIGHT
 #undef OPERAND
 #undef GROUP
@@ -88,25 +89,11 @@
 #undef x_load
 #define GROUP 2
 #ifdef b_dot
-#undef WVEC
-#undef XVEC
-#undef OPERAND
-#undef operand
-#undef s_dot
-#define WVEC bvec
-#define XVEC bvec
-#define OPERAND uint16_t
-#define operand(x) (uint16_t)(lf_bits(x) >> 16)
+#define OF_PAIRS
 #define w_load(p, part) b_weights(p)
-#define x_load(p, part) b_operand(p)
-#define s_dot(s, x, w) b_dot(s, x, w)
-#ifdef m_bfloat16 /* for any number of rows, as its sums are rounded in another way */
-#undef MATRIX
+#ifdef m_bfloat16
 #undef PIECE
-#define MATRIX 1
 #define PIECE ((ptrdiff_t)1 << 40)
-#define s_load(p) v_load(p)
-#define s_matrix(s, x, w) m_bfloat16(s, x, w)
 #endif
 #else
 #undef PARTS
@@ -116,32 +103,16 @@
 #endif
 #elif LF_PRECISION == LF_MIXED
 #define LP(name) LF_PASTE(lf_, name, _mixed)
+#define OF_PAIRS
 #define WEIGHT int8_t
-#undef WVEC
-#undef XVEC
-#undef OPERAND
 #undef GROUP
 #undef HEAD
-#undef operand
 #undef x_load
-#undef s_dot
 #undef s_value
-#define WVEC bvec
-#define XVEC bvec
-#define OPERAND uint16_t
 #define GROUP 2
 #define HEAD 1
-#define operand(x) (uint16_t)(lf_bits(x) >> 16)
 #define w_load(p, part) b_int8(p)
-#define x_load(p, part) b_operand(p)
-#define s_dot(s, x, w) b_dot(s, x, w)
 #define s_value(s, a, w) v_mul(s, v_load(w))
-#ifdef m_bfloat16
-#undef MATRIX
-#define MATRIX 1
-#define s_load(p) v_load(p)
-#define s_matrix(s, x, w) m_bfloat16(s, x, w)
-#endif
 #elif LF_PRECISION == LF_INT8
 #define LP(name) LF_PASTE(lf_, name, _int8)
 #define WEIGHT int8_t
@@ -188,6 +159,26 @@
 #define HEAD 1
 #define w_load(p, part) v_int8(p)
 #define s_value(s, a, w) v_mul(s, v_load(w))
+#endif
+
+#ifdef OF_PAIRS /* operands of bfloat16, two of which an instruction takes, or matrices of them */
+#undef WVEC
+#undef XVEC
+#undef OPERAND
+#undef operand
+#undef s_dot
+#define WVEC bvec
+#define XVEC bvec
+#define OPERAND uint16_t
+#define operand(x) (uint16_t)(lf_bits(x) >> 16)
+#define x_load(p, part) b_operand(p)
+#define s_dot(s, x, w) b_dot(s, x, w)
+#ifdef m_bfloat16 /* for any number of rows, as its sums are rounded in another way */
+#undef MATRIX
+#define MATRIX 1
+#define s_load(p) v_load(p)
+#define s_matrix(s, x, w) m_bfloat16(s, x, w)
+#endif
 #endif
 
 /* Terms of a depth in packed weights, and in a row of operands. */

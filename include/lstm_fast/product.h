@@ -249,7 +249,7 @@ static void LP(product)(const lf_product *p)
         LP(begin_matrices)(p->rows, p->depth);
         LF_FOR_ROW_BLOCKS(p->rows, BLOCK_OF(p->rows), first, end)
             for (ptrdiff_t panel = p->first_panel, panels; panel < p->end_panel; panel += panels) {
-                panels = BY_MATRIX(p->rows) ? 1 : LF(panels_at_once)(p, panel, end - first);
+                panels = LP(panels_of_block)(p, panel, end - first);
                 LF(block) q = {.panel = panel, .first = first,
                                .out = (real *)p->out + first * p->out_row + panel * p->out_panel,
                                .out_row = p->out_row, .out_panel = p->out_panel, .columns = p->columns - panel * PANEL,

@@ -126,7 +126,7 @@ LF_INLINE void LP(differentiate_tiles)(const lf_product *q, const lf_cell_backwa
     LF_FOR_ROW_BLOCKS(q->rows, ROW_BLOCK, first, end)
         for (ptrdiff_t panel = q->first_panel, panels; panel < q->end_panel; panel += panels) {
             real dh[ROW_BLOCK * PANEL];
-            panels = BY_MATRIX(q->rows) ? 1 : LF(panels_at_once)(q, panel, end - first);
+            panels = LP(panels_of_block)(q, panel, end - first);
             const ptrdiff_t width = panels * PANEL, unit = panel * PANEL;
             const ptrdiff_t units = lf_left(q->columns, unit, width);
             LF(block) block = {.panel = panel, .first = first, .out = dh, .out_row = width, .out_panel = PANEL,

@@ -134,7 +134,7 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
         if projected:
             columns = times(rows, operand_row(tape.cell.of_h, call.P))
             scratch.of_dy = take(arena, times(columns, size))
-            if scratch.of_dy != NULL:
+            if scratch.of_dy != NULL and columns > rows * call.P:
                 memset(scratch.of_dy, 0, columns * size)  # what rows are padded with is not written again
 
 

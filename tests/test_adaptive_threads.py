@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from support.comparing import assert_identical
-from support.internals import calls, hold, planned, see, usable_now
+from support.internals import calls, hold, planned, see, time_alone, usable_now
 from support.processes import run_python
 from test_schedule import everything
 
@@ -87,7 +88,117 @@ def test_ragged_batches_and_blas_are_never_in_pieces(rng):
     np.testing.assert_array_equal(blas(x)[0], first)
 
 
+# ---- helpers, which take pieces
+
+IN_PIECES = """
+import os, signal, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np, lstm_fast
+from support.internals import calls, hold
+
+lstm, x = lstm_fast.LSTM(20, 128, seed=0), np.ones((60, 40, 20), np.float32)
+lstm_fast.set_num_threads(1)
+expected = lstm(x)[0].copy()
+lstm_fast.set_num_threads(3)
+hold(1, 3)
+
+def right():
+    before = calls()
+    return np.array_equal(lstm(x)[0], expected) and calls()[1] > before[1]
+
+def tasks():
+    return {path.parent.name: path.read_text() for path in Path("/proc/self/task").glob("*/status")}
+"""
+needs_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="looks at Linux's /proc"
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_has_helpers_of_its_own():
+    """Forked while other threads use theirs."""
+    code = """
+def repeat():
+    while not stop:
+        assert right()
+
+stop = []
+with ThreadPoolExecutor(2) as pool:
+    others = [pool.submit(repeat) for _ in range(2)]
+    try:
+        for n in range(20):
+            time.sleep(0.001 * (n % 4))
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                os._exit(0 if all(right() for _ in range(10)) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.append(True)
+    assert not any(other.result() for other in others)
+"""
+    run_python(IN_PIECES + code, "-W", "ignore", LSTM_FAST_ADAPTIVE_THREADS="1")
+
+
+def test_helpers_serve_several_callers():
+    code = """
+with ThreadPoolExecutor(5) as pool:
+    assert all(pool.map(lambda _: all(right() for _ in range(30)), range(5)))
+"""
+    run_python(IN_PIECES + code, LSTM_FAST_ADAPTIVE_THREADS="1")
+
+
+@needs_linux
+def test_helpers_sleep_between_calls_and_get_no_signals():
+    code = """
+before = tasks()
+assert right()
+helpers = [status.split() for task, status in tasks().items() if task not in before]
+blocked = [int(words[words.index("SigBlk:") + 1], 16) for words in helpers]
+time.sleep(0.05)
+start = time.process_time()
+time.sleep(0.3)
+print(*(signals >> signal.SIGINT - 1 & 1 for signals in blocked))
+assert time.process_time() - start < 0.03
+"""
+    printed = run_python(IN_PIECES + code, LSTM_FAST_ADAPTIVE_THREADS="1")
+    assert printed.split() == ["1", "1"]
+
+
+@needs_linux
+def test_a_call_does_with_the_helpers_that_can_start():
+    """One at most: the C library may have kept the stack of a thread that ended."""
+    code = """
+import resource
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (4 << 20),) * 2)
+before = tasks()
+assert right()
+print(len(tasks().keys() - before.keys()) <= 1)
+"""
+    assert run_python(IN_PIECES + code, LSTM_FAST_ADAPTIVE_THREADS="1") == "True\n"
+
+
 # ---- what is learnt
+
+
+@pytest.mark.parametrize(
+    ("ends", "late", "waited", "alone"),
+    [
+        ((100, 100), 0, 0, 200),
+        ((140, 100), 0, 0, 200),  # the first lost its core for 40, and the other was done meanwhile
+        ((140, 140), 0, 40, 200),  # the same before they last met
+        ((120, 120), 20, 20, 200),  # the second began late, and the first waited for it
+        ((100, 170), 30, 0, 200),  # it began late, and lost its core for 40
+        ((100, 100, 100, 100), 0, 0, 400),
+        ((140, 100, 100, 100), 0, 0, 400),
+        ((140, 140, 140, 140), 0, 120, 400),
+    ],
+    ids=str,
+)
+def test_time_of_one_thread_alone(ends, late, waited, alone):
+    assert time_alone(len(ends), max(ends), sum(ends), late, waited) == alone
 
 
 def test_threads_may_cost_once_what_they_saved():
@@ -234,7 +345,8 @@ def training(lstm, x):
     return [y, dx, *grads.values()]
 
 
-def test_affinity_masks_are_as_before(rng):
+@needs_linux
+def test_affinity_masks_are_as_before():
     """Threads that were moved to another core may still run on all of them."""
     code = """
 import os, numpy as np, lstm_fast
@@ -247,8 +359,6 @@ for n in range(60):
 masks = {frozenset(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")}
 print(masks == {frozenset(os.sched_getaffinity(0))}, len(os.listdir("/proc/self/task")) > 1)
 """
-    if not sys.platform.startswith("linux"):
-        pytest.skip("looks at Linux's /proc")
     assert run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1") == "True True\n"
 
 
@@ -292,9 +402,10 @@ def test_plan(threads, call, ragged, busy):
     assert 1 <= split["threads"] <= threads
     if threads == 1 or total < 3e5:
         assert split["threads"] == 1
-    if split["pieces"]:
+    if split["in_pieces"]:
         assert busy and not ragged
-        assert 3 <= split["pieces"] <= min(64, B)
+        least = 3 if 16 * H * H <= 1 << 19 else 16  # rows
+        assert 2 <= split["threads"] <= min(threads, B // least)
         return
     assert not (busy and split["threads"] == threads > 1)
     work, barriers = [], []

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product as product_of
 from pathlib import Path
@@ -75,10 +76,10 @@ def run(command: list[str]) -> str:
     return result.stdout
 
 
-def has_sanitizers(compiler: list[str], folder: Path) -> bool:
+def has_sanitizers(compiler: list[str], folder: Path, flags: Sequence[str] = SANITIZED) -> bool:
     probe = folder / "probe.c"
     probe.write_text("int main(void) { return 0; }\n")
-    command = [*compiler, *SANITIZED, str(probe), "-o", str(folder / "probe")]
+    command = [*compiler, *flags, str(probe), "-o", str(folder / "probe")]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
@@ -100,6 +101,17 @@ def test_kernels_with_sanitizers(tmp_path):
         pytest.skip(f"{compiler[0]} has no sanitizers")
     isas = {isa: X86[isa] for isa in ("baseline", "avx2")}
     assert "baseline:" in run([str(build(compiler, isas, tmp_path, *SANITIZED))])
+
+
+@pytest.mark.parametrize("flags", [[], ["-O1", "-g1", "-fsanitize=thread"]], ids=["", "sanitized"])
+def test_helpers(tmp_path, flags):
+    compiler = PYTHONS_COMPILER
+    if not shutil.which(compiler[0]) or not has_sanitizers(compiler, tmp_path, flags):
+        pytest.skip(f"{compiler[0]} does not do this here")
+    source, program = ROOT / "tests/native/check_helpers.c", tmp_path / "check"
+    command = [*compiler, *FLAGS, "-D_GNU_SOURCE", *flags, f"-I{ROOT / 'include'}", str(source)]
+    subprocess.run([*command, "-lpthread", "-o", str(program)], check=True)
+    assert int(run([str(program)]).removeprefix("helpers: ")) in range(1, 13)
 
 
 @pytest.fixture(scope="module")

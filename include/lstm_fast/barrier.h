@@ -16,9 +16,9 @@
 #define LF_PAUSE() __asm__ volatile("yield")
 #endif
 
-/* How often a thread looks before it takes the time, and before it sleeps: after 1 and 20 microseconds or so. */
-#define LF_SHORT_SPINS 64
-#define LF_SPINS 2000
+/* How often a thread looks before it takes the time, a microsecond or so, and how many nanoseconds before it sleeps. */
+#define LF_SHORT_SPINS 32
+#define LF_SPINNING 20000
 
 /* Nanoseconds of a clock that never goes back. */
 static inline long long lf_now(void)
@@ -34,15 +34,21 @@ static inline void lf_sleep(void)
     nanosleep(&least, NULL);
 }
 
-/* Wait; a long wait's nanoseconds are added to a sum that all threads share. */
-#define LF_WAIT_UNTIL(condition, sum)                                              \
+/* Wait until the condition holds, or, with `give_up`, no longer than threads spin; a long wait's nanoseconds are added
+ * to a sum that all threads share. */
+#define LF_WAIT_UNTIL(condition, sum, give_up)                                     \
     do {                                                                           \
-        long long since = 0;                                                       \
-        for (int spins = 0; !(condition); spins += spins < LF_SPINS) {             \
-            if (spins == LF_SHORT_SPINS)                                           \
-                since = lf_now();                                                  \
-            if (spins < LF_SPINS)                                                  \
+        long long since = 0, now = 0;                                              \
+        for (int spins = 0; !(condition); spins++) {                               \
+            if (spins >= LF_SHORT_SPINS) {                                         \
+                now = lf_now();                                                    \
+                if (!since)                                                        \
+                    since = now;                                                   \
+            }                                                                      \
+            if (now - since < LF_SPINNING)                                         \
                 LF_PAUSE();                                                        \
+            else if (give_up)                                                      \
+                break;                                                             \
             else                                                                   \
                 lf_sleep();                                                        \
         }                                                                          \
@@ -72,7 +78,7 @@ static inline long long lf_counter_add(lf_counter *c, long long n)
     return atomic_fetch_add_explicit(&c->n, n, memory_order_acq_rel);
 }
 
-/* Make the number n if that is less. */
+/* Make the number n if that is less, */
 static inline void lf_counter_least(lf_counter *c, long long n)
 {
     long long now = lf_counter_get(c);
@@ -80,17 +86,24 @@ static inline void lf_counter_least(lf_counter *c, long long n)
         ;
 }
 
+/* or more. */
+static inline void lf_counter_most(lf_counter *c, long long n)
+{
+    long long now = lf_counter_get(c);
+    while (n > now && !atomic_compare_exchange_weak(&c->n, &now, n))
+        ;
+}
+
 /* Wait until the number is at least n. */
 static inline void lf_counter_wait(lf_counter *c, long long n, lf_counter *waited)
 {
-    LF_WAIT_UNTIL(lf_counter_get(c) >= n, &waited->n);
+    LF_WAIT_UNTIL(lf_counter_get(c) >= n, &waited->n, 0);
 }
 
 /* The same without sleeping; tells whether the number was reached. */
 static inline int lf_counter_spin(lf_counter *c, long long n, lf_counter *waited)
 {
-    int looks = 0;
-    LF_WAIT_UNTIL(lf_counter_get(c) >= n || looks++ >= LF_SPINS, &waited->n);
+    LF_WAIT_UNTIL(lf_counter_get(c) >= n, &waited->n, 1);
     return lf_counter_get(c) >= n;
 }
 
@@ -118,7 +131,7 @@ static inline void lf_barrier_wait(lf_barrier *b, int threads)
         lf_counter_set(&b->passed, passed + 1);
         return;
     }
-    LF_WAIT_UNTIL(lf_counter_get(&b->passed) != passed, &b->waited->n);
+    LF_WAIT_UNTIL(lf_counter_get(&b->passed) != passed, &b->waited->n, 0);
 }
 
 #endif

@@ -16,7 +16,7 @@ from lstm_fast.engine.matrix import Packed, multiply, pack, sum_rows
 from lstm_fast.engine.runtime.isa import elementwise, isas
 from lstm_fast.engine.runtime.isa import use as use_isa
 from lstm_fast.engine.runtime.threads import openmp
-from lstm_fast.engine.schedule import planned
+from lstm_fast.engine.schedule import planned, time_alone
 from lstm_fast.engine.tape import Cache
 from lstm_fast.engine.watch import calls, hold, see, usable_now
 from lstm_fast.network import cells, storage
@@ -57,6 +57,7 @@ __all__ = [
     "set_generator",
     "storage",
     "sum_rows",
+    "time_alone",
     "torch_engine_class",
     "update",
     "usable_now",

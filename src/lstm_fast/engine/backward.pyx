@@ -349,7 +349,7 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     chunks = 0
     for n in range(L):
         chunks = max(chunks, call.jobs[n].chunks)
-    if call.split.pieces:
+    if call.split.in_pieces:
         begin(&call.schedule, call.split, call.count, chunks * PHASES * L, call.work, &call, run_phases)
         call.schedule.meet = True
     else:

@@ -19,7 +19,7 @@ from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer
 from lstm_fast.engine.runtime.gemm cimport load_gemm
 from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set, lf_counter_wait,
                                                lf_variant_forward)
-from lstm_fast.engine.schedule cimport Place, Schedule, Split, begin, plan, run_all
+from lstm_fast.engine.schedule cimport Place, Schedule, Split, begin, plan, run_all, slab_of
 from lstm_fast.engine.tape cimport Noise, Tape, new_norm
 
 cnp.import_array()
@@ -93,7 +93,7 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
                 job.y = take(arena, times(times(call.rows.total, call.P), call.size))
         if not cell.full:
             job.operands_size = operands_size(call, cell)
-            job.operands = take(arena, max(call.split.threads, call.split.pieces) * job.operands_size)
+            job.operands = take(arena, call.split.threads * job.operands_size)
         if call.variants:
             carve_variant(call, job, cell, noise is not None and (<Noise>noise[n]).recurrent is not None, arena)
 
@@ -109,7 +109,7 @@ cdef Py_ssize_t operands_size(const Call *call, Cell cell) except *:
 cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint masked, Arena *arena) except *:
     """The same for what only a variant of the cell has."""
     cdef ForwardVariant counted
-    cdef Py_ssize_t B = call.rows.B, H = call.H, parts = max(call.split.threads, call.split.pieces)
+    cdef Py_ssize_t B = call.rows.B, H = call.H, parts = call.split.threads
     cdef size_t size = call.size
     job.variant = <ForwardVariant *>take(arena, sizeof(ForwardVariant))
     cdef ForwardVariant *variant = &counted if job.variant == NULL else job.variant
@@ -374,7 +374,7 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
     tapes = set_up_jobs(&call, cells, x, h0, c0, y, reverse, ragged, noise)
     if call.rows.total > 0:
         begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_chunks)
-        call.schedule.slab = max(1, call.chunk_rows // call.rows.B)
+        call.schedule.slab = slab_of(call.rows.T, call.chunk_rows // call.rows.B)
         run_all(&call.schedule, call.blas)
     write_results(&call, y, hn, cn)
     return tapes

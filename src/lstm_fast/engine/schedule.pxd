@@ -4,7 +4,7 @@ from lstm_fast.engine.runtime.kernels cimport lf_counter
 
 cdef enum:
     MOST_PIECES = 64
-    MOST_KNOWN = 64  # threads of a team that may be brought
+    MOST_KNOWN = 64  # threads of a team that may be brought, and numbers of helpers
 
 
 cdef struct Split:
@@ -12,10 +12,12 @@ cdef struct Split:
     int threads
     int groups    # of threads: each has layers or directions of its own
     bint by_rows  # each thread of a group has batch rows of its own; else units, and a barrier per step
-    int pieces    # not 0: of the batch rows, which threads take as they come, one after the other
+    bint in_pieces  # of the batch rows, a slab of time each, which helpers take as they come
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
                 size_t weights, double step_work, double total_work, bint adaptive) noexcept
+
+cdef Py_ssize_t slab_of(Py_ssize_t steps, Py_ssize_t most) noexcept
 
 # How the packing of so many panels is spread.
 cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept
@@ -42,6 +44,9 @@ cdef struct Schedule:
     double work                # multiply-adds of all of it
     void *call                 # what `run` knows of the call
     void (*run)(void *call, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil
+    # Now: these of the units, begun at that time; 0 where it is not watched
+    Py_ssize_t first, end
+    long long since
     # With pieces:
     Py_ssize_t slab            # units of time of a piece that are taken at once
     bint meet                  # a slab comes after all pieces of the slab before, else after its own piece of it
@@ -51,11 +56,12 @@ cdef struct Schedule:
     # What threads tell of their time, in nanoseconds since the call began
     lf_counter cpu             # of the first thread
     lf_counter[MOST_KNOWN] name   # of each thread, once it has begun
-    lf_counter[MOST_KNOWN] holds  # the piece of a slab that it computes; NOTHING when it waits, or is done
+    lf_counter[MOST_KNOWN] holds  # the piece of a slab that it computes; or that it has none, or is not there
     lf_counter waited          # for one another: of all threads
     lf_counter late            # until they began
     lf_counter ended           # until they had nothing more to do
-    lf_counter finished        # threads
+    lf_counter last            # the last of these
+    lf_counter finished        # threads of a team
     lf_counter at_the_end      # that the first thread waited for the others
     lf_counter least           # with pieces: of what all of it would take each thread alone
 

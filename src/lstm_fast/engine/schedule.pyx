@@ -4,11 +4,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 
 from lstm_fast.engine.runtime.gemm import held_to_one_thread
+from lstm_fast.engine.runtime.helpers cimport (lf_bring, lf_cpu, lf_keep_off, lf_offer, lf_offer_close, lf_offer_open,
+                                               lf_pool_init, lf_thread_name, lf_time_of)
 from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_least,
-                                               lf_counter_set, lf_counter_spin, lf_fpenv, lf_fpenv_enter,
-                                               lf_fpenv_leave, lf_now, lf_sleep)
-from lstm_fast.engine.runtime.threads cimport (available, bring, cpu, keep_off, own_name, startable, team_size,
-                                               time_of_thread)
+                                               lf_counter_most, lf_counter_set, lf_counter_spin, lf_fpenv,
+                                               lf_fpenv_enter, lf_fpenv_leave, lf_now, lf_sleep)
+from lstm_fast.engine.runtime.threads cimport available, startable, team_size
 from lstm_fast.engine.watch cimport learn, of_pieces, of_teams, usable, watching
 
 
@@ -23,10 +24,11 @@ cdef Py_ssize_t TILE_ROWS = 3
 cdef size_t CACHED_WEIGHTS = 1 << 19
 # Time steps from which a pipeline of layers is worth filling.
 cdef Py_ssize_t PIPELINE_STEPS = 8
-# With pieces: rows of one, multiply-adds of a call in which waiting for a core costs little, pieces a thread.
-cdef Py_ssize_t PIECE_ROWS = 6
-cdef double PIECES_WORK = 3e7
-cdef int PIECES_A_THREAD = 4
+# With pieces: multiply-adds of a call in which it pays to call helpers, slabs of time at least, and the rows of a piece
+# from which it does not matter that every core reads all recurrent weights, where these stay in no cache.
+cdef double PIECES_WORK = 3e6
+cdef Py_ssize_t SLABS = 8
+cdef Py_ssize_t READING_ROWS = 16
 
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
@@ -48,8 +50,8 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     threads has layers of its own and runs a chunk of time behind the group below.
 
     All of this gives threads equal shares, for cores that they have to themselves. Where they have not (see watch.pyx)
-    a batch is cut into small pieces of rows that threads take as they come, or fewer threads are used; not so
-    unless the call is `adaptive`, for bits that depend on the threads.
+    a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come, or fewer
+    threads are used; not so unless the call is `adaptive`, for bits that depend on the threads.
 
     Measured with AVX-512 on two cores, speed on two threads over one, for (T, B, I, H):
 
@@ -61,14 +63,14 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     """
     cdef Split split
     cdef int most = available() if total_work >= CALL_WORK else 1, each, equal
-    split.pieces = 0
+    split.in_pieces = False
     if most > 1 and adaptive:
         equal = usable(&of_teams, most)
-        if equal < most and rows >= 2 * PIECE_ROWS and not ragged and total_work >= PIECES_WORK:
-            split.threads = usable(&of_pieces, most)
-            if split.threads > equal:
-                split.groups, split.by_rows = 1, True
-                split.pieces = <int>max(3, min(rows // PIECE_ROWS, split.threads * PIECES_A_THREAD, MOST_PIECES))
+        if equal < most and not ragged and total_work >= PIECES_WORK:
+            each = TILE_ROWS if weights <= CACHED_WEIGHTS else READING_ROWS
+            each = <int>min(usable(&of_pieces, most), MOST_PIECES, rows // each)
+            if each > equal:
+                split.threads, split.groups, split.by_rows, split.in_pieces = each, 1, True, True
                 return split
         most = equal
     split.groups = min(jobs, most) if not chained else 1
@@ -90,17 +92,25 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
 cdef size_t PACKED_BYTES = 1 << 20
 
 
+cdef Py_ssize_t slab_of(Py_ssize_t steps, Py_ssize_t most) noexcept:
+    """Time steps of a piece that are taken at once, if no more than so many may be."""
+    return max(1, min(most, (steps + SLABS - 1) // SLABS))
+
+
 cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept:
     """Each thread packs panels, or has pieces of arrays, of its own."""
-    return plan_shares(panels, CALL_WORK if size >= PACKED_BYTES else 0)
+    return plan_shares(panels, PIECES_WORK if size >= PACKED_BYTES else 0)
 
 
 cdef Split plan_shares(Py_ssize_t shares, double work) noexcept:
-    """Each thread has an equal part of so many shares of the work, in multiply-adds."""
+    """Each thread has an equal part of so many shares of the work, in multiply-adds; on busy cores who takes it."""
     cdef Split split
-    split.threads, split.groups, split.by_rows, split.pieces = 1, 1, True, 0
-    if work >= CALL_WORK:
-        split.threads = <int>max(1, min(shares, usable(&of_teams, available())))
+    cdef int most = <int>max(1, min(shares, available() if work >= CALL_WORK else 1))
+    split.threads, split.groups, split.by_rows, split.in_pieces = usable(&of_teams, most), 1, True, False
+    if split.threads < most and work >= PIECES_WORK:
+        most = min(usable(&of_pieces, most), MOST_PIECES)
+        if most > split.threads:
+            split.threads, split.in_pieces = most, True
     return split
 
 
@@ -133,49 +143,60 @@ cdef void begin(Schedule *schedule, Split split, int jobs, Py_ssize_t count, dou
 cdef void spread(Schedule *schedule, int thread) noexcept nogil:
     """Keep the threads off the core of the first: where all cores are busy, the system may leave two on one."""
     if thread == 0:
-        lf_counter_set(&schedule.cpu, cpu())
+        lf_counter_set(&schedule.cpu, lf_cpu())
     else:
-        keep_off(<int>lf_counter_get(&schedule.cpu))
+        lf_keep_off(<int>lf_counter_get(&schedule.cpu))
 
 
-# What a thread that computes nothing holds: more than any piece. And one that is at work, but not in pieces.
-cdef long long NOTHING, SOMETHING
-NOTHING, SOMETHING = 1 << 62, 0
+lf_pool_init()
+
+# Nanoseconds for which a thread does not sleep that waits.
+cdef long long PATIENCE = 2_000_000
+
+# What a thread holds that is at work, but not in pieces; that has no piece of them; that is not there.
+cdef long long SOMETHING, NOTHING, ABSENT
+SOMETHING, NOTHING, ABSENT = 0, 1 << 62, (1 << 62) + 1
 
 
-cdef int furthest_behind(Schedule *schedule) noexcept nogil:
-    """The name of the thread that computes the earliest piece, or 0."""
+cdef int furthest_behind(Schedule *schedule, int but) noexcept nogil:
+    """The name of the thread that computes the earliest piece, else of one that is there; `but` not this one; or 0."""
     cdef int thread, last = -1
-    cdef long long held, least = NOTHING
-    for thread in range(min(schedule.split.threads, MOST_KNOWN)):
+    cdef long long held, least = ABSENT
+    for thread in range(MOST_KNOWN if schedule.split.in_pieces else min(schedule.split.threads, MOST_KNOWN)):
         held = lf_counter_get(&schedule.holds[thread])
-        if held < least:
+        if held < least and thread != but:
             least, last = held, thread
     return 0 if last < 0 else <int>lf_counter_get(&schedule.name[last])
 
 
-cdef void wait(Schedule *schedule, lf_counter *counter, long long n, lf_counter *waited) noexcept nogil:
+cdef void wait(Schedule *schedule, int thread, lf_counter *counter, long long n, lf_counter *waited) noexcept nogil:
     """Wait until a counter is at least n, and where that takes long see to the thread that is furthest behind.
 
-    If it has lost its core, it is brought to that of the waiting thread, which sleeps.
+    If it has lost its core, it is brought to that of the waiting thread. This one does not sleep at first: where it
+    did, the system would move to its core whoever waits for another one.
     """
     cdef int name
     cdef long long start, since, ran
+    cdef lf_counter within
     if lf_counter_spin(counter, n, waited):
         return
     start = lf_now()
-    while lf_counter_get(counter) < n:
-        name = furthest_behind(schedule)
-        since, ran = lf_now(), time_of_thread(name)
-        lf_sleep()
-        if name and 2 * (time_of_thread(name) - ran) < lf_now() - since:
-            bring(name)
+    while True:
+        name = furthest_behind(schedule, thread)
+        since, ran = lf_now(), lf_time_of(name)
+        if since - start > PATIENCE:
+            lf_sleep()
+        if lf_counter_spin(counter, n, &within):
+            break
+        if name and 2 * (lf_time_of(name) - ran) < lf_now() - since:
+            lf_bring(name)
     lf_counter_add(waited, lf_now() - start)
 
 
-cdef void run_pieces(Schedule *schedule, Py_ssize_t first, Py_ssize_t end, int thread) noexcept nogil:
+cdef void run_pieces(Schedule *schedule, int thread) noexcept nogil:
     """Take pieces of slabs of time, in order, until there are no more."""
-    cdef Py_ssize_t pieces = schedule.split.pieces, slabs = (end - first + schedule.slab - 1) // schedule.slab
+    cdef Py_ssize_t pieces = schedule.split.threads, first = schedule.first, end = schedule.end
+    cdef Py_ssize_t slabs = (end - first + schedule.slab - 1) // schedule.slab
     cdef Py_ssize_t n, ran = 0, slab, start
     cdef long long since = lf_now(), alone
     cdef lf_counter waited
@@ -183,15 +204,18 @@ cdef void run_pieces(Schedule *schedule, Py_ssize_t first, Py_ssize_t end, int t
     lf_counter_set(&waited, 0)
     here.group, here.parts, here.first_job, here.end_job = 0, <int>pieces, 0, schedule.jobs
     while True:
-        spread(schedule, thread)
+        if thread == 0:
+            lf_counter_set(&schedule.cpu, lf_cpu())
+        elif lf_counter_get(&schedule.cpu) == lf_cpu():
+            break  # to come back on another one
         n = lf_counter_add(&schedule.taken, 1)
         if n >= slabs * pieces:
             break
         here.part, slab = <int>(n % pieces), n // pieces
         if schedule.meet:
-            wait(schedule, &schedule.done, slab * pieces, &waited)
+            wait(schedule, thread, &schedule.done, slab * pieces, &waited)
         else:
-            wait(schedule, &schedule.slabs[here.part], slab, &waited)
+            wait(schedule, thread, &schedule.slabs[here.part], slab, &waited)
         hold(schedule, thread, n)
         start = first + slab * schedule.slab
         schedule.run(schedule.call, start, min(end, start + schedule.slab), &here)
@@ -205,87 +229,117 @@ cdef void run_pieces(Schedule *schedule, Py_ssize_t first, Py_ssize_t end, int t
 
 
 cdef void hold(Schedule *schedule, int thread, long long what) noexcept nogil:
-    """Say what a thread computes: a piece, SOMETHING or NOTHING."""
+    """Say what a thread computes: a piece, or one of the above."""
     if thread < MOST_KNOWN:
         lf_counter_set(&schedule.holds[thread], what)
 
 
-cdef void run_on(Schedule *schedule, Py_ssize_t first, Py_ssize_t end, int thread, int threads,
-                 long long since) noexcept nogil:
-    """One thread's share of some units of time, in the floating-point environment of the kernels.
-
-    `since`: when the call began, or 0 where that is not watched.
-    """
+cdef void run_on(Schedule *schedule, int thread, int threads) noexcept nogil:
+    """A thread's share of the units of now, in the floating-point environment of the kernels."""
     cdef lf_fpenv saved = lf_fpenv_enter()
     cdef Place here
-    if since:
-        spread(schedule, thread)
-        hold(schedule, thread, NOTHING if schedule.split.pieces else SOMETHING)
-        if thread < MOST_KNOWN:
-            lf_counter_set(&schedule.name[thread], own_name())
-        lf_counter_add(&schedule.late, lf_now() - since)
-    if schedule.split.pieces:
-        run_pieces(schedule, first, end, thread)
+    if schedule.since and thread < MOST_KNOWN:
+        lf_counter_set(&schedule.name[thread], lf_thread_name())
+    if schedule.split.in_pieces:
+        hold(schedule, thread, NOTHING)
+        run_pieces(schedule, thread)
     else:
         here = place(thread, threads, schedule.split.groups, schedule.jobs)
-        schedule.run(schedule.call, first, end, &here)
-    if since:
-        hold(schedule, thread, NOTHING)
-        lf_counter_add(&schedule.ended, lf_now() - since)
+        schedule.run(schedule.call, schedule.first, schedule.end, &here)
     lf_fpenv_leave(saved)
-    if threads > 1:  # rather here than where OpenMP waits, which does not let the others have the core
-        lf_counter_add(&schedule.finished, 1)
-        if thread == 0:
-            wait(schedule, &schedule.finished, threads, &schedule.at_the_end)
+
+
+cdef void run_in_team(Schedule *schedule, int thread, int threads) noexcept nogil:
+    """One of OpenMP's threads, all of which have a share, and wait for the last one."""
+    cdef long long since = schedule.since, ended
+    if since:
+        hold(schedule, thread, SOMETHING)
+        spread(schedule, thread)
+        lf_counter_add(&schedule.late, lf_now() - since)
+    run_on(schedule, thread, threads)
+    if since:
+        hold(schedule, thread, ABSENT)
+        ended = lf_now() - since
+        lf_counter_add(&schedule.ended, ended)
+        lf_counter_most(&schedule.last, ended)
+    lf_counter_add(&schedule.finished, 1)
+    if thread == 0:  # rather here than where OpenMP waits, which does not let the others have the core
+        wait(schedule, 0, &schedule.finished, threads, &schedule.at_the_end)
+
+
+cdef void help(void *call, int thread) noexcept nogil:
+    run_on(<Schedule *>call, thread, (<Schedule *>call).split.threads)
+
+
+cdef void run_with_helpers(Schedule *schedule) noexcept nogil:
+    """The caller and those who come in time take pieces."""
+    cdef lf_offer offer
+    lf_counter_set(&schedule.cpu, lf_cpu())
+    lf_offer_open(&offer, help, schedule, &schedule.cpu, schedule.split.threads - 1)
+    run_on(schedule, 0, schedule.split.threads)
+    wait(schedule, 0, &offer.left, lf_offer_close(&offer), &schedule.at_the_end)
 
 
 cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
     """Some units of time, without the GIL."""
     cdef int threads = schedule.split.threads, n
-    cdef long long since = 0, time
-    if threads > 1:
+    cdef bint in_pieces = schedule.split.in_pieces
+    if threads > 1 and not in_pieces:
         threads = startable(threads)
+    schedule.first, schedule.end, schedule.since = first, end, 0
     lf_counter_set(&schedule.waited, 0)
-    if schedule.split.pieces:
+    if in_pieces:
         lf_counter_set(&schedule.taken, 0)
         lf_counter_set(&schedule.done, 0)
         lf_counter_set(&schedule.least, 1 << 62)
-        for n in range(schedule.split.pieces):
+        for n in range(threads):
             lf_counter_set(&schedule.slabs[n], 0)
     if threads == 1:
         with nogil:
-            run_on(schedule, first, end, 0, 1, 0)
+            run_on(schedule, 0, 1)
         return
     lf_counter_set(&schedule.cpu, -1)
     lf_counter_set(&schedule.at_the_end, 0)
-    for n in range(min(schedule.split.threads, MOST_KNOWN)):
+    for n in range(MOST_KNOWN if in_pieces else min(threads, MOST_KNOWN)):
         lf_counter_set(&schedule.name[n], 0)
-        lf_counter_set(&schedule.holds[n], NOTHING)
+        lf_counter_set(&schedule.holds[n], ABSENT)
     lf_counter_set(&schedule.late, 0)
     lf_counter_set(&schedule.ended, 0)
+    lf_counter_set(&schedule.last, 0)
     lf_counter_set(&schedule.finished, 0)
     if watching():
-        since = lf_now()
-    with nogil, parallel(num_threads=threads):
-        run_on(schedule, first, end, threadid(), team_size(), since)
-    if since and lf_counter_get(&schedule.finished) == threads:
-        time = lf_now() - since
-        if schedule.split.pieces:
-            learn(&of_pieces, threads, time, lf_counter_get(&schedule.least), 0)
-        else:
-            learn(&of_teams, threads, time, time_alone(schedule, threads, time),
-                  lf_counter_get(&schedule.late) // (threads - 1))
+        schedule.since = lf_now()
+    if in_pieces:
+        with nogil:
+            run_with_helpers(schedule)
+    else:
+        with nogil, parallel(num_threads=threads):
+            run_in_team(schedule, threadid(), team_size())
+    if schedule.since:
+        learn_of(schedule, threads, lf_now() - schedule.since)
 
 
-cdef long long time_alone(Schedule *schedule, int threads, long long time) noexcept:
+cdef void learn_of(Schedule *schedule, int threads, long long time) noexcept:
+    """Tell the watch what was seen of a call, if it had all of the threads that were asked for."""
+    if schedule.split.in_pieces:
+        learn(&of_pieces, threads, time, lf_counter_get(&schedule.least), 0)
+    elif lf_counter_get(&schedule.finished) == threads:
+        learn(&of_teams, threads, time,
+              time_alone(threads, lf_counter_get(&schedule.last), lf_counter_get(&schedule.ended),
+                         lf_counter_get(&schedule.late), lf_counter_get(&schedule.waited)),
+              lf_counter_get(&schedule.late) // (threads - 1))
+
+
+cpdef long long time_alone(int threads, long long last, long long ended, long long late, long long waited) noexcept:
     """What a call would have taken one thread: the time that threads were at work, without what they lost.
 
-    When one loses its core, the others wait for it, so that it lost what each of these waited.
+    The threads began `late`, `ended` and `waited` for one another that long after the call began, in sums, and the
+    last of them ended after `last`. When one loses its core, the others wait for it, so that it lost what each of these
+    waited. What they lost after that, where they wait for the end of the call, is no part of it.
     """
-    cdef long long late = lf_counter_get(&schedule.late)
-    cdef long long idle = threads * time - lf_counter_get(&schedule.ended) + lf_counter_get(&schedule.waited)
+    cdef long long idle = threads * last - ended + waited
     cdef long long lost = max(0, idle // (threads - 1) - late)
-    return max(0, threads * time - late - idle - lost)
+    return max(0, threads * last - late - idle - lost)
 
 
 cdef void run_segments(Schedule *schedule) except *:

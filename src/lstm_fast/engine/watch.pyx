@@ -7,7 +7,8 @@ alone would have taken (see `time_alone` in schedule.pyx). Where that is not wor
 while, and then one more is tried.
 
 There are two ways to share work, watched apart: in equal shares, the faster way where each thread has a core of its
-own, and in small pieces that threads take as they come, which bears slow cores, but not calls too short for that.
+own, and in pieces that helpers take when they get a core (see helpers.h), which bears slow cores, but not calls too
+short for that.
 """
 
 import os
@@ -97,9 +98,9 @@ def set_adaptive_threads(enabled):
     ----------
     enabled : bool
         True, the default unless ``LSTM_FAST_ADAPTIVE_THREADS=0`` is set in the environment: threads of a call that
-        come late, since their core is busy, are noticed, and while that lasts work is shared in smaller pieces or done
-        by fewer threads. False: calls always use as many threads as are worth it on idle cores. Results of
-        ``matmul="packed"`` do not depend on it.
+        come late, since their core is busy, are noticed, and while that lasts work is shared with helpers, threads that
+        a call does not wait for, or done by fewer threads. False: calls always use as many threads as are worth it on
+        idle cores. Results of ``matmul="packed"`` do not depend on it.
 
     Raises
     ------

@@ -7,13 +7,7 @@ cdef extern from *:
     """
     #include <pthread.h>
     #include <sched.h>
-    #include <stdatomic.h>
     #include <stdlib.h>
-    #include <time.h>
-    #ifdef __linux__
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    #endif
     #ifdef _OPENMP
     #include <omp.h>
     #define LF_OPENMP _OPENMP
@@ -52,57 +46,6 @@ cdef extern from *:
     {
         *(int *)n = omp_get_max_threads();
         return NULL;
-    }
-
-    /* The CPU of the calling thread; -1 where that is not known. */
-    static inline int lf_cpu(void)
-    {
-    #ifdef CPU_COUNT
-        return sched_getcpu();
-    #else
-        return -1;
-    #endif
-    }
-
-    /* What the system calls the calling thread; 0 where that is not known. */
-    static inline int lf_name(void)
-    {
-    #ifdef SYS_gettid
-        return (int)syscall(SYS_gettid);
-    #else
-        return 0;
-    #endif
-    }
-
-    /* How long a thread has run, in nanoseconds, by the clock that Linux keeps for it (see pthread_getcpuclockid). */
-    static inline long long lf_time_of(int thread)
-    {
-        struct timespec t = {0, 0};
-    #ifdef SYS_gettid
-        clock_gettime((clockid_t)(~(unsigned)thread << 3 | 6), &t);
-    #endif
-        return t.tv_sec * 1000000000LL + t.tv_nsec;
-    }
-
-    /* Move a thread (0: the calling one) to this CPU, or away from it, if its affinity mask allows that. The mask is
-     * another one for a moment, so only one thread is moved at a time. */
-    static void lf_move(int thread, int cpu, int away)
-    {
-    #ifdef CPU_COUNT
-        static atomic_flag moving = ATOMIC_FLAG_INIT;
-        cpu_set_t all, some;
-        if (cpu < 0 || cpu >= CPU_SETSIZE || atomic_flag_test_and_set(&moving))
-            return;
-        if (sched_getaffinity(thread, sizeof all, &all) == 0 && CPU_ISSET(cpu, &all)) {
-            CPU_ZERO(&some);
-            CPU_SET(cpu, &some);
-            if (away)
-                CPU_XOR(&some, &all, &some);
-            if (CPU_COUNT(&some) > 0 && sched_setaffinity(thread, sizeof some, &some) == 0)
-                sched_setaffinity(thread, sizeof all, &all);
-        }
-        atomic_flag_clear(&moving);
-    #endif
     }
 
     /* OpenMP's number of threads as the process started: a new thread still has it, whatever was set in this one. */
@@ -148,10 +91,6 @@ cdef extern from *:
     int omp_get_num_threads() nogil
     int lf_end_pool() nogil
     int lf_cpus()
-    int lf_cpu() nogil
-    int lf_name() nogil
-    long long lf_time_of(int thread) nogil
-    void lf_move(int thread, int cpu, bint away) nogil
     int lf_initial_threads()
     int lf_startable(int wanted)
     int lf_proven
@@ -249,32 +188,6 @@ cdef int startable(int threads) noexcept:
 cdef int team_size() noexcept nogil:
     """Threads in the parallel region around the caller: OpenMP may grant fewer than were asked for."""
     return omp_get_num_threads()
-
-
-cdef int cpu() noexcept nogil:
-    """The CPU of the calling thread, or -1."""
-    return lf_cpu()
-
-
-cdef void keep_off(int cpu) noexcept nogil:
-    """Move the calling thread to another CPU if it is on this one."""
-    if cpu >= 0 and lf_cpu() == cpu:
-        lf_move(0, cpu, True)
-
-
-cdef int own_name() noexcept nogil:
-    """By which `bring` knows the calling thread."""
-    return lf_name()
-
-
-cdef long long time_of_thread(int thread) noexcept nogil:
-    """How long a thread has run on any CPU, in nanoseconds."""
-    return lf_time_of(thread)
-
-
-cdef void bring(int thread) noexcept nogil:
-    """Move another thread to the CPU of the calling one, which sleeps for a while then."""
-    lf_move(thread, lf_cpu(), False)
 
 
 def set_num_threads(n):

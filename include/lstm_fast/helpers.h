@@ -1,0 +1,195 @@
+/* Threads that help with calls while a core is there for them, and are not missed where there is none.
+ *
+ * A team of OpenMP ends with its last thread, and its threads spin for some milliseconds after that. Where other
+ * programs, or other threads of this one, need the cores, both are wrong: a helper joins a call that is still open when
+ * it gets a core, and sleeps as soon as there is nothing to do. A thread that sleeps most of the time is owed the core
+ * when it wakes, and has it at once where the system (Linux 6.12) lets it ask for small slices of time. */
+#ifndef LSTM_FAST_HELPERS_H
+#define LSTM_FAST_HELPERS_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lstm_fast/barrier.h"
+#include "lstm_fast/cores.h"
+
+#ifdef __linux__
+#include <sys/resource.h>
+#endif
+
+/* A call that helpers may join, leave and join again while it is open. */
+typedef struct lf_offer {
+    void (*run)(void *call, int thread); /* thread: the number of the helper, from 1 on; the caller itself is 0 */
+    void *call;
+    lf_counter *cpu; /* of the caller, where helpers are not to run */
+    int asked, places; /* for helpers; for more of them */
+    int came, closed;
+    lf_counter left;
+    struct lf_offer *next;
+} lf_offer;
+
+#define LF_MOST_HELPERS 63
+
+static struct {
+    pthread_mutex_t lock;
+    sem_t wanted;   /* not a condition variable: there, who signals may have to wait for those signalled before */
+    lf_offer *open; /* those with places */
+    int asked;      /* for helpers, by the calls of now */
+    int helpers;
+    int idle; /* helpers that sleep and were not called */
+} lf_pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Ask for slices of a tenth of a millisecond, the least there is. Other systems take no notice. */
+static void lf_small_slices(void)
+{
+#ifdef SYS_sched_setattr
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period; /* nanoseconds */
+    } wish = {.size = sizeof wish, .policy = SCHED_OTHER, .runtime = 100000};
+    if (sched_getscheduler(0) != SCHED_OTHER)
+        return;
+    wish.nice = getpriority(PRIO_PROCESS, 0);
+    syscall(SYS_sched_setattr, 0, &wish, 0);
+#endif
+}
+
+/* Put an offer on the list of those with places, and take it off. */
+static void lf_pool_add(lf_offer *offer)
+{
+    offer->next = lf_pool.open;
+    lf_pool.open = offer;
+}
+
+static void lf_pool_remove(lf_offer *offer)
+{
+    for (lf_offer **at = &lf_pool.open; *at; at = &(*at)->next)
+        if (*at == offer) {
+            *at = offer->next;
+            return;
+        }
+}
+
+/* What a helper does, of this number: with the lock, but where it runs calls, moves or sleeps. */
+static void *lf_help(void *number)
+{
+    int moved = 0;
+    lf_small_slices();
+    pthread_mutex_lock(&lf_pool.lock);
+    for (;;) {
+        lf_offer *offer = lf_pool.open;
+        if (!offer) {
+            moved = 0;
+            lf_pool.idle++;
+            pthread_mutex_unlock(&lf_pool.lock);
+            while (sem_wait(&lf_pool.wanted) != 0)
+                ;
+            pthread_mutex_lock(&lf_pool.lock);
+            continue;
+        }
+        const int cpu = (int)lf_counter_get(offer->cpu);
+        if (!moved && cpu >= 0 && lf_cpu() == cpu) {
+            pthread_mutex_unlock(&lf_pool.lock);
+            lf_keep_off(cpu);
+            moved = 1; /* or cannot be */
+            pthread_mutex_lock(&lf_pool.lock);
+            continue;
+        }
+        moved = 0;
+        offer->came++;
+        if (--offer->places == 0)
+            lf_pool_remove(offer);
+        pthread_mutex_unlock(&lf_pool.lock);
+        offer->run(offer->call, (int)(intptr_t)number);
+        pthread_mutex_lock(&lf_pool.lock);
+        if (offer->places++ == 0 && !offer->closed)
+            lf_pool_add(offer);
+        lf_counter_add(&offer->left, 1); /* after this it may be gone */
+    }
+    return NULL;
+}
+
+/* A child of fork has none of the helpers, and none of the calls that other threads offered. */
+static void lf_pool_before_fork(void)
+{
+    pthread_mutex_lock(&lf_pool.lock);
+}
+
+static void lf_pool_in_parent(void)
+{
+    pthread_mutex_unlock(&lf_pool.lock);
+}
+
+static void lf_pool_in_child(void)
+{
+    pthread_mutex_init(&lf_pool.lock, NULL);
+    sem_init(&lf_pool.wanted, 0, 0);
+    lf_pool.open = NULL;
+    lf_pool.asked = lf_pool.helpers = lf_pool.idle = 0;
+}
+
+/* Before anything else. Returns 0, or an error. */
+static inline int lf_pool_init(void)
+{
+    lf_pool_in_child();
+    return pthread_atfork(lf_pool_before_fork, lf_pool_in_parent, lf_pool_in_child);
+}
+
+/* Start one more helper, to which signals do not go; returns 0 where the system has no room for it. */
+static int lf_pool_grow(void)
+{
+    pthread_t thread;
+    pthread_attr_t detached;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int started = !pthread_create(&thread, &detached, lf_help, (void *)(intptr_t)(lf_pool.helpers + 1));
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&detached);
+    lf_pool.helpers += started;
+    return started;
+}
+
+/* Offer a call to so many helpers. */
+static inline void lf_offer_open(lf_offer *offer, void (*run)(void *, int), void *call, lf_counter *cpu, int places)
+{
+    offer->run = run;
+    offer->call = call;
+    offer->cpu = cpu;
+    offer->places = places;
+    offer->came = offer->closed = 0;
+    lf_counter_set(&offer->left, 0);
+    pthread_mutex_lock(&lf_pool.lock);
+    lf_pool_add(offer);
+    lf_pool.asked += offer->asked = places;
+    while (lf_pool.helpers < lf_pool.asked && lf_pool.helpers < LF_MOST_HELPERS && lf_pool_grow())
+        places--;
+    while (places-- > 0 && lf_pool.idle > 0) {
+        lf_pool.idle--;
+        sem_post(&lf_pool.wanted);
+    }
+    pthread_mutex_unlock(&lf_pool.lock);
+}
+
+/* Nobody may come any more. Returns how many came; the caller waits until as many have left. */
+static inline int lf_offer_close(lf_offer *offer)
+{
+    pthread_mutex_lock(&lf_pool.lock);
+    if (offer->places)
+        lf_pool_remove(offer);
+    offer->closed = 1;
+    lf_pool.asked -= offer->asked;
+    const int came = offer->came;
+    pthread_mutex_unlock(&lf_pool.lock);
+    return came;
+}
+
+#endif

@@ -35,11 +35,24 @@ static inline int LP(panels_of_block)(const lf_product *p, ptrdiff_t panel, ptrd
         s_matrix(3, x, w);                     \
     }
 
-/* The rows from first to end, of `count` in all, in matrices: those from row to next are new in the one that begins with
- * row number `matrix`. All matrices of a call have the same number of rows, and the last ones overlap. */
-#define LF_FOR_MATRICES(count, first, end, row, next, matrix)                                                       \
-    for (ptrdiff_t row = first, next, matrix; next = LF_CLAMP(row + MATRIX_ROWS, end),                              \
-                                              matrix = next - LF_CLAMP(count, MATRIX_ROWS), row < (end); row = next)
+/* The same for two matrices of operands, one below the other, and two vectors of weights, or one. */
+#define MATRIX_PAIR_STEP                       \
+    m_load(4, a, a_row);                       \
+    m_load(5, a + MATRIX_ROWS * a_row, a_row); \
+    m_load(6, b, b_row);                       \
+    s_matrix(0, 4, 6);                         \
+    s_matrix(2, 5, 6);                         \
+    if (vectors >= 2) {                        \
+        m_load(7, b + 64, b_row);              \
+        s_matrix(1, 4, 7);                     \
+        s_matrix(3, 5, 7);                     \
+    }
+
+/* The rows from first to end, of `count` in all, in matrices of so many: those from row to next are new in the one that
+ * begins with row number `matrix`. All matrices of a call have the same number of rows, and the last ones overlap. */
+#define LF_FOR_MATRICES(most, count, first, end, row, next, matrix)                                          \
+    for (ptrdiff_t row = first, next, matrix; next = LF_CLAMP(row + (most), end),                            \
+                                              matrix = next - LF_CLAMP(count, most), row < (end); row = next)
 #endif
 
 #if MATRIX
@@ -71,6 +84,15 @@ LF_INLINE void LP(matrix_step)(const int last, int vectors, const char *a, ptrdi
     }
 }
 
+/* Rows of the matrices of so many rows and so deep: of two at once if there are rows for them, registers, which a smaller
+ * last step takes, and a panel that does not stay in the L1 cache from one matrix to the next. */
+LF_INLINE ptrdiff_t LP(matrix_rows)(ptrdiff_t rows, ptrdiff_t depth)
+{
+    const ptrdiff_t groups = LP(padded_depth)(depth) / GROUP;
+    const int pairs = rows >= 2 * MATRIX_ROWS && groups % MATRIX_GROUPS == 0 && groups * PANEL * 4 > MATRIX_CACHE;
+    return pairs ? 2 * MATRIX_ROWS : MATRIX_ROWS;
+}
+
 /* sums[row][column of the panel] of the rows that m_configure was told, where operands are a_row bytes apart. Vectors of
  * sums, of groups of weights, and MATRIX_GROUPS of operands all have 64 bytes. `room`, `fresh`: see of_matrices. */
 static void LP(multiply_matrices)(float *sums, int vectors, const char *a, ptrdiff_t a_row, const WEIGHT *weights,
@@ -91,6 +113,34 @@ static void LP(multiply_matrices)(float *sums, int vectors, const char *a, ptrdi
     m_store(1, sums + LANES, row);
     m_store(2, sums + 2 * LANES, row);
     m_store(3, sums + 3 * LANES, row);
+    LF_MEMORY_BARRIER;
+}
+
+/* The same of two matrices, one below the other, whose sums are in the registers for two vectors at a time. */
+static void LP(multiply_pair)(float *sums, int panel_vectors, const char *a_first, ptrdiff_t a_row,
+                              const WEIGHT *weights, ptrdiff_t groups, char *room, int fresh)
+{
+    const ptrdiff_t row = PANEL * (ptrdiff_t)sizeof *sums, b_row = panel_vectors * 64;
+    LF_MEMORY_BARRIER;
+    for (int v = 0; v < panel_vectors; v += 2, sums += 2 * LANES) {
+        const int vectors = panel_vectors - v;
+        m_zero(0);
+        m_zero(1);
+        m_zero(2);
+        m_zero(3);
+        for (ptrdiff_t n = 0; n < groups; n += MATRIX_GROUPS) {
+            const char *a = a_first + n * 4;
+            const char *b = v * 64 + LP(of_matrices)(weights + n * panel_vectors * LANES * GROUP,
+                                                     room + n * b_row, MATRIX_GROUPS, panel_vectors, fresh && v == 0);
+            MATRIX_PAIR_STEP
+        }
+        m_store(0, sums, row);
+        m_store(2, sums + MATRIX_ROWS * PANEL, row);
+        if (vectors >= 2) {
+            m_store(1, sums + LANES, row);
+            m_store(3, sums + MATRIX_ROWS * PANEL + LANES, row);
+        }
+    }
     LF_MEMORY_BARRIER;
 }
 #endif

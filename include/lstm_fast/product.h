@@ -113,7 +113,7 @@ LF_INLINE void LP(outer_rows)(ptrdiff_t end, const int vectors, const lf_product
 /* The same out of matrices. */
 static void LP(product_matrices)(const lf_product *p, const LF(block) *q, int vectors, ptrdiff_t end)
 {
-    float sums[MATRIX_ROWS * PANEL] __attribute__((aligned(64)));
+    float sums[2 * MATRIX_ROWS * PANEL] __attribute__((aligned(64)));
     char room[LF_PRECISION == LF_MIXED ? PIECE / GROUP * PANEL * 4 : 1] __attribute__((aligned(64)));
     const ptrdiff_t groups = (q->depth_count + GROUP - 1) / GROUP;
     const WEIGHT *weights = LP(weights)(LP(panel)(p->b, q->panel, p->depth), vectors);
@@ -122,9 +122,11 @@ static void LP(product_matrices)(const lf_product *p, const LF(block) *q, int ve
     ptrdiff_t a_row = p->a_row, count = p->rows;
     if (q->packed)
         a = (const OPERAND *)q->packed - q->first * DEPTH_BLOCK, a_row = DEPTH_BLOCK, count = end - q->first;
-    LF_FOR_MATRICES(count, q->first, end, first, after, matrix) {
-        LP(multiply_matrices)(sums, vectors, (const char *)(a + matrix * a_row), a_row * (ptrdiff_t)sizeof *a, b, groups,
-                              room, first == q->first);
+    const ptrdiff_t most = LP(matrix_rows)(count, p->depth);
+    LF_FOR_MATRICES(most, count, q->first, end, first, after, matrix) {
+        (most > MATRIX_ROWS ? LP(multiply_pair) : LP(multiply_matrices))(
+            sums, vectors, (const char *)(a + matrix * a_row), a_row * (ptrdiff_t)sizeof *a, b, groups, room,
+            first == q->first);
         LF_FOR_TILES(first, after, row, rows)
             LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LP(product_tile), p, q, row, sums + (row - matrix) * PANEL)
     }

@@ -6,6 +6,7 @@
 #define LF_SIMD_AMX
 #define MATRIX_ROWS 16
 #define MATRIX_GROUPS 16
+#define MATRIX_CACHE (32 << 10)
 
 typedef struct lf_matrices {
     uint8_t palette, start, reserved[14];
@@ -13,14 +14,14 @@ typedef struct lf_matrices {
     uint8_t rows[16];
 } lf_matrices;
 
-/* Registers 0 to 3 have sums; 4 and 5 operands, 6 and 7 weights, of MATRIX_GROUPS or of `tail` groups. */
+/* Registers 0 to 3 have sums; 4 and 5 operands, 6 and 7 weights, of MATRIX_GROUPS, or 5 and 7 of `tail` groups. */
 static inline void m_configure(int rows, int tail)
 {
     lf_matrices m = {.palette = 1};
     for (int n = 0; n < 8; n++) {
-        const int groups = n == 5 || n == 7 ? tail : MATRIX_GROUPS;
-        m.bytes[n] = (uint16_t)(!groups ? 0 : n == 5 ? 4 * groups : 64);
-        m.rows[n] = (uint8_t)(!groups ? 0 : n < 6 ? rows : groups);
+        const int groups = tail && (n == 5 || n == 7) ? tail : MATRIX_GROUPS;
+        m.bytes[n] = (uint16_t)(n == 5 ? 4 * groups : 64);
+        m.rows[n] = (uint8_t)(n < 6 ? rows : groups);
     }
     _tile_loadconfig(&m);
 }

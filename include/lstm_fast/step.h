@@ -62,12 +62,14 @@ LF_INLINE void LP(cell_tile)(const int rows, const lf_cell_forward *p, const lf_
 LF_INLINE void LP(cell_matrices)(const lf_cell_forward *p, const lf_variant_forward *variant, ptrdiff_t panel,
                                  ptrdiff_t first, ptrdiff_t end)
 {
-    float sums[MATRIX_ROWS * PANEL] __attribute__((aligned(64)));
+    float sums[2 * MATRIX_ROWS * PANEL] __attribute__((aligned(64)));
+    const ptrdiff_t most = LP(matrix_rows)(p->rows, p->depth);
     const OPERAND *h = (const OPERAND *)p->h + ROW_HEAD;
     const WEIGHT *w = LP(weights)(LP(panel)(p->w, panel, p->depth), PANEL_VECTORS);
-    LF_FOR_MATRICES(p->rows, first, end, begin, next, matrix) {
-        LP(multiply_matrices)(sums, PANEL_VECTORS, (const char *)(h + matrix * p->h_row),
-                              p->h_row * (ptrdiff_t)sizeof *h, w, LP(padded_depth)(p->depth) / GROUP, (char *)sums, 0);
+    LF_FOR_MATRICES(most, p->rows, first, end, begin, next, matrix) {
+        (most > MATRIX_ROWS ? LP(multiply_pair) : LP(multiply_matrices))(
+            sums, PANEL_VECTORS, (const char *)(h + matrix * p->h_row), p->h_row * (ptrdiff_t)sizeof *h, w,
+            LP(padded_depth)(p->depth) / GROUP, (char *)sums, 0);
         LF_FOR_TILES(begin, next, row, rows)
             LF_SWITCH_ROWS(rows, LP(cell_tile), p, variant, row, panel, 1, sums + (row - matrix) * PANEL)
     }

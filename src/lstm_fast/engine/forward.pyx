@@ -28,6 +28,10 @@ cnp.import_array()
 # a few panels: half of the cache. Of fewer rows a chunk would wait for the weights of the projection.
 cdef size_t CHUNK_BYTES = 1 << 19
 cdef Py_ssize_t CHUNK_ROWS = 48
+# In lower precision the product is done before weights come that stay in no L2 cache: so many bytes of these are read
+# for more rows at once, though their results go through the L3 cache.
+cdef size_t FAR_WEIGHTS = 1 << 19
+cdef size_t CHUNK_BYTES_OF_FAR = 1 << 21
 # In a pipeline of layers a call has so many chunks, unless they got fewer rows than a tile or two.
 cdef Py_ssize_t PIPELINE_CHUNKS = 8
 cdef Py_ssize_t LEAST_CHUNK_ROWS = 12
@@ -55,7 +59,10 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     cdef Cell cell
     cdef Py_ssize_t T = call.rows.T, B = call.rows.B, H = call.H, P = call.P, inputs = 0
     cdef double step_work = <double>call.rows.total / max(T, 1) * 4 * H * P
+    cdef size_t chunk_bytes = CHUNK_BYTES
     for cell in cells:
+        if not cell.full and cell.gates_ih.size >= FAR_WEIGHTS:
+            chunk_bytes = CHUNK_BYTES_OF_FAR
         inputs += 4 * cell.input_size + cell.proj_size
         call.variants, call.layer_norm = call.variants or not cell.plain, call.layer_norm or cell.layer_norm
         call.blas = (call.blas and cell.kept_ih is not None
@@ -65,7 +72,7 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
     call.split = plan(call.count, call.chained, T, 1 if call.blas else B, ragged, 1 if call.layer_norm else cell.panels,
                       times(times(4, call.padded), P) * call.size, step_work, call.work, not call.blas)
-    call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(CHUNK_BYTES // (times(4 * call.padded, call.size))))
+    call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(chunk_bytes // (times(4 * call.padded, call.size))))
     call.chunk_rows = max(B, min(call.rows.total, call.chunk_rows))
     if call.chained and call.split.groups > 1:
         call.chunk_rows = max(B, LEAST_CHUNK_ROWS, min(call.chunk_rows, call.rows.total // PIPELINE_CHUNKS))

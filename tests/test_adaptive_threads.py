@@ -167,6 +167,20 @@ assert time.process_time() - start < 0.03
 
 
 @needs_linux
+def test_helpers_leave_the_only_core_to_the_caller():
+    code = """
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before there is a helper
+lstm(x)
+begun = time.process_time()
+for _ in range(20): assert right()
+together, begun = time.process_time() - begun, time.thread_time()
+for _ in range(20): assert right()
+print(together < 2 * (time.thread_time() - begun), len(tasks()) > 1)
+"""
+    assert run_python(IN_PIECES + code, LSTM_FAST_ADAPTIVE_THREADS="1") == "True True\n"
+
+
+@needs_linux
 def test_a_call_does_with_the_helpers_that_can_start():
     """One at most: the C library may have kept the stack of a thread that ended."""
     code = """

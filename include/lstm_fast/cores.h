@@ -64,10 +64,16 @@ static inline void lf_move(int thread, int cpu, int away)
 #endif
 }
 
-/* Move the calling thread to another CPU if it is on this one. */
+/* Whether the calling thread is on this CPU. */
+static inline int lf_is_on(int cpu)
+{
+    return cpu >= 0 && lf_cpu() == cpu;
+}
+
+/* Move it to another one then. */
 static inline void lf_keep_off(int cpu)
 {
-    if (cpu >= 0 && lf_cpu() == cpu)
+    if (lf_is_on(cpu))
         lf_move(lf_thread_name(), cpu, 1);
 }
 

@@ -39,7 +39,8 @@ static struct {
     lf_offer *open; /* those with places */
     int asked;      /* for helpers, by the calls of now */
     int helpers;
-    int idle; /* helpers that sleep and were not called */
+    int idle;  /* helpers that sleep and were not called */
+    int ready; /* whether there can be any: not where semaphores have to have names */
 } lf_pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Ask for slices of a tenth of a millisecond, the least there is. Other systems take no notice. */
@@ -79,13 +80,13 @@ static void lf_pool_remove(lf_offer *offer)
 /* What a helper does, of this number: with the lock, but where it runs calls, moves or sleeps. */
 static void *lf_help(void *number)
 {
-    int moved = 0;
+    int stuck = 0; /* on the core of a caller, who needs it */
     lf_small_slices();
     pthread_mutex_lock(&lf_pool.lock);
     for (;;) {
         lf_offer *offer = lf_pool.open;
-        if (!offer) {
-            moved = 0;
+        if (!offer || stuck) {
+            stuck = 0;
             lf_pool.idle++;
             pthread_mutex_unlock(&lf_pool.lock);
             while (sem_wait(&lf_pool.wanted) != 0)
@@ -94,14 +95,13 @@ static void *lf_help(void *number)
             continue;
         }
         const int cpu = (int)lf_counter_get(offer->cpu);
-        if (!moved && cpu >= 0 && lf_cpu() == cpu) {
+        if (lf_is_on(cpu)) {
             pthread_mutex_unlock(&lf_pool.lock);
             lf_keep_off(cpu);
-            moved = 1; /* or cannot be */
+            stuck = lf_is_on(cpu);
             pthread_mutex_lock(&lf_pool.lock);
             continue;
         }
-        moved = 0;
         offer->came++;
         if (--offer->places == 0)
             lf_pool_remove(offer);
@@ -129,7 +129,7 @@ static void lf_pool_in_parent(void)
 static void lf_pool_in_child(void)
 {
     pthread_mutex_init(&lf_pool.lock, NULL);
-    sem_init(&lf_pool.wanted, 0, 0);
+    lf_pool.ready = sem_init(&lf_pool.wanted, 0, 0) == 0;
     lf_pool.open = NULL;
     lf_pool.asked = lf_pool.helpers = lf_pool.idle = 0;
 }
@@ -170,7 +170,7 @@ static inline void lf_offer_open(lf_offer *offer, void (*run)(void *, int), void
     pthread_mutex_lock(&lf_pool.lock);
     lf_pool_add(offer);
     lf_pool.asked += offer->asked = places;
-    while (lf_pool.helpers < lf_pool.asked && lf_pool.helpers < LF_MOST_HELPERS && lf_pool_grow())
+    while (lf_pool.ready && lf_pool.helpers < lf_pool.asked && lf_pool.helpers < LF_MOST_HELPERS && lf_pool_grow())
         places--;
     while (places-- > 0 && lf_pool.idle > 0) {
         lf_pool.idle--;

@@ -4,8 +4,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 
 from lstm_fast.engine.runtime.gemm import held_to_one_thread
-from lstm_fast.engine.runtime.helpers cimport (lf_bring, lf_cpu, lf_keep_off, lf_offer, lf_offer_close, lf_offer_open,
-                                               lf_pool_init, lf_thread_name, lf_time_of)
+from lstm_fast.engine.runtime.helpers cimport (lf_bring, lf_cpu, lf_is_on, lf_keep_off, lf_offer, lf_offer_close,
+                                               lf_offer_open, lf_pool_init, lf_thread_name, lf_time_of)
 from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_least,
                                                lf_counter_most, lf_counter_set, lf_counter_spin, lf_fpenv,
                                                lf_fpenv_enter, lf_fpenv_leave, lf_now, lf_sleep)
@@ -206,7 +206,7 @@ cdef void run_pieces(Schedule *schedule, int thread) noexcept nogil:
     while True:
         if thread == 0:
             lf_counter_set(&schedule.cpu, lf_cpu())
-        elif lf_counter_get(&schedule.cpu) == lf_cpu():
+        elif lf_is_on(<int>lf_counter_get(&schedule.cpu)):
             break  # to come back on another one
         n = lf_counter_add(&schedule.taken, 1)
         if n >= slabs * pieces:

@@ -42,9 +42,15 @@ BATCHES = [
     ((50, 40, 20, 100, 1, False), {"layer_norm": True}),
     ((50, 40, 20, 100, 1, False), {"layer_norm": "gates", "peephole": True}),
 ]
+# Of few rows, of which forward shares the units of each step
+FEW_ROWS = [
+    ((50, 1, 20, 250, 1, False), {}),
+    ((300, 3, 70, 250, 1, False), {"peephole": True, "zoneout": (0.1, 0.2)}),
+    ((70, 5, 33, 180, 1, False), {"recurrent_dropout": 0.2, "reverse": True}),
+]
 
 
-@pytest.mark.parametrize(("stack", "options"), BATCHES, ids=str)
+@pytest.mark.parametrize(("stack", "options"), BATCHES + FEW_ROWS, ids=str)
 def test_bits_of_pieces_are_those_of_one_thread(isa, stack, options):
     lstm_fast.set_num_threads(1)
     noisy = bool({"dropout", "zoneout", "recurrent_dropout"} & options.keys())
@@ -56,7 +62,21 @@ def test_bits_of_pieces_are_those_of_one_thread(isa, stack, options):
         actual = everything(stack, noisy=noisy, **options)
         assert_identical(actual, expected)
         in_shares, in_pieces = (now - then for now, then in zip(calls(), before, strict=True))
-        assert (in_shares, in_pieces >= 3) == (0, True)
+        assert (in_shares, in_pieces >= 2 + ((stack, options) in BATCHES)) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"bidirectional": True}, {"proj_size": 37}, {"num_layers": 2}, {"layer_norm": True}]
+)
+def test_steps_that_are_not_shared(rng, threads, options):
+    """Where they are more than their units."""
+    lstm, x = lstm_fast.LSTM(20, 250, seed=0, **options), rng.standard_normal((50, 1, 20), "f")
+    lstm_fast.set_num_threads(3)
+    hold(1, 3)
+    lstm(x)
+    before = calls()
+    lstm(x)
+    assert calls() == before
 
 
 def test_projection_in_pieces(rng, threads):
@@ -412,14 +432,15 @@ def test_plan(threads, call, ragged, busy):
     lstm_fast.set_num_threads(threads)
     if busy and threads > 1:
         hold(threads - 1, threads)
-    split, places = planned(jobs, chained, T, B, ragged, panels, 16 * H * H, step, total)
+    split, places = planned(jobs, chained, T, B, ragged, panels, 16 * H * H, step, total, jobs == 1)
     assert 1 <= split["threads"] <= threads
     if threads == 1 or total < 3e5:
         assert split["threads"] == 1
     if split["in_pieces"]:
         assert busy and not ragged
         least = 3 if 16 * H * H <= 1 << 19 else 16  # rows
-        assert 2 <= split["threads"] <= min(threads, B // least)
+        assert 2 <= split["threads"] <= min(threads, B // least if split["by_rows"] else panels)
+        assert split["by_rows"] == (2 * least <= B) and (split["by_rows"] or step >= 2e5)
         return
     assert not (busy and split["threads"] == threads > 1)
     work, barriers = [], []

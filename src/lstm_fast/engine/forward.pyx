@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memmove, memset
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at, rows_before, rows_of
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, operand_row, y_at
-from lstm_fast.engine.forward_layer cimport run_chunk
+from lstm_fast.engine.forward_layer cimport run_chunk, run_step
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
                                       data_or_null, new_buffer, take, times)
 from lstm_fast.engine.runtime.gemm cimport load_gemm
@@ -71,7 +71,8 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     cell = cells[0]
     call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
     call.split = plan(call.count, call.chained, T, 1 if call.blas else B, ragged, 1 if call.layer_norm else cell.panels,
-                      times(times(4, call.padded), P) * call.size, step_work, call.work, not call.blas)
+                      times(times(4, call.padded), P) * call.size, step_work, call.work, not call.blas,
+                      call.count == 1 and cell.proj_size == 0)
     call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(chunk_bytes // (times(4 * call.padded, call.size))))
     call.chunk_rows = max(B, min(call.rows.total, call.chunk_rows))
     if call.chained and call.split.groups > 1:
@@ -296,6 +297,14 @@ cdef void run_chunks(void *what, Py_ssize_t first_step, Py_ssize_t end_step, con
             run_chain(call, j, j + 1, first_step, end_step, here)
 
 
+cdef void run_steps(void *what, Py_ssize_t first_step, Py_ssize_t end_step, const Place *here) noexcept nogil:
+    """A share of the units of each of some steps of the only job."""
+    cdef Call *call = <Call *>what
+    cdef Py_ssize_t s
+    for s in range(first_step, end_step):
+        run_step(&call.jobs[0], s, call.projected, here.part, here.parts)
+
+
 cdef void write_results(const Call *call, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn) noexcept:
     """The state after the last step of each row and, in training, y: there it went to the tapes."""
     cdef const ForwardJob *job
@@ -380,8 +389,12 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
         carve_scratch(&call, cells, noise, &arena)
     tapes = set_up_jobs(&call, cells, x, h0, c0, y, reverse, ragged, noise)
     if call.rows.total > 0:
-        begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_chunks)
-        call.schedule.slab = slab_of(call.rows.T, call.chunk_rows // call.rows.B)
+        if call.split.in_pieces and not call.split.by_rows:
+            begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_steps)
+            call.schedule.meet = True
+        else:
+            begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_chunks)
+            call.schedule.slab = slab_of(call.rows.T, call.chunk_rows // call.rows.B)
         run_all(&call.schedule, call.blas)
     write_results(&call, y, hn, cn)
     return tapes

@@ -4,3 +4,4 @@ from lstm_fast.engine.forward_job cimport ForwardJob
 
 cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected, int part,
                     int parts) noexcept nogil
+cdef void run_step(ForwardJob *job, Py_ssize_t s, char *projected, int part, int parts) noexcept nogil

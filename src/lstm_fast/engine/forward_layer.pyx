@@ -103,6 +103,20 @@ cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projecte
         variant_rows(job, step, rows_before(job.rows, t), first_row, part, operands)
 
 
+cdef void take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, Py_ssize_t first_t, char *projected,
+                    Py_ssize_t first_row, Py_ssize_t end_row, int part, char *operands) noexcept nogil:
+    """Step number s, of some rows and of the panels of `step`; the chunk's projected input begins with first_t."""
+    cdef Py_ssize_t T = job.rows.T, t = T - 1 - s if job.reverse else s, before = t + 1 if job.reverse else t - 1
+    cdef Py_ssize_t running = first_row if s == 0 else max(first_row, min(end_row, rows_at(job.rows, before)))
+    cdef const char *x = at(projected, (rows_before(job.rows, t) - rows_before(job.rows, first_t))
+                            * step.projected_row, job.k)
+    step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
+    if running > first_row:
+        step_rows(job, step, x, t, before, first_row, running, part, operands)
+    if end_row > running:
+        step_rows(job, step, x, t, -1, running, end_row, part, operands)
+
+
 cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected, int part,
                     int parts) noexcept nogil:
     """One thread's share of a chunk: its own rows of all units, or its own units of all rows.
@@ -110,10 +124,9 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
     `projected` has room for the projected input of `job.chunk_rows` rows: see `lf_cell_forward.x`.
     """
     cdef lf_cell_forward step = job.step
-    cdef Py_ssize_t T = job.rows.T, first_row = 0, end_row = job.rows.B, end_at_t, s, t, before, running
+    cdef Py_ssize_t T = job.rows.T, first_row = 0, end_row = job.rows.B, end_at_t, s, t
     cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
     cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
-    cdef const char *x
     cdef char *operands = job.operands + part * job.operands_size
     cdef int threads = parts
     if job.by_rows:
@@ -131,15 +144,8 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
         normalise_input(job, first_t, end_t, first_row, end_row, projected)
     for s in range(first_step, end_step):
         t = T - 1 - s if job.reverse else s
-        step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
-        before = t + 1 if job.reverse else t - 1
         end_at_t = min(end_row, rows_at(job.rows, t))
-        running = first_row if s == 0 else max(first_row, min(end_at_t, rows_at(job.rows, before)))
-        x = at(projected, (rows_before(job.rows, t) - rows_before(job.rows, first_t)) * step.projected_row, job.k)
-        if running > first_row:
-            step_rows(job, &step, x, t, before, first_row, running, part, operands)
-        if end_at_t > running:
-            step_rows(job, &step, x, t, -1, running, end_at_t, part, operands)
+        take_step(job, &step, s, first_t, projected, first_row, end_at_t, part, operands)
         if job.w_hr != NULL and end_at_t > first_row:
             lf_barrier_wait(&job.barrier, parts)
             project_hidden(job, y_at(job, t, first_row), first_row, end_at_t, part, parts, operands)
@@ -147,3 +153,20 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
     if job.by_rows and job.rows.counts != NULL:
         # Where a row lies in `projected` depends on the chunk: nobody goes ahead of the others.
         lf_barrier_wait(&job.barrier, threads)
+
+
+cdef void run_step(ForwardJob *job, Py_ssize_t s, char *projected, int part, int parts) noexcept nogil:
+    """One share of the units of one step, and before a chunk's first step of its input, for a plain batch.
+
+    Nobody waits here: all shares of the step before have to be done.
+    """
+    cdef lf_cell_forward step = job.step
+    cdef Py_ssize_t T = job.rows.T, B = job.rows.B, chunk = max(1, job.chunk_rows // B)
+    cdef Py_ssize_t first_step = s // chunk * chunk, end_step = min(T, first_step + chunk)
+    cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
+    cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
+    cdef char *operands = job.operands + part * job.operands_size
+    share(job.panels, part, parts, &step.first_panel, &step.end_panel)
+    if s == first_step:
+        project(job, first_t, end_t, 0, B, step.first_panel, step.end_panel, projected, operands)
+    take_step(job, &step, s, first_t, projected, 0, B, part, operands)

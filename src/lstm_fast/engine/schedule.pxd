@@ -12,10 +12,10 @@ cdef struct Split:
     int threads
     int groups    # of threads: each has layers or directions of its own
     bint by_rows  # each thread of a group has batch rows of its own; else units, and a barrier per step
-    bint in_pieces  # of the batch rows, a slab of time each, which helpers take as they come
+    bint in_pieces  # of rows, a slab of time each, or units, a step each: helpers take them as they come
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work, bint adaptive) noexcept
+                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps) noexcept
 
 cdef Py_ssize_t slab_of(Py_ssize_t steps, Py_ssize_t most) noexcept
 

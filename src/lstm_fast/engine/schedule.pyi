@@ -10,5 +10,6 @@ def planned(
     weights: int,
     step_work: float,
     total_work: float,
+    by_steps: bool,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]: ...
 def time_alone(threads: int, last: int, ended: int, late: int, waited: int) -> int: ...

@@ -24,15 +24,17 @@ cdef Py_ssize_t TILE_ROWS = 3
 cdef size_t CACHED_WEIGHTS = 1 << 19
 # Time steps from which a pipeline of layers is worth filling.
 cdef Py_ssize_t PIPELINE_STEPS = 8
-# With pieces: multiply-adds of a call in which it pays to call helpers, slabs of time at least, and the rows of a piece
-# from which it does not matter that every core reads all recurrent weights, where these stay in no cache.
+# With pieces: multiply-adds of a call in which it pays to call helpers, and of a step that is shared; slabs of time, at
+# least; the rows of a piece from which it does not matter that every core reads all recurrent weights, where these stay
+# in no cache.
 cdef double PIECES_WORK = 3e6
+cdef double PIECE_STEP_WORK = 2e5
 cdef Py_ssize_t SLABS = 8
 cdef Py_ssize_t READING_ROWS = 16
 
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work, bint adaptive) noexcept:
+                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps) noexcept:
     """How to split a call over threads.
 
     It has so many jobs: layers that are chained, each the input of the next, or directions of one layer.
@@ -50,8 +52,9 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     threads has layers of its own and runs a chunk of time behind the group below.
 
     All of this gives threads equal shares, for cores that they have to themselves. Where they have not (see watch.pyx)
-    a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come, or fewer
-    threads are used; not so unless the call is `adaptive`, for bits that depend on the threads.
+    a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come. A call
+    whose steps can be run one by one (`by_steps`) is cut into shares of the units of each step, if there are too few
+    rows. Else fewer threads are used; not so unless the call is `adaptive`, for bits that depend on the threads.
 
     Measured with AVX-512 on two cores, speed on two threads over one, for (T, B, I, H):
 
@@ -63,14 +66,17 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     """
     cdef Split split
     cdef int most = available() if total_work >= CALL_WORK else 1, each, equal
+    cdef Py_ssize_t least, pieces
     split.in_pieces = False
     if most > 1 and adaptive:
         equal = usable(&of_teams, most)
         if equal < most and not ragged and total_work >= PIECES_WORK:
-            each = TILE_ROWS if weights <= CACHED_WEIGHTS else READING_ROWS
-            each = <int>min(usable(&of_pieces, most), MOST_PIECES, rows // each)
+            least = TILE_ROWS if weights <= CACHED_WEIGHTS else READING_ROWS
+            split.by_rows = rows >= 2 * least
+            pieces = rows // least if split.by_rows else panels if by_steps and step_work >= PIECE_STEP_WORK else 1
+            each = <int>min(pieces, usable(&of_pieces, most), MOST_PIECES)
             if each > equal:
-                split.threads, split.groups, split.by_rows, split.in_pieces = each, 1, True, True
+                split.threads, split.groups, split.in_pieces = each, 1, True
                 return split
         most = equal
     split.groups = min(jobs, most) if not chained else 1
@@ -362,7 +368,7 @@ cdef void run_all(Schedule *schedule, bint blas) except *:
         run_segments(schedule)
 
 
-def planned(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work):
+def planned(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, by_steps):
     """What `plan` says of such a call, and the place of each thread, each as a dict. For tests."""
-    cdef Split split = plan(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, True)
+    cdef Split split = plan(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, True, by_steps)
     return split, [place(thread, split.threads, split.groups, jobs) for thread in range(split.threads)]

@@ -28,6 +28,9 @@ cnp.import_array()
 # a few panels: half of the cache. Of fewer rows a chunk would wait for the weights of the projection.
 cdef size_t CHUNK_BYTES = 1 << 19
 cdef Py_ssize_t CHUNK_ROWS = 48
+# Threads with rows of their own have them side by side in it, and each gets the other's into its cache where these are
+# far from being used.
+cdef size_t CHUNK_BYTES_OF_SEVERAL = 1 << 15
 # In lower precision the product is done before weights come that stay in no L2 cache: so many bytes of these are read
 # for more rows at once, though their results go through the L3 cache.
 cdef size_t FAR_WEIGHTS = 1 << 19
@@ -73,6 +76,8 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     call.split = plan(call.count, call.chained, T, 1 if call.blas else B, ragged, 1 if call.layer_norm else cell.panels,
                       times(times(4, call.padded), P) * call.size, step_work, call.work, not call.blas,
                       call.count == 1 and cell.proj_size == 0)
+    if call.split.by_rows and call.split.threads > call.split.groups and not call.split.in_pieces and not ragged:
+        chunk_bytes = min(chunk_bytes, CHUNK_BYTES_OF_SEVERAL)
     call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(chunk_bytes // (times(4 * call.padded, call.size))))
     call.chunk_rows = max(B, min(call.rows.total, call.chunk_rows))
     if call.chained and call.split.groups > 1:

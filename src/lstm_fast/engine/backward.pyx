@@ -14,7 +14,7 @@ from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardV
 from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
-from lstm_fast.engine.forward_job cimport operand_row
+from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copied, copy_rows,
                                       data_of, data_or_null, new_array, new_buffer, take, times)
 from lstm_fast.engine.runtime.gemm cimport load_gemm

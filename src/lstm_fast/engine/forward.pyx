@@ -12,8 +12,9 @@ from libc.string cimport memcpy, memmove, memset
 
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at, rows_before, rows_of
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
-from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, operand_row, y_at
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
 from lstm_fast.engine.forward_layer cimport run_chunk, run_step
+from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
                                       data_or_null, new_buffer, take, times)
 from lstm_fast.engine.runtime.gemm cimport load_gemm

@@ -78,19 +78,3 @@ cdef inline char *y_at(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noex
 cdef inline Py_ssize_t c_row(const ForwardJob *job, Py_ssize_t t) noexcept nogil:
     """Where c of time t begins: each time has its own in training, else the newest overwrites the last."""
     return job.rows.B + rows_before(job.rows, t) if job.training else 0
-
-
-cdef inline Py_ssize_t operand_row(const lf_products *products, Py_ssize_t depth) noexcept nogil:
-    """Operands from one row of `lf_products.round` to the next."""
-    cdef Py_ssize_t group = products.group
-    return <Py_ssize_t>(products.operand_head // products.operand_size) + (depth + group - 1) // group * group
-
-
-cdef inline const void *rounded(const lf_products *products, char *operands, const void *rows, Py_ssize_t *row,
-                                Py_ssize_t count, Py_ssize_t depth) noexcept nogil:
-    """Rows as operands, and in `row` how far apart; the rows themselves where the products take these."""
-    if products.round == NULL:
-        return rows
-    products.round(operands, rows, row[0], count, depth)
-    row[0] = operand_row(products, depth)
-    return operands

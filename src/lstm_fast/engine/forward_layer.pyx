@@ -3,8 +3,9 @@
 from libc.string cimport memcpy
 
 from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
-from lstm_fast.engine.forward_job cimport ForwardJob, c_row, rounded, y_at
+from lstm_fast.engine.forward_job cimport ForwardJob, c_row, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
+from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at
 from lstm_fast.engine.runtime.kernels cimport lf_barrier_wait, lf_cell_forward, lf_product
 from lstm_fast.engine.schedule cimport share

@@ -1,7 +1,8 @@
 """One step of a variant of the cell: as that of a plain one, or, with layer norm, of whole rows between products."""
 
 from lstm_fast.engine.batch cimport rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, rounded
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm
+from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
                                                lf_rows, lf_variant_forward)

@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 from support import comparisons
+from support.internals import torch_engine_class
 
 comparisons.require("PyTorch", "torch")
 
@@ -238,7 +239,29 @@ def test_the_operator_is_a_good_one(options):
     results = [t.detach() for t in operator(*given)]
     backward = torch.ops.lstm_fast.lstm_with_options_backward.default
     with torch.no_grad():
-        torch.library.opcheck(backward, (results, *given), test_utils=tests)
+        for of_input in (True, False):
+            torch.library.opcheck(backward, (results, *given, of_input), test_utils=tests)
+
+
+@pytest.mark.parametrize("how", [{}, {"lengths": torch.tensor(LENGTHS)}], ids=["plain", "lengths"])
+def test_an_input_that_needs_no_gradient(monkeypatch, how):
+    """Compiled, too, its gradient is not computed; the others stay."""
+    module = accelerate(nn.LSTM(I, H, 2, **DOUBLE))
+    wanted, engine = [], torch_engine_class("options" if how else "all")
+    differentiate = engine.differentiate
+
+    def noted(self, cache, grads, of_input):
+        wanted.append(of_input)
+        return differentiate(self, cache, grads, of_input)
+
+    monkeypatch.setattr(engine, "differentiate", noted)
+    call, x = compiled(module), torch.randn(T, B, I, **DOUBLE)
+    found = []
+    for given in (x.clone().requires_grad_(), x):
+        y, _ = call(given, **how)
+        found.append(torch.autograd.grad(y.sum(), [*module.parameters()]))
+    assert_equal(*found)
+    assert wanted == [True, False]
 
 
 @pytest.mark.parametrize("options", NOISY, ids=named)

@@ -334,8 +334,9 @@ def test_the_operator_is_a_good_one(settings, packed):
     y, _, cn = (t.detach() for t in operator(x, sizes, [*state], *given))
     with torch.no_grad():
         backward = torch.ops.lstm_fast.lstm_backward.default
-        arguments = ([y, None, cn], x, sizes, [*state], *given)
-        torch.library.opcheck(backward, arguments, test_utils=soon)
+        for of_input in (True, False):
+            arguments = ([y, None, cn], x, sizes, [*state], *given, of_input)
+            torch.library.opcheck(backward, arguments, test_utils=soon)
 
 
 # ---- others' programs

@@ -224,7 +224,11 @@ ARGUMENTS = (
     "int num_layers, bool bias, bool bidirectional, int proj_size"
 )
 torch.library.define("lstm_fast::lstm", f"({ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
-torch.library.define("lstm_fast::lstm_backward", f"(Tensor?[] grads, {ARGUMENTS}) -> Tensor[]")
+# Without `of_input` the first gradient, that of x, is an empty tensor. Compilers may have kept
+# calls that do not say it.
+torch.library.define(
+    "lstm_fast::lstm_backward", f"(Tensor?[] grads, {ARGUMENTS}, bool of_input=True) -> Tensor[]"
+)
 
 
 def _form_of(
@@ -240,10 +244,13 @@ def _lstm(x, sizes, states, weights, *given):  # type: ignore[no-untyped-def]
 
 
 @torch.library.impl("lstm_fast::lstm_backward", "CPU")
-def _lstm_backward(grads, x, sizes, states, weights, *given):  # type: ignore[no-untyped-def]
-    engine = engine_of(_form_of(x, weights, *given), weights)
-    _, cache = engine.train(x, states, weights, steps_of(sizes))
-    return list(engine.differentiate(cache, grads))
+def _lstm_backward(  # type: ignore[no-untyped-def]
+    grads, x, sizes, states, weights, layers, bias, both, P, of_input=True
+):
+    engine = engine_of(_form_of(x, weights, layers, bias, both, P), weights)
+    _, cache = engine.train(x, states, weights, steps_of(sizes), of_input)
+    dx, *more = engine.differentiate(cache, grads, of_input)
+    return [x.new_empty(0) if dx is None else dx, *more]
 
 
 @torch.library.register_fake("lstm_fast::lstm")
@@ -262,9 +269,12 @@ def _lstm_shapes(x, sizes, states, weights, *given):  # type: ignore[no-untyped-
 
 
 @torch.library.register_fake("lstm_fast::lstm_backward")
-def _lstm_backward_shapes(grads, x, sizes, states, weights, *given):  # type: ignore[no-untyped-def]
-    _, hn, cn = _lstm_shapes(x, sizes, states, weights, *given)
-    return [x.new_empty(x.shape), hn, cn, *(w.new_empty(w.shape) for w in weights)]
+def _lstm_backward_shapes(  # type: ignore[no-untyped-def]
+    grads, x, sizes, states, weights, layers, bias, both, P, of_input=True
+):
+    _, hn, cn = _lstm_shapes(x, sizes, states, weights, layers, bias, both, P)
+    dx = x.new_empty(x.shape if of_input else 0)
+    return [dx, hn, cn, *(w.new_empty(w.shape) for w in weights)]
 
 
 def _setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -280,9 +290,11 @@ def _operator_backward(ctx, *grads):  # type: ignore[no-untyped-def]
     nothing = [None] * len(ctx.given)
     if all(grad is None for grad in grads):
         return None, None, [None] * ctx.count, [None] * len(weights), *nothing
-    found = torch.ops.lstm_fast.lstm_backward(list(grads), x, sizes, states, weights, *ctx.given)
-    dx, dh, dc, *dweights = found
-    return dx, None, [dh, dc][: ctx.count], dweights, *nothing
+    of_input = ctx.needs_input_grad[0]
+    dx, dh, dc, *dweights = torch.ops.lstm_fast.lstm_backward(
+        list(grads), x, sizes, states, weights, *ctx.given, of_input
+    )
+    return dx if of_input else None, None, [dh, dc][: ctx.count], dweights, *nothing
 
 
 torch.library.register_autograd("lstm_fast::lstm", _operator_backward, setup_context=_setup_context)

@@ -207,7 +207,11 @@ ARGUMENTS = (
 )
 NAME = "lstm_fast::lstm_with_options"
 torch.library.define(NAME, f"({ARGUMENTS}) -> Tensor[]")
-torch.library.define(f"{NAME}_backward", f"(Tensor?[] grads, {ARGUMENTS}) -> Tensor[]")
+# Without `of_input` the first gradient, that of x, is an empty tensor. Compilers may have kept
+# calls that do not say it.
+torch.library.define(
+    f"{NAME}_backward", f"(Tensor?[] grads, {ARGUMENTS}, bool of_input=True) -> Tensor[]"
+)
 
 
 @lru_cache(maxsize=512)
@@ -231,11 +235,12 @@ def _lstm(x, sizes, lengths, mask, seed, states, weights, *given):  # type: igno
 
 @torch.library.impl(f"{NAME}_backward", "CPU")
 def _lstm_backward(  # type: ignore[no-untyped-def]
-    grads, x, sizes, lengths, mask, seed, states, weights, *given
+    grads, x, sizes, lengths, mask, seed, states, weights, computed, rates, of_input=True
 ):
-    engine, batch = _engine_of(x, seed, weights, *given), Batch(sizes, lengths, mask, seed)
-    _, cache = engine.train(x, states, weights, batch)
-    return list(engine.differentiate(cache, grads))
+    engine = _engine_of(x, seed, weights, computed, rates)
+    _, cache = engine.train(x, states, weights, Batch(sizes, lengths, mask, seed), of_input)
+    dx, *more = engine.differentiate(cache, grads, of_input)
+    return [x.new_empty(0) if dx is None else dx, *more]
 
 
 @torch.library.register_fake(NAME)
@@ -258,11 +263,11 @@ def _shapes(  # type: ignore[no-untyped-def]
 
 @torch.library.register_fake(f"{NAME}_backward")
 def _backward_shapes(  # type: ignore[no-untyped-def]
-    grads, x, sizes, lengths, mask, seed, states, weights, computed, rates
+    grads, x, sizes, lengths, mask, seed, states, weights, computed, rates, of_input=True
 ):
     _, *end = _shapes(x, sizes, lengths, mask, seed, states, weights, computed, rates)
-    dx = x.new_empty(x.shape)
-    if x.dim() == 3 and settings_with(_values(computed), x.dtype).batch_first:
+    dx = x.new_empty(x.shape if of_input else 0)
+    if of_input and x.dim() == 3 and settings_with(_values(computed), x.dtype).batch_first:
         dx = dx.transpose(0, 1).contiguous().transpose(0, 1)
     return [dx, *end, *(w.new_empty(w.shape) for w in weights)]
 
@@ -281,11 +286,22 @@ def _operator_backward(ctx, grads):  # type: ignore[no-untyped-def]
     states, weights = rest[: ctx.count], rest[ctx.count :]
     if all(grad is None for grad in grads):
         return (*[None] * 5, [None] * len(states), [None] * len(weights), None, None)
+    of_input = ctx.needs_input_grad[0]
     dx, *more = torch.ops.lstm_fast.lstm_with_options_backward(
-        list(grads), *tensors, states, weights, *ctx.words
+        list(grads), *tensors, states, weights, *ctx.words, of_input
     )
     split = len(more) - len(weights)
-    return dx, None, None, None, None, more[:split][: ctx.count], more[split:], None, None
+    return (
+        dx if of_input else None,
+        None,
+        None,
+        None,
+        None,
+        more[:split][: ctx.count],
+        more[split:],
+        None,
+        None,
+    )
 
 
 torch.library.register_autograd(NAME, _operator_backward, setup_context=_setup_context)

@@ -13,10 +13,11 @@ from lstm_fast.engine.backward import segments
 from lstm_fast.engine.cell import Cell
 from lstm_fast.engine.forward import forward as engine_forward
 from lstm_fast.engine.matrix import Packed, multiply, pack, sum_rows
+from lstm_fast.engine.plan import planned
 from lstm_fast.engine.runtime.isa import elementwise, isas
 from lstm_fast.engine.runtime.isa import use as use_isa
 from lstm_fast.engine.runtime.threads import openmp
-from lstm_fast.engine.schedule import planned, time_alone
+from lstm_fast.engine.schedule import time_alone
 from lstm_fast.engine.tape import Cache
 from lstm_fast.engine.watch import calls, hold, see, usable_now
 from lstm_fast.network import cells, storage

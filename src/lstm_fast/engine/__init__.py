@@ -3,7 +3,7 @@
     direct                   short calls: arguments that already have the engine's form
     forward, backward        one call: its plan, its memory, its results
     forward_*, backward_*    one layer and direction of it: job, chunk of time, variant of the cell
-    schedule, memory         which thread does what; buffers and arrays
+    plan, schedule, memory   which thread does what, and how; buffers and arrays
     cell, tape               packed weights; what forward keeps for backward
     matrix, rows, update     for blocks: products, what they compute row by row; for optimisers
     batch, packing, sessions the rows of a batch; ragged ones without padding; rows of a stream

@@ -3,10 +3,10 @@
 
 from lstm_fast.engine.batch cimport Rows
 from lstm_fast.engine.memory cimport at, strided
+from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.gemm cimport gemm_function
 from lstm_fast.engine.runtime.kernels cimport (lf_barrier, lf_counter, lf_kernels, lf_product, lf_products,
                                                lf_variant_backward)
-from lstm_fast.engine.schedule cimport share
 
 cdef extern from *:
     """

@@ -16,9 +16,9 @@ from lstm_fast.engine.backward_job cimport (BackwardJob, Scratch, dy_at, operand
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
 from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
+from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_set, lf_counter_wait,
                                                lf_product)
-from lstm_fast.engine.schedule cimport share
 
 
 # Large gradients of few rows, to which nothing more is added, are written past the caches: there they would take the

@@ -3,9 +3,9 @@
 from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, Scratch, operands_at, product_of_dy,
                                             round_columns, round_dy, round_gates)
 from lstm_fast.engine.memory cimport at, strided
+from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_rows,
                                                lf_variant_backward)
-from lstm_fast.engine.schedule cimport share
 
 
 cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) noexcept nogil:

@@ -4,7 +4,7 @@ cimport numpy as cnp
 
 import numpy as np
 
-from lstm_fast.engine.schedule cimport share
+from lstm_fast.engine.plan cimport share
 
 cnp.import_array()
 

@@ -17,10 +17,11 @@ from lstm_fast.engine.forward_layer cimport run_chunk, run_step
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
                                       data_or_null, new_buffer, take, times)
+from lstm_fast.engine.plan cimport Place, Split, plan, slab_of
 from lstm_fast.engine.runtime.gemm cimport load_gemm
 from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set, lf_counter_wait,
                                                lf_variant_forward)
-from lstm_fast.engine.schedule cimport Place, Schedule, Split, begin, plan, run_all, slab_of
+from lstm_fast.engine.schedule cimport Schedule, begin, run_all
 from lstm_fast.engine.tape cimport Noise, Tape, new_norm
 
 cnp.import_array()

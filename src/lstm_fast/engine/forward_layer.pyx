@@ -7,8 +7,8 @@ from lstm_fast.engine.forward_job cimport ForwardJob, c_row, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at
+from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.kernels cimport lf_barrier_wait, lf_cell_forward, lf_product
-from lstm_fast.engine.schedule cimport share
 
 
 cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,

@@ -10,9 +10,10 @@ cimport numpy as cnp
 import numpy as np
 
 from lstm_fast.engine.memory cimport at, check_vector, data_of, new_buffer, new_matrix, real_type, times
+from lstm_fast.engine.plan cimport Place, plan_packing, plan_shares, share
 from lstm_fast.engine.runtime.isa cimport kernels
 from lstm_fast.engine.runtime.kernels cimport lf_product
-from lstm_fast.engine.schedule cimport Place, Schedule, begin, plan_packing, plan_shares, run_all, share
+from lstm_fast.engine.schedule cimport Schedule, begin, run_all
 
 cnp.import_array()
 

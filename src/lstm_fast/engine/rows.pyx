@@ -9,11 +9,12 @@ from libc.string cimport memcpy
 
 from lstm_fast.engine.memory cimport (at, check_matrix, check_vector, data_of, data_or_null, new_matrix, new_vector,
                                       real_type, strided)
+from lstm_fast.engine.plan cimport Place, plan_shares, share
 from lstm_fast.engine.runtime.isa cimport kernels
 from lstm_fast.engine.runtime.kernels cimport (LF_AFFINE, LF_ELU, LF_HARD_SIGMOID, LF_LEAKY_RELU, LF_RELU,
                                                LF_SCALED_TANH, LF_SIGMOID, LF_SOFTPLUS, LF_SOFTSIGN, LF_TANH,
                                                LF_THRESHOLDED_RELU, lf_activation, lf_kernels)
-from lstm_fast.engine.schedule cimport Place, Schedule, begin, plan_shares, run_all, share
+from lstm_fast.engine.schedule cimport Schedule, begin, run_all
 
 cnp.import_array()
 

@@ -1,39 +1,10 @@
-# Which thread does what in a call of the engine. See schedule.pyx.
+# The threads of a call of the engine. See schedule.pyx.
 
+from lstm_fast.engine.plan cimport MOST_PIECES, Place, Split
 from lstm_fast.engine.runtime.kernels cimport lf_counter
 
 cdef enum:
-    MOST_PIECES = 64
     MOST_KNOWN = 64  # threads of a team that may be brought, and numbers of helpers
-
-
-cdef struct Split:
-    # How a call is spread over threads.
-    int threads
-    int groups    # of threads: each has layers or directions of its own
-    bint by_rows  # each thread of a group has batch rows of its own; else units, and a barrier per step
-    bint in_pieces  # of rows, a slab of time each, or units, a step each: helpers take them as they come
-
-cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps) noexcept
-
-cdef Py_ssize_t slab_of(Py_ssize_t steps, Py_ssize_t most) noexcept
-
-# How the packing of so many panels is spread.
-cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept
-# The same of any work of so many multiply-adds, in shares that do not depend on one another.
-cdef Split plan_shares(Py_ssize_t shares, double work) noexcept
-
-
-cdef struct Place:
-    # Where a thread works: its group, its share of the work of the group, and the jobs of the group.
-    int group, part, parts
-    Py_ssize_t first_job, end_job
-
-cdef inline void share(Py_ssize_t count, int part, int parts, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
-    """Part `part` of `parts` of 0 .. count - 1, as equal as possible."""
-    first[0] = count * part // parts
-    end[0] = count * (part + 1) // parts
 
 
 cdef struct Schedule:

@@ -1,15 +1,1 @@
-from typing import Any
-
-def planned(
-    jobs: int,
-    chained: bool,
-    steps: int,
-    rows: int,
-    ragged: bool,
-    panels: int,
-    weights: int,
-    step_work: float,
-    total_work: float,
-    by_steps: bool,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]: ...
 def time_alone(threads: int, last: int, ended: int, late: int, waited: int) -> int: ...

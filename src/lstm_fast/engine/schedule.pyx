@@ -1,138 +1,17 @@
-"""Which thread does what in a call of the engine, forward or backward."""
+"""The threads of a call of the engine, as it was planned: how they begin, share, wait for one another and end."""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 
+from lstm_fast.engine.plan cimport place
 from lstm_fast.engine.runtime.gemm import held_to_one_thread
 from lstm_fast.engine.runtime.helpers cimport (lf_bring, lf_cpu, lf_is_on, lf_keep_off, lf_offer, lf_offer_close,
                                                lf_offer_open, lf_pool_init, lf_thread_name, lf_time_of)
 from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_least,
                                                lf_counter_most, lf_counter_set, lf_counter_spin, lf_fpenv,
                                                lf_fpenv_enter, lf_fpenv_leave, lf_now, lf_sleep)
-from lstm_fast.engine.runtime.threads cimport available, startable, team_size
-from lstm_fast.engine.watch cimport learn, of_pieces, of_teams, usable, watching
-
-
-# Multiply-adds below which another thread does not pay: in a call, since it has to be woken, and in one
-# thread's part of a time step, since threads meet after it. A call of 3e5 takes 15 to 25 microseconds on
-# one thread; a step of 1.6e4 takes 1.0, and 0.6 on two.
-cdef double CALL_WORK = 3e5
-cdef double STEP_WORK = 6e3
-# Batch rows that fill a register tile well enough.
-cdef Py_ssize_t TILE_ROWS = 3
-# Recurrent weights that every core can keep in its own L2 cache beside the rest.
-cdef size_t CACHED_WEIGHTS = 1 << 19
-# Time steps from which a pipeline of layers is worth filling.
-cdef Py_ssize_t PIPELINE_STEPS = 8
-# With pieces: multiply-adds of a call in which it pays to call helpers, and of a step that is shared; slabs of time, at
-# least; the rows of a piece from which it does not matter that every core reads all recurrent weights, where these stay
-# in no cache.
-cdef double PIECES_WORK = 3e6
-cdef double PIECE_STEP_WORK = 2e5
-cdef Py_ssize_t SLABS = 8
-cdef Py_ssize_t READING_ROWS = 16
-
-
-cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps) noexcept:
-    """How to split a call over threads.
-
-    It has so many jobs: layers that are chained, each the input of the next, or directions of one layer.
-    `step_work` counts the multiply-adds of a time step of one job, `total_work` those of the call.
-
-    Two directions are independent: each gets half of the threads, and every core reads the weights of one.
-
-    Batch rows are independent: with enough of them each thread runs its own through all time steps and
-    meets nobody, which tolerates a preempted core. But then every core reads all recurrent weights
-    (`weights` bytes) at every step, and in a `ragged` batch few long rows are as much work as many short
-    ones, but fill tiles less well. Otherwise threads share the units of each step (`panels` of them) and wait
-    for one another after it.
-
-    Where the steps are too short for that, chained layers form a pipeline (a wavefront): each group of
-    threads has layers of its own and runs a chunk of time behind the group below.
-
-    All of this gives threads equal shares, for cores that they have to themselves. Where they have not (see watch.pyx)
-    a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come. A call
-    whose steps can be run one by one (`by_steps`) is cut into shares of the units of each step, if there are too few
-    rows. Else fewer threads are used; not so unless the call is `adaptive`, for bits that depend on the threads.
-
-    Measured with AVX-512 on two cores, speed on two threads over one, for (T, B, I, H):
-
-        (100, 1, 64, 64)      units 1.65                (100, 8, 128, 256)    rows 1.94, units 1.99
-        (100, 1, 256, 256)    units 2.08                (50, 16, 16, 16)      rows 1.54, units 0.97
-        (100, 4, 32, 32)      rows 1.48, units 1.39     (50, 32, 16, 32)      rows 1.81, units 1.79
-        (100, 8, 64, 64)      rows 1.84, units 1.83     (5, 64, 1024, 1024)   rows 1.92, units 2.01
-        (100, 1, 16, 32)      units 0.70: one thread
-    """
-    cdef Split split
-    cdef int most = available() if total_work >= CALL_WORK else 1, each, equal
-    cdef Py_ssize_t least, pieces
-    split.in_pieces = False
-    if most > 1 and adaptive:
-        equal = usable(&of_teams, most)
-        if equal < most and not ragged and total_work >= PIECES_WORK:
-            least = TILE_ROWS if weights <= CACHED_WEIGHTS else READING_ROWS
-            split.by_rows = rows >= 2 * least
-            pieces = rows // least if split.by_rows else panels if by_steps and step_work >= PIECE_STEP_WORK else 1
-            each = <int>min(pieces, usable(&of_pieces, most), MOST_PIECES)
-            if each > equal:
-                split.threads, split.groups, split.in_pieces = each, 1, True
-                return split
-        most = equal
-    split.groups = min(jobs, most) if not chained else 1
-    most //= split.groups
-    cdef Py_ssize_t by_rows = min(most, rows // TILE_ROWS)
-    cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
-    if ragged or weights > CACHED_WEIGHTS:
-        split.by_rows = by_rows > 1 and by_units < 2
-    else:
-        split.by_rows = by_rows > 1 and by_rows >= by_units
-    each = <int>max(1, by_rows if split.by_rows else by_units)
-    if chained and not split.by_rows and steps >= PIPELINE_STEPS:
-        split.groups = max(1, min(jobs, most // each))
-    split.threads = each * split.groups
-    return split
-
-
-# Bytes of packed weights, or of what is read and written in one pass, from which several threads pay.
-cdef size_t PACKED_BYTES = 1 << 20
-
-
-cdef Py_ssize_t slab_of(Py_ssize_t steps, Py_ssize_t most) noexcept:
-    """Time steps of a piece that are taken at once, if no more than so many may be."""
-    return max(1, min(most, (steps + SLABS - 1) // SLABS))
-
-
-cdef Split plan_packing(Py_ssize_t panels, size_t size) noexcept:
-    """Each thread packs panels, or has pieces of arrays, of its own."""
-    return plan_shares(panels, PIECES_WORK if size >= PACKED_BYTES else 0)
-
-
-cdef Split plan_shares(Py_ssize_t shares, double work) noexcept:
-    """Each thread has an equal part of so many shares of the work, in multiply-adds; on busy cores who takes it."""
-    cdef Split split
-    cdef int most = <int>max(1, min(shares, available() if work >= CALL_WORK else 1))
-    split.threads, split.groups, split.by_rows, split.in_pieces = usable(&of_teams, most), 1, True, False
-    if split.threads < most and work >= PIECES_WORK:
-        most = min(usable(&of_pieces, most), MOST_PIECES)
-        if most > split.threads:
-            split.threads, split.in_pieces = most, True
-    return split
-
-
-cdef Place place(int thread, int threads, int groups, int jobs) noexcept nogil:
-    """Where a thread works: groups share the threads and the jobs. There may be fewer threads than groups."""
-    cdef Place found
-    cdef Py_ssize_t first = 0, end = 0
-    groups = min(groups, threads)
-    found.group = 0
-    share(threads, 0, groups, &first, &end)
-    while thread >= end:
-        found.group += 1
-        share(threads, found.group, groups, &first, &end)
-    found.part, found.parts = thread - <int>first, <int>(end - first)
-    share(jobs, found.group, groups, &found.first_job, &found.end_job)
-    return found
+from lstm_fast.engine.runtime.threads cimport startable, team_size
+from lstm_fast.engine.watch cimport learn, of_pieces, of_teams, watching
 
 
 # Multiply-adds of one thread between two looks at signals: 0.1 to 0.3 s.
@@ -186,6 +65,7 @@ cdef void wait(Schedule *schedule, int thread, lf_counter *counter, long long n,
     cdef lf_counter within
     if lf_counter_spin(counter, n, waited):
         return
+    lf_counter_set(&within, 0)
     start = lf_now()
     while True:
         name = furthest_behind(schedule, thread)
@@ -366,9 +246,3 @@ cdef void run_all(Schedule *schedule, bint blas) except *:
             run_segments(schedule)
     else:
         run_segments(schedule)
-
-
-def planned(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, by_steps):
-    """What `plan` says of such a call, and the place of each thread, each as a dict. For tests."""
-    cdef Split split = plan(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, True, by_steps)
-    return split, [place(thread, split.threads, split.groups, jobs) for thread in range(split.threads)]

@@ -8,8 +8,9 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
 from lstm_fast.engine.memory cimport data_of, new_array, real_type
+from lstm_fast.engine.plan cimport Place, Split, plan_shares, share
 from lstm_fast.engine.runtime.isa cimport kernels
-from lstm_fast.engine.schedule cimport Place, Schedule, Split, begin, plan_shares, run_all, share
+from lstm_fast.engine.schedule cimport Schedule, begin, run_all
 
 cdef extern from *:
     """

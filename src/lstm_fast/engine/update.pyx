@@ -3,9 +3,10 @@
 cimport numpy as cnp
 
 from lstm_fast.engine.memory cimport Buffer, new_buffer
+from lstm_fast.engine.plan cimport Place, plan_packing, share
 from lstm_fast.engine.runtime.isa cimport kernels
 from lstm_fast.engine.runtime.kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_kernels, lf_update
-from lstm_fast.engine.schedule cimport Place, Schedule, begin, plan_packing, run_all, share
+from lstm_fast.engine.schedule cimport Schedule, begin, run_all
 
 cnp.import_array()
 

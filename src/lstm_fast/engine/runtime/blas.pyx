@@ -86,8 +86,18 @@ _lock = threading.RLock()
 _limit = None
 
 
+# No thread is within OpenBLAS's functions for the number of threads while another one forks: the child would wait for
+# ever for what that thread had locked.
+def _before_fork():
+    _lock.acquire()
+
+
+def _after_fork_in_parent():
+    _lock.release()
+
+
 def _after_fork_in_child():
-    # The threads that held the lock, and the limit, are not there; one may have been about to set or to lift it.
+    # The threads that held the limit are not there; one may have been about to set or to lift it.
     global _lock
     _lock = threading.RLock()
     if _limit is not None and _limit.before:
@@ -95,7 +105,8 @@ def _after_fork_in_child():
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent,
+                        after_in_child=_after_fork_in_child)
 
 
 @contextmanager

@@ -184,6 +184,16 @@ def test_denormals(isa, precision, rng):
     assert_bits_of_twin(isa, args, precision)
 
 
+@pytest.mark.parametrize("T, B", [(1, 1), (3, 2)])
+@pytest.mark.parametrize("size", [1e-39, 1e-38])
+def test_denormals_that_large_weights_show(isa, precision, rng, T, B, size):
+    """Operands of 1e-39 are denormals, and so are some sums of those of 1e-38."""
+    args = draw(rng, T, B, 37, 9)
+    args["x"] *= np.float32(size)
+    args["w_ih"] *= np.float32(0.01 / size)
+    assert_bits_of_twin(isa, args, precision)
+
+
 # ---- a row's bits depend on nothing else
 
 

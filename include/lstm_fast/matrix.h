@@ -85,12 +85,12 @@ LF_INLINE void LP(matrix_step)(const int last, int vectors, const char *a, ptrdi
 }
 
 /* Rows of the matrices of so many rows and so deep: of two at once if there are rows for them, registers, which a smaller
- * last step takes, and a panel that does not stay in the L1 cache from one matrix to the next. */
+ * last step takes, and a panel that does not stay in the L1 cache from one matrix to the next. 1: see multiply_row. */
 LF_INLINE ptrdiff_t LP(matrix_rows)(ptrdiff_t rows, ptrdiff_t depth)
 {
     const ptrdiff_t groups = LP(padded_depth)(depth) / GROUP;
     const int pairs = rows >= 2 * MATRIX_ROWS && groups % MATRIX_GROUPS == 0 && groups * PANEL * 4 > MATRIX_CACHE;
-    return pairs ? 2 * MATRIX_ROWS : MATRIX_ROWS;
+    return rows == 1 && LF_PRECISION == LF_MIXED ? 1 : pairs ? 2 * MATRIX_ROWS : MATRIX_ROWS;
 }
 
 /* sums[row][column of the panel] of the rows that m_configure was told, where operands are a_row bytes apart. Vectors of
@@ -143,6 +143,57 @@ static void LP(multiply_pair)(float *sums, int panel_vectors, const char *a_firs
     }
     LF_MEMORY_BARRIER;
 }
+
+#if LF_PRECISION == LF_MIXED
+/* The same of a single row, for which it does not pay to make bfloat16 of weights in `room`: in floats, with the
+ * bits of matrices. Even and odd terms of a matrix's depth have a sum each, and denormals are 0. */
+LF_INLINE void LP(multiply_row)(const int rows, const int vectors, float *sums, const OPERAND *a, const WEIGHT *b,
+                               ptrdiff_t groups)
+{
+    vec sum[PANEL_VECTORS], even[PANEL_VECTORS], odd[PANEL_VECTORS];
+    (void)rows;
+    m_flush_denormals();
+    LF_MEMORY_BARRIER;
+    LF_UNROLL
+    for (int v = 0; v < vectors; v++)
+        sum[v] = v_set1(0);
+    for (ptrdiff_t n = 0, end; end = n + lf_left(groups, n, MATRIX_GROUPS), n < groups;) {
+        LF_UNROLL
+        for (int v = 0; v < vectors; v++)
+            even[v] = odd[v] = v_set1(0);
+        for (; n < end; n++, a += GROUP, b += vectors * LANES * GROUP) {
+            const vec x_even = b_even(x_load(a, 0)), x_odd = b_odd(x_load(a, 0));
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++) {
+                even[v] = v_fma(x_even, v_int8_even(b + v * LANES * GROUP), even[v]);
+                odd[v] = v_fma(x_odd, v_int8_odd(b + v * LANES * GROUP), odd[v]);
+            }
+        }
+        LF_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[v] = v_add(sum[v], v_add(even[v], odd[v]));
+    }
+    LF_UNROLL
+    for (int v = 0; v < vectors; v++)
+        v_store(sums + v * LANES, sum[v]);
+    LF_MEMORY_BARRIER;
+    m_keep_denormals();
+}
+#endif
+
+/* The sums of matrices with so many rows: see matrix_rows and multiply_matrices. */
+LF_INLINE void LP(matrix_sums)(ptrdiff_t rows, float *sums, int vectors, const OPERAND *a, ptrdiff_t a_row,
+                               const WEIGHT *weights, ptrdiff_t groups, char *room, int fresh)
+{
+#if LF_PRECISION == LF_MIXED
+    if (rows == 1) {
+        LF_SWITCH_VECTORS(1, vectors, LP(multiply_row), sums, a, weights, groups);
+        return;
+    }
+#endif
+    (rows > MATRIX_ROWS ? LP(multiply_pair) : LP(multiply_matrices))(
+        sums, vectors, (const char *)a, a_row * (ptrdiff_t)sizeof *a, weights, groups, room, fresh);
+}
 #endif
 
 /* Around the products of a call that has so many rows. */
@@ -150,7 +201,7 @@ LF_INLINE void LP(begin_matrices)(ptrdiff_t rows, ptrdiff_t depth)
 {
     (void)rows, (void)depth;
 #if MATRIX
-    if (BY_MATRIX(rows))
+    if (BY_MATRIX(rows) && LP(matrix_rows)(rows, depth) > 1)
         m_configure((int)LF_CLAMP(rows, MATRIX_ROWS), LP(padded_depth)(depth) / GROUP % MATRIX_GROUPS);
 #endif
 }

@@ -63,6 +63,10 @@ LF_INLINE void LP(values)(vec acc[][TILE_VECTORS], SUM sums[][TILE_VECTORS], con
                                     + v % PANEL_VECTORS * LANES * HEAD);
 }
 
+/* Terms that a product with a transpose takes at once: with matrices, whose sums are not limited to a piece, all that
+ * backward has of most chunks, since gradients of weights that do not stay in a cache are read and written each time. */
+enum { LP(TRANSPOSED_DEPTH) = LF_PRECISION == LF_BF16 && MATRIX == 1 ? 2 * DEPTH_BLOCK : DEPTH_BLOCK };
+
 /* `matrix`: NULL, or sums from this row on. */
 LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_product *p, const LF(block) *q,
                                 ptrdiff_t row, const float *matrix)
@@ -75,7 +79,7 @@ LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_prod
     if (LF_PRECISION == LF_FULL && q->packed)
         a = (const OPERAND *)q->packed + (row - q->first) * q->depth_count, a_row = 1, a_step = rows;
     if (LF_PRECISION == LF_BF16 && q->packed)
-        a = (const OPERAND *)q->packed + (row - q->first) * DEPTH_BLOCK, a_row = DEPTH_BLOCK, a_step = 1;
+        a_row = LP(TRANSPOSED_DEPTH), a = (const OPERAND *)q->packed + (row - q->first) * a_row, a_step = 1;
     char *panel = LP(panel)(p->b, q->panel, p->depth), *panel_next = LP(panel)(p->b, q->panel + 1, p->depth);
     const WEIGHT *b = LP(weights)(panel, width) + first, *b_next = LP(weights)(panel_next, width) + first;
     SUM sums[TILE_ROWS][TILE_VECTORS];
@@ -121,12 +125,10 @@ static void LP(product_matrices)(const lf_product *p, const LF(block) *q, int ve
     const OPERAND *a = (const OPERAND *)p->a + ROW_HEAD + q->depth_first;
     ptrdiff_t a_row = p->a_row, count = p->rows;
     if (q->packed)
-        a = (const OPERAND *)q->packed - q->first * DEPTH_BLOCK, a_row = DEPTH_BLOCK, count = end - q->first;
+        a_row = LP(TRANSPOSED_DEPTH), a = (const OPERAND *)q->packed - q->first * a_row, count = end - q->first;
     const ptrdiff_t most = LP(matrix_rows)(count, p->depth);
     LF_FOR_MATRICES(most, count, q->first, end, first, after, matrix) {
-        (most > MATRIX_ROWS ? LP(multiply_pair) : LP(multiply_matrices))(
-            sums, vectors, (const char *)(a + matrix * a_row), a_row * (ptrdiff_t)sizeof *a, b, groups, room,
-            first == q->first);
+        LP(matrix_sums)(most, sums, vectors, a + matrix * a_row, a_row, b, groups, room, first == q->first);
         LF_FOR_TILES(first, after, row, rows)
             LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LP(product_tile), p, q, row, sums + (row - matrix) * PANEL)
     }
@@ -193,14 +195,22 @@ static void LP(pack_tiles)(real *packed, const lf_product *p, ptrdiff_t first, p
 }
 
 #elif LF_PRECISION == LF_BF16
-/* Some rows of the transpose of a matrix, a_row == 1, with their terms side by side: packed[row][DEPTH_BLOCK]. */
+/* Some rows of the transpose of a matrix, a_row == 1, with their terms side by side: packed[row][TRANSPOSED_DEPTH]. */
 static void LP(pack_tiles)(OPERAND *packed, const lf_product *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t depth_first,
                            ptrdiff_t depth)
 {
     const OPERAND *a = (const OPERAND *)p->a + first + depth_first * p->a_step;
+    const ptrdiff_t row_size = LP(TRANSPOSED_DEPTH);
+    ptrdiff_t whole_depth = 0, whole_rows = 0;
+#if defined(OF_PAIRS) && defined(b_transpose)
+    whole_depth = depth - depth % (2 * LANES), whole_rows = (end - first) - (end - first) % (2 * LANES);
+    for (ptrdiff_t k = 0; k < whole_depth; k += 2 * LANES)
+        for (ptrdiff_t row = 0; row < whole_rows; row += 2 * LANES)
+            b_transpose(packed + row * row_size + k, row_size, a + k * p->a_step + row, p->a_step);
+#endif
     for (ptrdiff_t k = 0; k < LP(padded_depth)(depth); k++)
-        for (ptrdiff_t row = 0; row < end - first; row++)
-            packed[row * DEPTH_BLOCK + k] = k < depth ? a[k * p->a_step + row] : 0;
+        for (ptrdiff_t row = k < whole_depth ? whole_rows : 0; row < end - first; row++)
+            packed[row * row_size + k] = k < depth ? a[k * p->a_step + row] : 0;
 }
 #endif
 
@@ -211,10 +221,10 @@ static void LP(pack_tiles)(OPERAND *packed, const lf_product *p, ptrdiff_t first
  * 210 instead of 241 (AVX2). Groups of terms have to be side by side anyway. */
 static void LP(product_transposed)(const lf_product *p, const int stream)
 {
-    OPERAND packed[ROW_BLOCK * 4 / sizeof(real) * DEPTH_BLOCK] __attribute__((aligned(64)));
-    const ptrdiff_t most = sizeof packed / sizeof *packed / DEPTH_BLOCK;
+    OPERAND packed[ROW_BLOCK * 4 / sizeof(real) * LP(TRANSPOSED_DEPTH)] __attribute__((aligned(64)));
+    const ptrdiff_t most = sizeof packed / sizeof *packed / LP(TRANSPOSED_DEPTH);
     for (ptrdiff_t first = 0, end; end = first + lf_left(p->rows, first, most), first < p->rows; first = end)
-        for (ptrdiff_t k = 0, depth; depth = lf_left(p->depth, k, DEPTH_BLOCK), k < p->depth; k += depth) {
+        for (ptrdiff_t k = 0, depth; depth = lf_left(p->depth, k, LP(TRANSPOSED_DEPTH)), k < p->depth; k += depth) {
             LP(pack_tiles)(packed, p, first, end, k, depth);
             LP(begin_matrices)(end - first, depth);
             for (ptrdiff_t panel = p->first_panel; panel < p->end_panel; panel++) {

@@ -32,6 +32,7 @@
  *                              widened and multiplied one by one
  *   b_weights(p)               LANES pairs of weights; b_operand(p): one pair of operands for all lanes
  *   b_int8(p)                  LANES pairs of 8-bit integers, as bfloat16
+ *   b_transpose(to, to_row, from, from_row)  write the transpose of 2 LANES by 2 LANES bfloat16; optional
  *
  * With registers that hold matrices, beside INT8_GROUP 4 and b_dot:
  *
@@ -40,6 +41,9 @@
  *   m_zero(s), m_load(n, p, row), m_store(n, p, row)  register numbers are constants, `row` the bytes between rows
  *   m_bfloat16(s, x, w)        s += the products of matrices; m_int8(s, x, w): the same of INT8_OPERAND and 8 bits
  *   i_sums(p)                  LANES sums of 32 bits
+ *   b_even(x), b_odd(x)        LANES floats of a bvec, the first or the second of each pair
+ *   v_int8_even(p), _odd       LANES of the 8-bit integers p[0], p[2] ..., or p[1], p[3] ...
+ *   m_flush_denormals()        whether denormals are 0 in what is computed, as in matrices; m_keep_denormals() after it
  */
 #undef vec
 #undef LANES

@@ -33,4 +33,19 @@ static inline void m_configure(int rows, int tail)
 #define m_bfloat16(s, x, w) _tile_dpbf16ps(s, x, w)
 #define m_int8(s, x, w) _tile_dpbusd(s, x, w)
 #define i_sums(p) _mm512_loadu_si512(p)
+#define m_flush_denormals() _mm_setcsr(0x9fc0)
+#define m_keep_denormals() _mm_setcsr(0x1f80)
+#define b_even(x) _mm512_castsi512_ps(_mm512_slli_epi32((__m512i)(x), 16))
+#define b_odd(x) _mm512_castsi512_ps(_mm512_and_si512((__m512i)(x), _mm512_set1_epi32(-65536)))
+
+/* One of each pair of 8-bit integers, which `mask` picks: with its sign flipped, 8 bits of the number that has the bits
+ * `upon`; `beside` it is 0. */
+static inline __m512 v_int8_of_pairs(const void *p, int mask, int upon, float beside)
+{
+    const __m512i pairs = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    const __m512i bits = _mm512_ternarylogic_epi32(pairs, _mm512_set1_epi32(mask), _mm512_set1_epi32(upon), 0x6a);
+    return _mm512_sub_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(beside));
+}
+#define v_int8_even(p) v_int8_of_pairs(p, 0xff, 0x4b000080, 0x800080)
+#define v_int8_odd(p) v_int8_of_pairs(p, 0xff00, 0x47008000, 0x8080)
 #endif

@@ -67,9 +67,8 @@ LF_INLINE void LP(cell_matrices)(const lf_cell_forward *p, const lf_variant_forw
     const OPERAND *h = (const OPERAND *)p->h + ROW_HEAD;
     const WEIGHT *w = LP(weights)(LP(panel)(p->w, panel, p->depth), PANEL_VECTORS);
     LF_FOR_MATRICES(most, p->rows, first, end, begin, next, matrix) {
-        (most > MATRIX_ROWS ? LP(multiply_pair) : LP(multiply_matrices))(
-            sums, PANEL_VECTORS, (const char *)(h + matrix * p->h_row), p->h_row * (ptrdiff_t)sizeof *h, w,
-            LP(padded_depth)(p->depth) / GROUP, (char *)sums, 0);
+        LP(matrix_sums)(most, sums, PANEL_VECTORS, h + matrix * p->h_row, p->h_row, w,
+                        LP(padded_depth)(p->depth) / GROUP, (char *)sums, 0);
         LF_FOR_TILES(begin, next, row, rows)
             LF_SWITCH_ROWS(rows, LP(cell_tile), p, variant, row, panel, 1, sums + (row - matrix) * PANEL)
     }

@@ -65,6 +65,15 @@ def test_large_gradients_of_few_rows(isa, dtype, rng, threads, I):
     assert_identical(run_layer(lstm_fast, args, d_results, matmul="packed"), expected)
 
 
+def test_gates_of_many_rows(isa, dtype, rng, threads):
+    """They are written past the caches, here by two threads, and those of half the rows are not."""
+    args, d_results = draw_layer(rng, 22, 64, 3, 512, 0, dtype=dtype)
+    lstm_fast.set_num_threads(2)
+    expected = of_rows(args, d_results)
+    half = np.arange(1, 64, 2)
+    assert_identical(of_rows(*select(args, d_results, half)), select_rows(expected, half))
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("sizes", SEVERAL_THREADS)
 def test_threads(isa, dtype, rng, threads, sizes, reverse):

@@ -31,7 +31,11 @@ LF_INLINE void LF(finish_cells)(const lf_cell_forward *p, ptrdiff_t row, const i
         LF(activate)(gates);
         tanh_c[n] = v_fma(gates[1], v_load((const real *)p->c_prev + r * p->c_row + unit), v_mul(gates[0], gates[2]));
         v_store((real *)p->c + r * p->c_row + unit, tanh_c[n]);
-        if (p->gates)
+        if (p->stream)
+            LF_UNROLL
+            for (int gate = 0; gate < 4; gate++)
+                v_stream((real *)p->gates + (4 * r + gate) * padded + unit, gates[gate]);
+        else if (p->gates)
             LF_UNROLL
             for (int gate = 0; gate < 4; gate++)
                 v_store((real *)p->gates + (4 * r + gate) * padded + unit, gates[gate]);

@@ -73,6 +73,7 @@ typedef struct lf_cell_forward {
     ptrdiff_t y_row;
     void *gates;                      /* NULL, or out, i, f, g, o for backward: (rows, 4, padded hidden size) */
     ptrdiff_t first_panel, end_panel; /* of w: lanes units each */
+    int stream;     /* gates past the caches; they begin with a cache line */
     int descending; /* from the last panel to the first: no difference but which weights a cache still has */
 } lf_cell_forward;
 

@@ -101,6 +101,8 @@ LF_INLINE void LP(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward
 static void LP(cell_forward)(const lf_cell_forward *p)
 {
     LP(cell_tiles)(p, NULL);
+    if (p->stream)
+        v_fence();
 }
 
 static void LP(variant_forward)(const lf_variant_forward *p)

@@ -29,6 +29,7 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         Py_ssize_t y_row
         void *gates
         Py_ssize_t first_panel, end_panel
+        bint stream
         int descending
 
     ctypedef struct lf_cell_backward:

@@ -63,10 +63,6 @@ LF_INLINE void LP(values)(vec acc[][TILE_VECTORS], SUM sums[][TILE_VECTORS], con
                                     + v % PANEL_VECTORS * LANES * HEAD);
 }
 
-/* Terms that a product with a transpose takes at once: with matrices, whose sums are not limited to a piece, all that
- * backward has of most chunks, since gradients of weights that do not stay in a cache are read and written each time. */
-enum { LP(TRANSPOSED_DEPTH) = LF_PRECISION == LF_BF16 && MATRIX == 1 ? 2 * DEPTH_BLOCK : DEPTH_BLOCK };
-
 /* `matrix`: NULL, or sums from this row on. */
 LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_product *p, const LF(block) *q,
                                 ptrdiff_t row, const float *matrix)
@@ -79,11 +75,17 @@ LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_prod
     if (LF_PRECISION == LF_FULL && q->packed)
         a = (const OPERAND *)q->packed + (row - q->first) * q->depth_count, a_row = 1, a_step = rows;
     if (LF_PRECISION == LF_BF16 && q->packed)
-        a_row = LP(TRANSPOSED_DEPTH), a = (const OPERAND *)q->packed + (row - q->first) * a_row, a_step = 1;
+        a = (const OPERAND *)q->packed + (row - q->first) * DEPTH_BLOCK, a_row = DEPTH_BLOCK, a_step = 1;
     char *panel = LP(panel)(p->b, q->panel, p->depth), *panel_next = LP(panel)(p->b, q->panel + 1, p->depth);
     const WEIGHT *b = LP(weights)(panel, width) + first, *b_next = LP(weights)(panel_next, width) + first;
     SUM sums[TILE_ROWS][TILE_VECTORS];
     vec acc[TILE_ROWS][TILE_VECTORS];
+    if (q->depth_first || p->accumulate) /* what is added in the end, often from far away */
+        LF_UNROLL
+        for (int r = 0; r < rows; r++)
+            LF_UNROLL
+            for (int v = 0; v < vectors; v++)
+                __builtin_prefetch(LF_VECTOR_AT(q->out + (row - q->first + r) * q->out_row, v, q->out_panel, LANES), 1);
     LP(tile_sums)(sums, rows, vectors, matrix, a, a_row, a_step, b, b_next, groups,
                   LP(ahead)(b + groups * GROUP * width * LANES, (row - q->first) / rows, groups));
     LP(values)(acc, sums, rows, vectors, head, p->a_row, panel, panel_next);
@@ -125,7 +127,7 @@ static void LP(product_matrices)(const lf_product *p, const LF(block) *q, int ve
     const OPERAND *a = (const OPERAND *)p->a + ROW_HEAD + q->depth_first;
     ptrdiff_t a_row = p->a_row, count = p->rows;
     if (q->packed)
-        a_row = LP(TRANSPOSED_DEPTH), a = (const OPERAND *)q->packed - q->first * a_row, count = end - q->first;
+        a = (const OPERAND *)q->packed - q->first * DEPTH_BLOCK, a_row = DEPTH_BLOCK, count = end - q->first;
     const ptrdiff_t most = LP(matrix_rows)(count, p->depth);
     LF_FOR_MATRICES(most, count, q->first, end, first, after, matrix) {
         LP(matrix_sums)(most, sums, vectors, a + matrix * a_row, a_row, b, groups, room, first == q->first);
@@ -174,43 +176,44 @@ static void LP(product_panel)(const lf_product *p, LF(block) *q, int panels, ptr
 LF_INLINE void LP(pack_tile)(const int rows, real *packed, const real *a, ptrdiff_t a_step, ptrdiff_t depth)
 {
     for (ptrdiff_t k = 0; k < depth; k++)
-        LF_UNROLL
-        for (int r = 0; r < rows; r++)
-            packed[k * rows + r] = a[k * a_step + r];
+        memcpy(packed + k * rows, a + k * a_step, (size_t)rows * sizeof *packed);
 }
 
 /* The same, where the first of the terms is number k of the tile. */
 #undef PACK_TILE_FROM
 #define PACK_TILE_FROM(rows, packed, k, ...) LP(pack_tile)(rows, (packed) + (k) * (rows), __VA_ARGS__)
 
-/* The same for the tiles of a row block: packed[tile][k][row]. */
+/* The same for the tiles of a row block: packed[tile][k][row]. The next terms, on other pages, are asked for meanwhile. */
 static void LP(pack_tiles)(real *packed, const lf_product *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t depth_first,
                            ptrdiff_t depth)
 {
-    for (ptrdiff_t k = 0; k < depth; k += LINES_OF_A_SET)
+    const real *a = (const real *)p->a + depth_first * p->a_step;
+    for (ptrdiff_t k = 0; k < depth; k += LINES_OF_A_SET) {
+        for (ptrdiff_t n = k + LINES_OF_A_SET; n < LF_CLAMP(k + 2 * LINES_OF_A_SET, depth); n++)
+            for (ptrdiff_t row = first; row < end; row += CACHE_LINE)
+                __builtin_prefetch(a + n * p->a_step + row);
         LF_FOR_TILES(first, end, row, rows)
-            LF_SWITCH_ROWS(rows, PACK_TILE_FROM, packed + (row - first) * depth, k,
-                           (const real *)p->a + row + (depth_first + k) * p->a_step, p->a_step,
+            LF_SWITCH_ROWS(rows, PACK_TILE_FROM, packed + (row - first) * depth, k, a + row + k * p->a_step, p->a_step,
                            lf_left(depth, k, LINES_OF_A_SET))
+    }
 }
 
 #elif LF_PRECISION == LF_BF16
-/* Some rows of the transpose of a matrix, a_row == 1, with their terms side by side: packed[row][TRANSPOSED_DEPTH]. */
+/* Some rows of the transpose of a matrix, a_row == 1, with their terms side by side: packed[row][DEPTH_BLOCK]. */
 static void LP(pack_tiles)(OPERAND *packed, const lf_product *p, ptrdiff_t first, ptrdiff_t end, ptrdiff_t depth_first,
                            ptrdiff_t depth)
 {
     const OPERAND *a = (const OPERAND *)p->a + first + depth_first * p->a_step;
-    const ptrdiff_t row_size = LP(TRANSPOSED_DEPTH);
     ptrdiff_t whole_depth = 0, whole_rows = 0;
 #if defined(OF_PAIRS) && defined(b_transpose)
     whole_depth = depth - depth % (2 * LANES), whole_rows = (end - first) - (end - first) % (2 * LANES);
     for (ptrdiff_t k = 0; k < whole_depth; k += 2 * LANES)
         for (ptrdiff_t row = 0; row < whole_rows; row += 2 * LANES)
-            b_transpose(packed + row * row_size + k, row_size, a + k * p->a_step + row, p->a_step);
+            b_transpose(packed + row * DEPTH_BLOCK + k, DEPTH_BLOCK, a + k * p->a_step + row, p->a_step);
 #endif
     for (ptrdiff_t k = 0; k < LP(padded_depth)(depth); k++)
         for (ptrdiff_t row = k < whole_depth ? whole_rows : 0; row < end - first; row++)
-            packed[row * row_size + k] = k < depth ? a[k * p->a_step + row] : 0;
+            packed[row * DEPTH_BLOCK + k] = k < depth ? a[k * p->a_step + row] : 0;
 }
 #endif
 
@@ -221,10 +224,10 @@ static void LP(pack_tiles)(OPERAND *packed, const lf_product *p, ptrdiff_t first
  * 210 instead of 241 (AVX2). Groups of terms have to be side by side anyway. */
 static void LP(product_transposed)(const lf_product *p, const int stream)
 {
-    OPERAND packed[ROW_BLOCK * 4 / sizeof(real) * LP(TRANSPOSED_DEPTH)] __attribute__((aligned(64)));
-    const ptrdiff_t most = sizeof packed / sizeof *packed / LP(TRANSPOSED_DEPTH);
+    OPERAND packed[ROW_BLOCK * 4 / sizeof(real) * DEPTH_BLOCK] __attribute__((aligned(64)));
+    const ptrdiff_t most = sizeof packed / sizeof *packed / DEPTH_BLOCK;
     for (ptrdiff_t first = 0, end; end = first + lf_left(p->rows, first, most), first < p->rows; first = end)
-        for (ptrdiff_t k = 0, depth; depth = lf_left(p->depth, k, LP(TRANSPOSED_DEPTH)), k < p->depth; k += depth) {
+        for (ptrdiff_t k = 0, depth; depth = lf_left(p->depth, k, DEPTH_BLOCK), k < p->depth; k += depth) {
             LP(pack_tiles)(packed, p, first, end, k, depth);
             LP(begin_matrices)(end - first, depth);
             for (ptrdiff_t panel = p->first_panel; panel < p->end_panel; panel++) {

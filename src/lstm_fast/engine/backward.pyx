@@ -26,9 +26,10 @@ from lstm_fast.engine.tape cimport Tape
 
 cnp.import_array()
 
-# dgates of a chunk stay in the L2 cache between the steps and the products.
+# dgates of a chunk stay in the L2 cache between the steps and the products. It has at least as many rows as a sum over
+# them has terms in one piece.
 cdef size_t CHUNK_BYTES = 1 << 19
-cdef Py_ssize_t LEAST_CHUNK_ROWS = 512
+cdef Py_ssize_t LEAST_CHUNK_ROWS = 256
 # In a pipeline of layers dx goes to the layer below in so many blocks.
 cdef Py_ssize_t PIPELINE_BLOCKS = 8
 

@@ -11,7 +11,7 @@ from libc.string cimport memmove, memset
 
 from lstm_fast.engine.runtime.arithmetic import add
 from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of, time_of)
-from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase
+from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase, run_unit
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.matrix cimport operand_row
@@ -67,7 +67,7 @@ cdef void plan_call(Call *call, list tapes) except *:
     call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, call.rows.B))
     call.split = plan(call.count, call.chained, T, call.rows.B, call.rows.counts != NULL,
                       1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work,
-                      not call.blas, False)
+                      not call.blas, call.count == 1 and not cell.proj_size)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
 
 
@@ -236,6 +236,22 @@ cdef void run_phases(void *what, Py_ssize_t first, Py_ssize_t end, const Place *
             run_phase(&call.jobs[j], call.scratch, n, <int>(u % PHASES), here.part, here.parts)
 
 
+cdef void run_units(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
+    """A share of each of some units of the only job: each step of a chunk is one, and so are its phases."""
+    cdef Call *call = <Call *>what
+    cdef BackwardJob *job = &call.jobs[0]
+    cdef Py_ssize_t u, n = 0
+    for u in range(first, end):
+        while u >= first_unit(job, n + 1):
+            n += 1
+        run_unit(job, call.scratch, n, u - first_unit(job, n), here.part, here.parts)
+
+
+cdef Py_ssize_t first_unit(const BackwardJob *job, Py_ssize_t n) noexcept nogil:
+    """That of chunk n."""
+    return job.rows.T - job.bounds[n] + n * PHASES
+
+
 cdef void cut_into_chunks(BackwardJob *job, Py_ssize_t chunk_rows) noexcept:
     """Fill `bounds`, of room for T + 1. Depends on the batch alone: the bits of the weights' gradients do on it."""
     cdef Py_ssize_t s = job.rows.T, rows = 0, running
@@ -352,7 +368,10 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     for n in range(L):
         chunks = max(chunks, call.jobs[n].chunks)
     if call.split.in_pieces:
-        begin(&call.schedule, call.split, call.count, chunks * PHASES * L, call.work, &call, run_phases)
+        if call.split.by_rows:
+            begin(&call.schedule, call.split, call.count, chunks * PHASES * L, call.work, &call, run_phases)
+        else:
+            begin(&call.schedule, call.split, call.count, first_unit(call.jobs, chunks), call.work, &call, run_units)
         call.schedule.meet = True
     else:
         begin(&call.schedule, call.split, call.count, chunks, call.work, &call, run_chunks)

@@ -8,3 +8,5 @@ cdef enum:
 cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int phase, int part,
                     int parts) noexcept nogil
 cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil
+cdef void run_unit(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t u, int part,
+                   int parts) noexcept nogil

@@ -77,20 +77,12 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
 
 cdef void step_back(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_ssize_t origin, const char *later,
                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts) noexcept nogil:
-    """Step s for some rows and one of `parts` shares of the units.
-
-    In a ragged batch some rows begin here, with the gradients of their last step, and some end, which gives the
-    gradients of their initial state.
-    """
-    cdef Py_ssize_t t = time_of(job, s), T = job.rows.T, H = job.H, after = 0, before = 0, row, end
-    cdef lf_product p
+    """Step s for some rows and one of `parts` shares of the units; in a ragged batch some rows begin here."""
+    cdef Py_ssize_t t = time_of(job, s), after = 0, before = rows_that_go_on(job, s), row = first_row, end
     end_row = min(end_row, rows_at(job.rows, t))
-    if s < T - 1:
-        after = min(end_row, rows_at(job.rows, time_of(job, s + 1)))
-    if s > 0:
-        before = min(end_row, rows_at(job.rows, time_of(job, s - 1)))
+    if s < job.rows.T - 1:
+        after = rows_at(job.rows, time_of(job, s + 1))
     # Rows with an equal past and future: those that go on, those that begin here, those of one step only.
-    row = first_row
     while row < end_row:
         end = end_row
         if row < after:
@@ -99,8 +91,19 @@ cdef void step_back(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_s
             end = min(end, before)
         step_rows(job, scratch, t, origin, later if row < after else NULL, row, end, part, parts)
         row = end
-    lf_barrier_wait(&job.barrier, parts)
-    first_row = max(first_row, before)
+
+
+cdef Py_ssize_t rows_that_go_on(const BackwardJob *job, Py_ssize_t s) noexcept nogil:
+    """How many rows of step s were running in the step before, forward."""
+    return 0 if s == 0 else min(rows_at(job.rows, time_of(job, s)), rows_at(job.rows, time_of(job, s - 1)))
+
+
+cdef void end_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_ssize_t origin, Py_ssize_t first_row,
+                   Py_ssize_t end_row, int part, int parts) noexcept nogil:
+    """After step s, the gradients of the initial state of those rows that forward began with it."""
+    cdef Py_ssize_t t = time_of(job, s), H = job.H, row
+    cdef lf_product p
+    first_row, end_row = max(first_row, rows_that_go_on(job, s)), min(end_row, rows_at(job.rows, t))
     if first_row < end_row:
         row = rows_before(job.rows, t) - origin + first_row
         p = product_of(job, end_row - first_row, operands_at(job, scratch.of_hh, row * 4 * H), 4 * H, job.columns_hh,
@@ -108,6 +111,14 @@ cdef void step_back(BackwardJob *job, const Scratch *scratch, Py_ssize_t s, Py_s
         p.out = at(job.dh, first_row * job.P, job.k)
         p.accumulate = job.variant != NULL and job.variant.step.zone_h != NULL  # there is what went past the cell
         masked_product(job, &p, first_row)
+
+
+cdef const char *later_dgates(const BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t s,
+                              Py_ssize_t origin) noexcept nogil:
+    """Where those of the step after s are, which is a step of chunk n."""
+    if s == job.bounds[n] - 1:
+        return job.dgates_after
+    return operands_at(job, scratch.of_hh, (rows_before(job.rows, time_of(job, s + 1)) - origin) * 4 * job.H)
 
 
 cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t first, Py_ssize_t rows, int part,
@@ -204,7 +215,6 @@ cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_s
     cdef Py_ssize_t H = job.H, T = job.rows.T, high = job.bounds[n], low = job.bounds[n + 1], s = high, until, row
     cdef Py_ssize_t first_row = 0, end_row = job.rows.B, first, end
     cdef int step_part = part, step_parts = parts
-    cdef const char *later
     if job.by_rows:
         share_rows(job.rows, part, parts, &first_row, &end_row)
         step_part, step_parts = 0, 1
@@ -216,11 +226,10 @@ cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_s
         end = time_of(job, until if job.reverse else s - 1) + 1
         while s > until:
             s -= 1
-            later = job.dgates_after
-            if s < high - 1:
-                row = rows_before(job.rows, time_of(job, s + 1)) - origin
-                later = operands_at(job, scratch.of_hh, row * 4 * H)
-            step_back(job, scratch, s, origin, later, first_row, end_row, step_part, step_parts)
+            step_back(job, scratch, s, origin, later_dgates(job, scratch, n, s, origin), first_row, end_row, step_part,
+                      step_parts)
+            lf_barrier_wait(&job.barrier, step_parts)
+            end_rows(job, scratch, s, origin, first_row, end_row, step_part, step_parts)
         if job.pipelined:
             lf_barrier_wait(&job.barrier, parts)
             row = rows_before(job.rows, first)
@@ -270,6 +279,22 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         else:
             outer(job, scratch.packed, accumulate, job.dw_hr, P, scratch.of_dy, job.dy_row, scratch.hidden, rows, H,
                   part, parts)
+
+
+cdef void run_unit(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t u, int part,
+                   int parts) noexcept nogil:
+    """A share of unit u of chunk n of a plain batch: of its steps, what ends them, and the other phases.
+
+    Nobody waits here: all shares of the unit before have to be done.
+    """
+    cdef Py_ssize_t s = job.bounds[n] - 1 - u, low = job.bounds[n + 1]
+    cdef Py_ssize_t origin = rows_before(job.rows, time_of(job, job.bounds[n] - 1 if job.reverse else low))
+    if s >= low:
+        step_back(job, scratch, s, origin, later_dgates(job, scratch, n, s, origin), 0, job.rows.B, part, parts)
+    elif s == low - 1:
+        end_rows(job, scratch, low, origin, 0, job.rows.B, part, parts)
+    else:
+        run_phase(job, scratch, n, <int>(low - 1 - s), part, parts)
 
 
 cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil:

@@ -19,7 +19,7 @@ cdef Py_ssize_t PIPELINE_STEPS = 8
 # least; the rows of a piece from which it does not matter that every core reads all recurrent weights, where these stay
 # in no cache.
 cdef double PIECES_WORK = 3e6
-cdef double PIECE_STEP_WORK = 2e5
+cdef double PIECE_STEP_WORK = 6e4
 cdef Py_ssize_t SLABS = 8
 cdef Py_ssize_t READING_ROWS = 16
 

@@ -425,7 +425,8 @@ BARRIER = 6e3  # multiply-adds in the time of a barrier, at least
 @pytest.mark.parametrize("call", CALLS, ids=str)
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
-def test_plan(threads, call, ragged, busy):
+@pytest.mark.parametrize("backward", [False, True])
+def test_plan(threads, call, ragged, busy, backward):
     """No thread is without work, none has much more than its share, barriers are paid for."""
     T, B, I, H, jobs, chained = call
     panels, step = -(-H // LANES), 4.0 * H * H * B
@@ -433,15 +434,16 @@ def test_plan(threads, call, ragged, busy):
     lstm_fast.set_num_threads(threads)
     if busy and threads > 1:
         hold(threads - 1, threads)
-    split, places = planned(jobs, chained, T, B, ragged, panels, 16 * H * H, step, total, jobs == 1)
+    split, places = planned(
+        *(jobs, chained, T, B, ragged, panels, 16 * H * H, step, total, jobs == 1, backward)
+    )
     assert 1 <= split["threads"] <= threads
     if threads == 1 or total < 3e5:
         assert split["threads"] == 1
     if split["in_pieces"]:
         assert busy and not ragged
-        least = 3 if 16 * H * H <= 1 << 19 else 16  # rows
-        assert 2 <= split["threads"] <= min(threads, B // least if split["by_rows"] else panels)
-        assert split["by_rows"] == (2 * least <= B) and (split["by_rows"] or step >= 2e5)
+        assert 2 <= split["threads"] <= min(threads, B // 3 if split["by_rows"] else panels)
+        assert split["by_rows"] or (B < 2 * 16 and step >= 6e4)
         return
     assert not (busy and split["threads"] == threads > 1)
     work, barriers = [], []

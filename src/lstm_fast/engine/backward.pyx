@@ -67,7 +67,7 @@ cdef void plan_call(Call *call, list tapes) except *:
     call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, call.rows.B))
     call.split = plan(call.count, call.chained, T, call.rows.B, call.rows.counts != NULL,
                       1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work,
-                      not call.blas, call.count == 1 and not cell.proj_size)
+                      not call.blas, call.count == 1 and not cell.proj_size, True)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
 
 

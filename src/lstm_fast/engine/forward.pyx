@@ -82,7 +82,7 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
     call.split = plan(call.count, call.chained, T, 1 if call.blas else B, ragged, 1 if call.layer_norm else cell.panels,
                       times(times(4, call.padded), P) * call.size, step_work, call.work, not call.blas,
-                      call.count == 1 and cell.proj_size == 0)
+                      call.count == 1 and cell.proj_size == 0, False)
     if call.split.by_rows and call.split.threads > call.split.groups and not call.split.in_pieces and not ragged:
         chunk_bytes = min(chunk_bytes, CHUNK_BYTES_OF_SEVERAL)
     call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(chunk_bytes // (times(4 * call.padded, call.size))))

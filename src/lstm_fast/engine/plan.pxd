@@ -12,7 +12,8 @@ cdef struct Split:
     bint in_pieces  # of rows, a slab of time each, or of units, a step each: helpers take them as they come
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps) noexcept
+                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps,
+                bint backward) noexcept
 
 # Time steps of a piece that are taken at once, if no more than so many may be.
 cdef Py_ssize_t slab_of(Py_ssize_t steps, Py_ssize_t most) noexcept

@@ -11,4 +11,5 @@ def planned(
     step_work: float,
     total_work: float,
     by_steps: bool,
+    backward: bool,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]: ...

@@ -3,6 +3,21 @@
 from lstm_fast.engine.runtime.threads cimport available
 from lstm_fast.engine.watch cimport of_pieces, of_teams, usable
 
+cdef extern from *:
+    """
+    #include <unistd.h>
+    /* Bytes of the L2 cache of a core; 0 where the system does not say. */
+    static size_t lf_cache_of_core(void)
+    {
+    #ifdef _SC_LEVEL2_CACHE_SIZE
+        const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+        return size > 0 ? (size_t)size : 0;
+    #else
+        return 0;
+    #endif
+    }
+    """
+    size_t lf_cache_of_core()
 
 # Multiply-adds below which another thread does not pay: in a call, since it has to be woken, and in one
 # thread's part of a time step, since threads meet after it. A call of 3e5 takes 15 to 25 microseconds on
@@ -11,8 +26,10 @@ cdef double CALL_WORK = 3e5
 cdef double STEP_WORK = 6e3
 # Batch rows that fill a register tile well enough.
 cdef Py_ssize_t TILE_ROWS = 3
-# Recurrent weights that every core can keep in its own L2 cache beside the rest.
+# Bytes of recurrent weights that every core can keep in its own L2 cache beside the rest; and of those that it rather
+# keeps than meet others after each step.
 cdef size_t CACHED_WEIGHTS = 1 << 19
+cdef size_t KEPT_WEIGHTS = max(CACHED_WEIGHTS, lf_cache_of_core() // 2)
 # Time steps from which a pipeline of layers is worth filling.
 cdef Py_ssize_t PIPELINE_STEPS = 8
 # With pieces: multiply-adds of a call in which it pays to call helpers, and of a step that is shared; slabs of time, at
@@ -25,7 +42,8 @@ cdef Py_ssize_t READING_ROWS = 16
 
 
 cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps) noexcept:
+                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps,
+                bint backward) noexcept:
     """How to split a call over threads.
 
     It has so many jobs: layers that are chained, each the input of the next, or directions of one layer.
@@ -37,7 +55,8 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     meets nobody, which tolerates a preempted core. But then every core reads all recurrent weights
     (`weights` bytes) at every step, and in a `ragged` batch few long rows are as much work as many short
     ones, but fill tiles less well. Otherwise threads share the units of each step (`panels` of them) and wait
-    for one another after it.
+    for one another after it. What each then needs from the others is four times as much in `backward`, or much for
+    many rows: (128, 32, 64, 256) takes 22 ms back with rows and 24 with units (L2 of 2 MB).
 
     Where the steps are too short for that, chained layers form a pipeline (a wavefront): each group of
     threads has layers of its own and runs a chunk of time behind the group below.
@@ -58,11 +77,12 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     cdef Split split
     cdef int most = available() if total_work >= CALL_WORK else 1, each, equal
     cdef Py_ssize_t least, pieces
+    cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * READING_ROWS else CACHED_WEIGHTS
     split.in_pieces = False
     if most > 1 and adaptive:
         equal = usable(&of_teams, most)
         if equal < most and not ragged and total_work >= PIECES_WORK:
-            least = TILE_ROWS if weights <= CACHED_WEIGHTS else READING_ROWS
+            least = TILE_ROWS if weights <= cached else READING_ROWS
             split.by_rows = rows >= 2 * least
             pieces = rows // least if split.by_rows else panels if by_steps and step_work >= PIECE_STEP_WORK else 1
             each = <int>min(pieces, usable(&of_pieces, most), MOST_PIECES)
@@ -74,7 +94,7 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     most //= split.groups
     cdef Py_ssize_t by_rows = min(most, rows // TILE_ROWS)
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
-    if ragged or weights > CACHED_WEIGHTS:
+    if ragged or weights > cached:
         split.by_rows = by_rows > 1 and by_units < 2
     else:
         split.by_rows = by_rows > 1 and by_rows >= by_units
@@ -126,7 +146,8 @@ cdef Place place(int thread, int threads, int groups, int jobs) noexcept nogil:
     return found
 
 
-def planned(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, by_steps):
+def planned(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, by_steps, backward):
     """What `plan` says of such a call, and the place of each thread, each as a dict. For tests."""
-    cdef Split split = plan(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, True, by_steps)
+    cdef Split split = plan(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, True, by_steps,
+                            backward)
     return split, [place(thread, split.threads, split.groups, jobs) for thread in range(split.threads)]

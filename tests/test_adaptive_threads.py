@@ -95,13 +95,38 @@ def test_projection_in_pieces(rng, threads):
     assert calls()[1] == before + 2
 
 
-def test_ragged_batches_and_blas_are_never_in_pieces(rng):
-    """Where rows end, a piece depends on others; and BLAS's bits on the threads."""
-    x, lengths = rng.standard_normal((60, 40, 20), np.float32), rng.integers(1, 61, 40)
+RAGGED = [
+    ((60, 40, 20, 128, 1, False), {}),
+    ((70, 9, 20, 250, 1, False), {"reverse": True}),
+    ((300, 5, 70, 180, 1, False), {"peephole": True, "zoneout": (0.1, 0.2)}),
+    ((50, 30, 20, 130, 1, False), {"recurrent_dropout": 0.2, "reverse": True}),
+]
+
+
+@pytest.mark.parametrize(("stack", "options"), RAGGED, ids=str)
+def test_bits_of_ragged_batches_in_pieces(isa, rng, stack, options):
+    """Their steps are shared, since where rows end, pieces of rows depend on others."""
+    T, B = stack[:2]
+    lengths = rng.integers(T // 2, T + 1, B)
+    lengths[3] = 0
+    lstm_fast.set_num_threads(1)
+    noisy = "reverse" not in options or "recurrent_dropout" in options
+    expected = everything(stack, lengths, noisy=noisy, **options)
+    for threads in (2, 3):
+        lstm_fast.set_num_threads(threads)
+        hold(1, threads)
+        before = calls()
+        assert_identical(everything(stack, lengths, noisy=noisy, **options), expected)
+        in_shares, in_pieces = (now - then for now, then in zip(calls(), before, strict=True))
+        assert (in_shares, in_pieces >= 3) == (0, True)
+
+
+def test_blas_is_never_in_pieces(rng):
+    """Its bits depend on the threads."""
+    x = rng.standard_normal((60, 40, 20), np.float32)
     lstm_fast.set_num_threads(2)
     hold(1, 2)
     before = calls()
-    lstm_fast.LSTM(20, 128, seed=0)(x, lengths=lengths)
     blas = lstm_fast.LSTM(20, 128, seed=0, matmul="blas")
     first = blas(x)[0]
     assert calls()[1] == before[1]
@@ -441,9 +466,9 @@ def test_plan(threads, call, ragged, busy, backward):
     if threads == 1 or total < 3e5:
         assert split["threads"] == 1
     if split["in_pieces"]:
-        assert busy and not ragged
+        assert busy
         assert 2 <= split["threads"] <= min(threads, B // 3 if split["by_rows"] else panels)
-        assert split["by_rows"] or (B < 2 * 16 and step >= 6e4)
+        assert split["by_rows"] or (step >= 1e5)
         return
     assert not (busy and split["threads"] == threads > 1)
     work, barriers = [], []

@@ -283,17 +283,17 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
 
 cdef void run_unit(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t u, int part,
                    int parts) noexcept nogil:
-    """A share of unit u of chunk n of a plain batch: of its steps, what ends them, and the other phases.
+    """A share of unit u of chunk n: of its steps, what ends them, and the other phases.
 
-    Nobody waits here: all shares of the unit before have to be done.
+    Nobody waits here: all shares of the unit before have to be done. A step ends what the one before it has left.
     """
     cdef Py_ssize_t s = job.bounds[n] - 1 - u, low = job.bounds[n + 1]
     cdef Py_ssize_t origin = rows_before(job.rows, time_of(job, job.bounds[n] - 1 if job.reverse else low))
+    if u > 0 and s >= low - 1:
+        end_rows(job, scratch, s + 1, origin, 0, job.rows.B, part, parts)
     if s >= low:
         step_back(job, scratch, s, origin, later_dgates(job, scratch, n, s, origin), 0, job.rows.B, part, parts)
-    elif s == low - 1:
-        end_rows(job, scratch, low, origin, 0, job.rows.B, part, parts)
-    else:
+    elif s < low - 1:
         run_phase(job, scratch, n, <int>(low - 1 - s), part, parts)
 
 

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memmove, memset
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_at, rows_before, rows_of
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
-from lstm_fast.engine.forward_layer cimport run_chunk, run_step
+from lstm_fast.engine.forward_layer cimport chunk_end, mark_chunks, run_chunk, run_step
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
                                       data_or_null, new_buffer, take, times)
@@ -41,8 +41,8 @@ cdef size_t CHUNK_BYTES_OF_FAR = 1 << 21
 cdef Py_ssize_t PIPELINE_CHUNKS = 8
 cdef Py_ssize_t LEAST_CHUNK_ROWS = 12
 # Gates that are kept for backward are written past the caches, where there are many of them and weights besides, whose
-# place they would take: forward in bfloat16 at (25, 128, 256, 512) takes 21 ms instead of 28, in float32 62 instead of 66
-# (AVX-512, Xeon). It takes whole cache lines.
+# place they would take: forward in bfloat16 at (25, 128, 256, 512) takes 21 ms instead of 28, in float32 62 instead of
+# 66 (AVX-512, Xeon). It takes whole cache lines.
 cdef size_t STREAMED_TAPE = 16 << 20
 cdef size_t STREAMED_BESIDE = 2 << 20
 
@@ -61,6 +61,7 @@ cdef struct Call:
     char *projected           # their projected input, one for each group of threads
     size_t projected_size     # in bytes
     char *zeros               # an absent h0, (B, P)
+    Py_ssize_t *chunks        # for units in pieces: the first step of the chunk of each, (T,)
     Schedule schedule
 
 
@@ -101,6 +102,8 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
     call.jobs = <ForwardJob *>take(arena, call.count * sizeof(ForwardJob))
     call.projected = take(arena, call.split.groups * call.projected_size)
     call.zeros = take(arena, B * call.P * call.size)
+    if call.split.in_pieces and not call.split.by_rows:
+        call.chunks = <Py_ssize_t *>take(arena, call.rows.T * sizeof(Py_ssize_t))
     for n in range(call.count):
         cell = cells[n]
         job = &counted if call.jobs == NULL else &call.jobs[n]
@@ -269,20 +272,6 @@ cdef void to_user(ForwardJob *job, cnp.ndarray y, Py_ssize_t column) noexcept:
     job.y_b = cnp.PyArray_STRIDE(y, rows_axis) // <Py_ssize_t>job.k.itemsize
 
 
-cdef Py_ssize_t chunk_end(const Call *call, const ForwardJob *job, Py_ssize_t first_step,
-                          Py_ssize_t end_step) noexcept nogil:
-    """The step after a chunk that begins with `first_step`."""
-    cdef Py_ssize_t T = job.rows.T, s = first_step, rows = 0
-    if job.rows.counts == NULL:
-        return min(end_step, first_step + max(1, call.chunk_rows // job.rows.B))
-    while s < end_step:
-        rows += rows_at(job.rows, T - 1 - s if job.reverse else s)
-        if rows > call.chunk_rows and s > first_step:
-            break
-        s += 1
-    return s
-
-
 cdef void run_chain(Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssize_t first_step,
                     Py_ssize_t end_step, const Place *here) noexcept nogil:
     """One thread's share of some layers, which go through time together, a chunk after the other."""
@@ -290,7 +279,7 @@ cdef void run_chain(Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssi
     cdef Py_ssize_t s = first_step, end, j
     cdef bint pipelined = call.chained and call.split.groups > 1
     while s < end_step:
-        end = chunk_end(call, &call.jobs[first_job], s, end_step)
+        end = chunk_end(&call.jobs[first_job], s, end_step)
         for j in range(first_job, end_job):
             if pipelined and j > 0:
                 lf_counter_wait(&call.jobs[j - 1].done, end, &call.schedule.waited)
@@ -316,7 +305,7 @@ cdef void run_steps(void *what, Py_ssize_t first_step, Py_ssize_t end_step, cons
     cdef Call *call = <Call *>what
     cdef Py_ssize_t s
     for s in range(first_step, end_step):
-        run_step(&call.jobs[0], s, call.projected, here.part, here.parts)
+        run_step(&call.jobs[0], s, call.chunks, call.projected, here.part, here.parts)
 
 
 cdef void write_results(const Call *call, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn) noexcept:
@@ -404,6 +393,7 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
     tapes = set_up_jobs(&call, cells, x, h0, c0, y, reverse, ragged, noise)
     if call.rows.total > 0:
         if call.split.in_pieces and not call.split.by_rows:
+            mark_chunks(call.jobs, call.chunks)
             begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_steps)
             call.schedule.meet = True
         else:

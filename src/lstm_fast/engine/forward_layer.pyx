@@ -118,6 +118,29 @@ cdef void take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, Py_ssi
         step_rows(job, step, x, t, -1, running, end_row, part, operands)
 
 
+cdef Py_ssize_t chunk_end(const ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step) noexcept nogil:
+    """The step after a chunk that begins with `first_step`."""
+    cdef Py_ssize_t T = job.rows.T, s = first_step, rows = 0
+    if job.rows.counts == NULL:
+        return min(end_step, first_step + max(1, job.chunk_rows // job.rows.B))
+    while s < end_step:
+        rows += rows_at(job.rows, T - 1 - s if job.reverse else s)
+        if rows > job.chunk_rows and s > first_step:
+            break
+        s += 1
+    return s
+
+
+cdef void mark_chunks(const ForwardJob *job, Py_ssize_t *chunks) noexcept nogil:
+    """Say with which step the chunk of each step begins."""
+    cdef Py_ssize_t s = 0, first, end
+    while s < job.rows.T:
+        first, end = s, chunk_end(job, s, job.rows.T)
+        while s < end:
+            chunks[s] = first
+            s += 1
+
+
 cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected, int part,
                     int parts) noexcept nogil:
     """One thread's share of a chunk: its own rows of all units, or its own units of all rows.
@@ -156,18 +179,20 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
         lf_barrier_wait(&job.barrier, threads)
 
 
-cdef void run_step(ForwardJob *job, Py_ssize_t s, char *projected, int part, int parts) noexcept nogil:
-    """One share of the units of one step, and before a chunk's first step of its input, for a plain batch.
+cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char *projected, int part,
+                   int parts) noexcept nogil:
+    """One share of the units of one step, and before the first one of a chunk of its input: see mark_chunks.
 
     Nobody waits here: all shares of the step before have to be done.
     """
     cdef lf_cell_forward step = job.step
-    cdef Py_ssize_t T = job.rows.T, B = job.rows.B, chunk = max(1, job.chunk_rows // B)
-    cdef Py_ssize_t first_step = s // chunk * chunk, end_step = min(T, first_step + chunk)
-    cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
-    cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
+    cdef Py_ssize_t T = job.rows.T, t = T - 1 - s if job.reverse else s, end_step = s + 1, first_t
     cdef char *operands = job.operands + part * job.operands_size
+    while end_step < T and chunks[end_step] == chunks[s]:
+        end_step += 1
+    first_t = T - end_step if job.reverse else chunks[s]
     share(job.panels, part, parts, &step.first_panel, &step.end_panel)
-    if s == first_step:
-        project(job, first_t, end_t, 0, B, step.first_panel, step.end_panel, projected, operands)
-    take_step(job, &step, s, first_t, projected, 0, B, part, operands)
+    if s == chunks[s]:
+        project(job, first_t, T - s if job.reverse else end_step, 0, job.rows.B, step.first_panel, step.end_panel,
+                projected, operands)
+    take_step(job, &step, s, first_t, projected, 0, rows_at(job.rows, t), part, operands)

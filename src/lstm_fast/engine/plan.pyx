@@ -36,7 +36,7 @@ cdef Py_ssize_t PIPELINE_STEPS = 8
 # least; the rows of a piece from which it does not matter that every core reads all recurrent weights, where these stay
 # in no cache.
 cdef double PIECES_WORK = 3e6
-cdef double PIECE_STEP_WORK = 6e4
+cdef double PIECE_STEP_WORK = 1e5
 cdef Py_ssize_t SLABS = 8
 cdef Py_ssize_t READING_ROWS = 16
 
@@ -64,7 +64,8 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     All of this gives threads equal shares, for cores that they have to themselves. Where they have not (see watch.pyx)
     a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come. A call
     whose steps can be run one by one (`by_steps`) is cut into shares of the units of each step, if there are too few
-    rows. Else fewer threads are used; not so unless the call is `adaptive`, for bits that depend on the threads.
+    rows, or rows end at different times. Else fewer threads are used; not so unless the call is `adaptive`, for bits
+    that depend on the threads.
 
     Measured with AVX-512 on two cores, speed on two threads over one, for (T, B, I, H):
 
@@ -81,9 +82,9 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     split.in_pieces = False
     if most > 1 and adaptive:
         equal = usable(&of_teams, most)
-        if equal < most and not ragged and total_work >= PIECES_WORK:
+        if equal < most and total_work >= PIECES_WORK:
             least = TILE_ROWS if weights <= cached else READING_ROWS
-            split.by_rows = rows >= 2 * least
+            split.by_rows = rows >= 2 * least and not ragged
             pieces = rows // least if split.by_rows else panels if by_steps and step_work >= PIECE_STEP_WORK else 1
             each = <int>min(pieces, usable(&of_pieces, most), MOST_PIECES)
             if each > equal:

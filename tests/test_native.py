@@ -106,8 +106,10 @@ def test_kernels_with_sanitizers(tmp_path):
 @pytest.mark.parametrize("flags", [[], ["-O1", "-g1", "-fsanitize=thread"]], ids=["", "sanitized"])
 def test_helpers(tmp_path, flags):
     compiler = PYTHONS_COMPILER
-    if not shutil.which(compiler[0]) or not has_sanitizers(compiler, tmp_path, flags):
-        pytest.skip(f"{compiler[0]} does not do this here")
+    if not shutil.which(compiler[0]):
+        pytest.skip(f"no C compiler {compiler[0]}")
+    if not has_sanitizers(compiler, tmp_path, flags):
+        pytest.skip(f"{compiler[0]} has no sanitizer of threads")
     source, program = ROOT / "tests/native/check_helpers.c", tmp_path / "check"
     command = [*compiler, *FLAGS, "-D_GNU_SOURCE", *flags, f"-I{ROOT / 'include'}", str(source)]
     subprocess.run([*command, "-lpthread", "-o", str(program)], check=True)

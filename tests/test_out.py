@@ -248,7 +248,7 @@ def test_a_wrong_structure_is_refused(call, kind):
         (LSTM.forward, ValueError, "padding", {"padding": "same"}),
         (LSTM.forward, ValueError, "checkpoint", {"checkpoint": 0}),
     ],
-    ids=lambda value: re.sub(r"\s+", " ", str(value))[:30],
+    ids=lambda value: getattr(value, "__name__", re.sub(r"\s+", " ", str(value))[:30]),
 )
 def test_nothing_is_written_when_another_argument_is_wrong(call, error, name, wrong):
     refused(call, error, name, lambda *given: wrong)

@@ -13,6 +13,7 @@ from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_co
 from lstm_fast.engine.runtime.threads cimport startable, team_size
 from lstm_fast.engine.watch cimport learn, of_pieces, of_teams, watching
 
+lf_pool_init()
 
 # Multiply-adds of one thread between two looks at signals: 0.1 to 0.3 s.
 cdef double WORK_PER_SIGNAL_CHECK = 4e9
@@ -32,8 +33,6 @@ cdef void spread(Schedule *schedule, int thread) noexcept nogil:
     else:
         lf_keep_off(<int>lf_counter_get(&schedule.cpu))
 
-
-lf_pool_init()
 
 # Nanoseconds for which a thread does not sleep that waits.
 cdef long long PATIENCE = 2_000_000

@@ -27,7 +27,8 @@ cdef double STEP_WORK = 6e3
 # Batch rows that fill a register tile well enough.
 cdef Py_ssize_t TILE_ROWS = 3
 # Bytes of recurrent weights that every core can keep in its own L2 cache beside the rest; and of those that it rather
-# keeps than meet others after each step.
+# keeps than meet others after each step, forward with so many rows of its own.
+cdef Py_ssize_t KEEPING_ROWS = 10
 cdef size_t CACHED_WEIGHTS = 1 << 19
 cdef size_t KEPT_WEIGHTS = max(CACHED_WEIGHTS, lf_cache_of_core() // 2)
 # Time steps from which a pipeline of layers is worth filling.
@@ -78,12 +79,12 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     cdef Split split
     cdef int most = available() if total_work >= CALL_WORK else 1, each, equal
     cdef Py_ssize_t least, pieces
-    cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * READING_ROWS else CACHED_WEIGHTS
+    cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * KEEPING_ROWS else CACHED_WEIGHTS
     split.in_pieces = False
     if most > 1 and adaptive:
         equal = usable(&of_teams, most)
         if equal < most and total_work >= PIECES_WORK:
-            least = TILE_ROWS if weights <= cached else READING_ROWS
+            least = TILE_ROWS if weights <= (cached if by_steps else KEPT_WEIGHTS) else READING_ROWS
             split.by_rows = rows >= 2 * least and not ragged
             pieces = rows // least if split.by_rows else panels if by_steps and step_work >= PIECE_STEP_WORK else 1
             each = <int>min(pieces, usable(&of_pieces, most), MOST_PIECES)

@@ -15,7 +15,6 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ except ImportError:
 
 UNITS, COLUMNS, DROPOUT, BATCH, RATE, CLIP = 256, 128, 0.2, 32, 3e-3, 1.0
 BEGIN, END, UNKNOWN = 0, 1, 2  # numbers of what is no word
-Numbers = list[np.ndarray]  # of the words of each sentence, between BEGIN and END
+LIMITS = {"begin": BEGIN, "end": END, "longest": 50}
+Numbers = list[np.ndarray]  # of the words of each sentence
 
 
 def read(folder: Path, name: str) -> list[list[str]]:
@@ -50,88 +50,32 @@ class Vocabulary(list[str]):
         super().__init__(["<begin>", "<end>", "<unknown>", *(w for w, seen in counts if seen >= 3)])
 
     def numbers(self, sentences: list[list[str]]) -> Numbers:
-        """Return the numbers of words."""
+        """Return the numbers of words, and END."""
         of = {word: n for n, word in enumerate(self)}
-        return [np.array([BEGIN, *(of.get(w, UNKNOWN) for w in s), END]) for s in sentences]
+        return [np.array([*(of.get(w, UNKNOWN) for w in s), END]) for s in sentences]
 
-    def text(self, numbers: np.ndarray) -> str:
-        """Return a sentence."""
-        return " ".join(self[n] for n in numbers if n not in (BEGIN, END))
-
-
-def pairs(source: Any, epoch: int) -> Iterator[training.Batch]:
-    """Return batches: x is English, and German that is to be continued by the target."""
-    for batch in source.epoch(epoch):
-        steps = batch.target_lengths - 1
-        x, lengths = (batch.x, batch.target[:-1]), (batch.lengths, steps)
-        yield training.Batch(x, batch.target[1:], lengths, target_lengths=steps)
+    def texts(self, numbers: Numbers) -> list[list[str]]:
+        """Return the words of numbers."""
+        return [[self[n] for n in sentence] for sentence in numbers]
 
 
-class Translator(nn.Model):
-    """An encoder of English, a decoder of German, and a head that chooses words."""
-
-    def __init__(self, english: int, german: int) -> None:
-        encoder, decoder = (
-            nn.Sequential(
-                embed=nn.Embedding(words, COLUMNS, seed=seed),
-                drop=nn.Dropout(DROPOUT, seed=seed),
-                lstm=LSTM(COLUMNS, UNITS, seed=seed),
-            )
-            for seed, words in enumerate((english, german))
+def new_model(english: int, german: int) -> nn.EncoderDecoder:
+    """Return the model of so many words, untrained."""
+    encoder, decoder = (
+        nn.Sequential(
+            embed=nn.Embedding(words, COLUMNS, seed=seed),
+            drop=nn.Dropout(DROPOUT, seed=seed),
+            lstm=LSTM(COLUMNS, UNITS, seed=seed),
         )
-        head = nn.Sequential(
-            mix=nn.Linear(2 * UNITS, COLUMNS, seed=2),
-            tanh=nn.Activation("Tanh"),
-            drop=nn.Dropout(DROPOUT, seed=2),
-            words=nn.Linear(COLUMNS, german, seed=3),
-        )
-        super().__init__(encoder=encoder, decoder=decoder, head=head)
-        self.attention = nn.Attention(UNITS**-0.5)  # scaled dot products
-
-    def forward(self, x, state=None, *, lengths):
-        """Return scores of the German words after each of the right ones."""
-        (english, german), (n, m) = x, lengths
-        memory, state, of_encoder = self.encoder.forward(english, lengths=n)
-        y, _, of_decoder = self.decoder.forward(german, state, lengths=m)
-        context, of_attention = self.attention.forward(y, memory, lengths=n)
-        found = np.concatenate([y, context], axis=2)
-        scores, _, of_head = self.head.forward(found, lengths=m)
-        return scores, None, (of_encoder, of_decoder, of_attention, of_head)
-
-    def backward(self, dscores, dstate, cache):
-        of_encoder, of_decoder, of_attention, of_head = cache
-        dfound, _, head = self.head.backward(dscores, None, of_head)
-        dy, dcontext = np.split(dfound, 2, axis=2)
-        dquery, dmemory = self.attention.backward(dcontext, of_attention)
-        _, dstate, decoder = self.decoder.backward(dy + dquery, None, of_decoder)
-        _, _, encoder = self.encoder.backward(dmemory, dstate, of_encoder)
-        return None, None, self.gradients(encoder=encoder, decoder=decoder, head=head)
-
-    def translate(self, english: np.ndarray, n: np.ndarray | None, beam: int) -> Numbers:
-        """Return the best translations found by keeping so many of each (1: greedy search)."""
-        memory, state = self.encoder(english, lengths=n)
-        h, c = (np.tile(part, (1, beam, 1)) for part in state["lstm"])
-        B = english.shape[1]
-        words, b = np.full((1, beam, B), BEGIN), np.arange(B)
-        total = np.full((beam, B), -np.inf, np.float32)  # logarithm of the probability
-        total[0] = 0  # at first all are the same, and one is enough
-        while len(words) <= 50 and not (words[-1] == END).all():
-            y, state = self.decoder(words[-1:].reshape(1, -1), {"lstm": (h, c)})
-            y = y.reshape(beam, B, UNITS)  # to attention, steps of one sequence
-            found = np.concatenate([y, self.attention(y, memory, lengths=n)], axis=2)
-            scores = np.log(nn.Softmax()(self.head(found)[0])[0] + 1e-9)
-            ended = words[-1] == END
-            scores[ended] = -np.inf
-            scores[ended, END] = 0  # an end follows, at no cost
-            scores += total[..., None]
-            length = (words != END).sum(axis=0, dtype=np.float32)
-            mean = (scores / length[..., None]).swapaxes(0, 1).reshape(B, -1)
-            best = np.argpartition(mean, -beam)[:, -beam:].T  # (beam, B)
-            of, word = divmod(best, scores.shape[2])
-            total, words = scores[of, b, word], np.concatenate([words[:, of, b], word[None]])
-            h, c = (part[:, (of * B + b).ravel()] for part in state["lstm"])
-        first = np.argmax(total / (words != END).sum(axis=0), axis=0)
-        return [*words[:, first, b].T]
+        for seed, words in enumerate((english, german))
+    )
+    head = nn.Sequential(
+        mix=nn.Linear(2 * UNITS, COLUMNS, seed=2),
+        tanh=nn.Activation("Tanh"),
+        drop=nn.Dropout(DROPOUT, seed=2),
+        words=nn.Linear(COLUMNS, german, seed=3),
+    )
+    return nn.EncoderDecoder(encoder, decoder, head, attention=UNITS**-0.5)
 
 
 def dictionary(english: Numbers, german: Numbers) -> np.ndarray:
@@ -155,21 +99,26 @@ def dictionary(english: Numbers, german: Numbers) -> np.ndarray:
     return best
 
 
-def picture(path: str, model: Translator, asked: np.ndarray, found: np.ndarray, asks, says) -> None:
-    """Draw which English words were looked at for each German one."""
+def picture(
+    path: str,
+    model: nn.EncoderDecoder,
+    words: list[Vocabulary],
+    asked: np.ndarray,
+    said: np.ndarray,
+) -> None:
+    """Draw which of the English words were looked at for each German one."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:
         print("No picture: matplotlib is not installed")
         return
-    german = found[1 : list(found).index(END) + 1] if END in found else found[1:]
     memory, state = model.encoder(asked[:, None])
-    y, _ = model.decoder(found[: len(german), None], state)
+    y, _ = model.decoder(np.insert(said, 0, BEGIN)[:, None], state)
     figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
     drawn = axes.imshow(model.attention.weights(y, memory)[0], cmap="Greys", vmin=0, vmax=1)
     figure.colorbar(drawn, label="weight")
-    axes.set_xticks(range(len(asked)), [asks[n] for n in asked], rotation=60, ha="right")
-    axes.set_yticks(range(len(german)), [says[n] for n in german])
+    axes.set_xticks(range(len(asked)), words[0].texts([asked])[0], rotation=60, ha="right")
+    axes.set_yticks(range(len(said) + 1), [*words[1].texts([said])[0], "<end>"])
     axes.set_title("What the decoder looks at for each word")
     figure.savefig(path, dpi=120)
     print(f"picture: {path}")
@@ -178,37 +127,34 @@ def picture(path: str, model: Translator, asked: np.ndarray, found: np.ndarray, 
 def train_pytorch(first: dict[str, np.ndarray], source: Any, epochs: int) -> dict:
     """Return the parameters of the same model in PyTorch after the same updates."""
     import torch
-    from torch import nn
-    from torch.nn.utils import rnn
+    from torch.nn import LSTM, Dropout, Embedding, Linear, ModuleDict, functional
+    from torch.nn.utils import clip_grad_norm_, rnn
 
-    def reader(words: int) -> nn.ModuleDict:
-        embed, lstm = nn.Embedding(words, COLUMNS), nn.LSTM(COLUMNS, UNITS)
-        return nn.ModuleDict({"embed": embed, "lstm": lstm})
-
-    encoder, decoder = (reader(len(first[f"{p}.embed.weight"])) for p in ("encoder", "decoder"))
-    mix, words = nn.Linear(2 * UNITS, COLUMNS), nn.Linear(COLUMNS, len(first["head.words.bias"]))
-    head = nn.ModuleDict({"mix": mix, "words": words})
-    model = nn.ModuleDict({"encoder": encoder, "decoder": decoder, "head": head})
+    english, german = (len(first[f"{part}.embed.weight"]) for part in ("encoder", "decoder"))
+    encoder, decoder = (
+        ModuleDict({"embed": Embedding(words, COLUMNS), "lstm": LSTM(COLUMNS, UNITS)})
+        for words in (english, german)
+    )
+    head = ModuleDict({"mix": Linear(2 * UNITS, COLUMNS), "words": Linear(COLUMNS, german)})
+    model = ModuleDict({"encoder": encoder, "decoder": decoder, "head": head})
     model.load_state_dict({name: torch.tensor(value) for name, value in first.items()})
     torch.manual_seed(0)
-    drop, optimizer = nn.Dropout(DROPOUT), torch.optim.Adam(model.parameters(), fused=True)
+    drop, optimizer = Dropout(DROPOUT), torch.optim.Adam(model.parameters(), fused=True)
     rate = optim.cosine(RATE, epochs * len(source))
-    given = (batch for epoch in range(epochs) for batch in pairs(source, epoch))
+    given = (batch for epoch in range(epochs) for batch in source.epoch(epoch))
     for step, batch in enumerate(given):
-        english, german, n, m, target = map(torch.tensor, (*batch.x, *batch.lengths, batch.target))
-        x = rnn.pack_padded_sequence(drop(encoder["embed"](english)), n, enforce_sorted=False)
+        x, written, n, m, target = map(torch.tensor, (*batch.x, *batch.lengths, batch.target))
+        x = rnn.pack_padded_sequence(drop(encoder["embed"](x)), n, enforce_sorted=False)
         memory, state = encoder["lstm"](x)
-        memory, _ = rnn.pad_packed_sequence(memory)
-        y, _ = decoder["lstm"](drop(decoder["embed"](german)), state)
-        scores = torch.einsum("tbh,sbh->bts", y, memory) * UNITS**-0.5
-        padding = torch.arange(len(english)) >= n[:, None, None]
-        weights = scores.masked_fill(padding, -torch.inf).softmax(2)
-        context = torch.einsum("bts,sbh->tbh", weights, memory)
-        valid = torch.arange(len(y))[:, None] < m
-        found = drop(torch.tanh(mix(torch.cat([y, context], 2)[valid])))
+        memory, _ = rnn.pad_packed_sequence(memory, batch_first=True)
+        y = decoder["lstm"](drop(decoder["embed"](written)), state)[0].swapaxes(0, 1)
+        read = torch.arange(memory.shape[1]) < n[:, None, None]
+        context = functional.scaled_dot_product_attention(y, memory, memory, read)
+        valid = torch.arange(y.shape[1]) < m[:, None]
+        found = drop(torch.tanh(head["mix"](torch.cat([y, context], 2)[valid])))
         optimizer.zero_grad()
-        nn.functional.cross_entropy(words(found), target[valid]).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        functional.cross_entropy(head["words"](found), target.T[valid]).backward()
+        clip_grad_norm_(model.parameters(), CLIP)
         optimizer.param_groups[0]["lr"] = rate(step)
         optimizer.step()
     return {name: value.detach().numpy() for name, value in model.state_dict().items()}
@@ -222,46 +168,48 @@ def main() -> None:
     parser.add_argument("--part", default="test_2016_flickr", help="or val, to choose settings by")
     parser.add_argument("--picture", default="translation.png", help="of the attention")
     options = parser.parse_args()
-    text = {
-        (part, side): read(Path(options.data), f"{part}.{side}")
-        for part in ("train", options.part)
-        for side in ("en", "de")
-    }
-    asks, says = (Vocabulary(text["train", side]) for side in ("en", "de"))
-    english, german = asks.numbers(text["train", "en"]), says.numbers(text["train", "de"])
-    test, right = asks.numbers(text[options.part, "en"]), text[options.part, "de"]
-    source = training.batches(english, german, BATCH, aligned=False, seed=0)
+    sides, folder = ("en", "de"), Path(options.data)
+    train = [read(folder, f"train.{side}") for side in sides]
+    asked, right = (read(folder, f"{options.part}.{side}") for side in sides)
+    words = [*map(Vocabulary, train)]
+    english, german = (one.numbers(part) for one, part in zip(words, train, strict=True))
+    test = words[0].numbers(asked)
+    source = training.batches(english, german, BATCH, begin=BEGIN, seed=0)
 
     def show(method: str, found: Numbers, took: str = "") -> None:
-        both = [*map(says.text, found)], [[*map(" ".join, right)]]
-        bleu = corpus_bleu(*both, tokenize="none", force=True).score if corpus_bleu else np.nan
+        text, truth = ([" ".join(one) for one in part] for part in (words[1].texts(found), right))
+        bleu = (
+            corpus_bleu(text, [truth], tokenize="none", force=True).score if corpus_bleu else np.nan
+        )
         print(f"{method:28}BLEU {bleu:.1f}{took}", flush=True)
 
     def translated(beam: int) -> Numbers:
-        parts = training.batches(test, None, 100, shuffle=False, bucket=False)
-        return [one for part in parts for one in model.translate(part.x, part.lengths, beam)]
+        given, found = training.batches(test, None, 100, shuffle=False, bucket=False), []
+        for part in given:
+            found += model.generate(part.x, part.lengths, beam=beam, **LIMITS)
+        return found
 
-    model = Translator(len(asks), len(says))
+    model = new_model(*map(len, words))
     first, begin = model.state_dict(), time.perf_counter()
     rate = optim.cosine(RATE, options.epochs * len(source))
     trainer = training.Trainer(
         model, nn.CrossEntropy(), optim.Adam(), clip_norm=CLIP, schedule=rate
     )
-    trainer.fit(lambda epoch: pairs(source, epoch), epochs=options.epochs)
-    took = f", {time.perf_counter() - begin:.0f} s"
+    trainer.fit(source, epochs=options.epochs)
+    took = f", trained in {time.perf_counter() - begin:.0f} s"
     likeliest = dictionary(english, german)
-    show("dictionary, word by word", [likeliest[sentence] for sentence in test])
+    show("dictionary, word by word", [likeliest[sentence[:-1]] for sentence in test])
     show("LSTM, greedy search", translated(1))
-    found = translated(5)
-    show("LSTM, beam search", found, took)
-    picture(options.picture, model, test[0], found[0], asks, says)
+    show("LSTM, beam search", found := translated(5), took)
+    picture(options.picture, model, words, test[0], found[0])
     try:
         begin = time.perf_counter()
         model.load_state_dict(train_pytorch(first, source, options.epochs))
     except ImportError:
         print("PyTorch is not installed, so it is not compared")
         return
-    show("the same model in PyTorch", translated(5), f", {time.perf_counter() - begin:.0f} s")
+    took = f", trained in {time.perf_counter() - begin:.0f} s"
+    show("the same model in PyTorch", translated(5), took)
 
 
 if __name__ == "__main__":

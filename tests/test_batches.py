@@ -160,6 +160,26 @@ def test_targets_with_lengths_of_their_own(batch_first):
     assert sorted(seen) == [*range(len(LENGTHS))]
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_a_decoder_is_given_comes_a_step_later(batch_first):
+    targets = [
+        np.arange(10 * n, 10 * n + T) for n, T in enumerate([9, 1, 0, 3, 3, 8, 2, 2, 7, 5, 6])
+    ]
+    sequences = [np.full(T, n) for n, T in enumerate(LENGTHS)]
+    options = {"batch_first": batch_first, "seed": 0}
+    plain = [*batches(sequences, targets, 3, aligned=False, **options)]
+    begun = [*batches(sequences, targets, 3, begin=7, **options)]
+    for one, other in zip(begun, plain, strict=True):
+        (x, written), (n, m) = one.x, one.lengths
+        assert np.array_equal(x, other.x) and np.array_equal(one.target, other.target)
+        assert np.array_equal(n, other.lengths) and m is one.target_lengths
+        assert np.array_equal(m, other.target_lengths)
+        assert written.shape == one.target.shape and written.dtype == one.target.dtype
+        by_row = (a if batch_first else a.T for a in (written, one.target))
+        for given, target, steps in zip(*by_row, m, strict=True):
+            assert given[:steps].tolist() == [7, *target[: steps - 1]][:steps]
+
+
 @pytest.mark.parametrize("bucket", [False, True])
 def test_an_epoch_begins_anywhere(bucket, monkeypatch):
     source = batches(ragged(), np.arange(len(LENGTHS)), 2, seed=5, bucket=bucket)
@@ -243,6 +263,9 @@ WRONG = [
     (ValueError, "aligned.*needs targets", lambda: batches(ragged(), aligned=False)),
     (ValueError, "aligned.*time steps", lambda: batches(ragged(), [1] * 11, aligned=False)),
     (TypeError, "aligned", lambda: batches(ragged(), [1] * 11, aligned=0)),
+    (ValueError, "begin: needs targets$", lambda: batches(ragged(), begin=0)),
+    (ValueError, "begin: needs targets of", lambda: batches(ragged(), ragged(), begin=0)),
+    (TypeError, "begin", lambda: batches(ragged(), [np.arange(4)] * 11, begin=0.5)),
     (ValueError, r"targets\[1\].*0 steps", lambda: batches(ragged(), [np.arange(4)] * 11)),
     (ValueError, r"targets\[1\]", lambda: batches(ragged([2, 2]), [np.ones(2), np.ones(3)])),
     (ValueError, "batch_size", lambda: batches(ragged(), None, 0)),

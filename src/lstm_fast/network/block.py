@@ -238,12 +238,10 @@ def built(what: Any) -> Block:
     """
     try:
         kind, options = what["kind"], dict(what["options"])
-        blocks = options.pop("blocks", None)
+        blocks = {name: built(one) for name, one in options.pop("blocks", {}).items()}
         if kind not in KINDS:
             raise ValueError(f"there is no block {kind!r}")
-        if blocks is not None:
-            return KINDS[kind](**{name: built(one) for name, one in blocks.items()})
-        return KINDS[kind](**{name: _tuples(value) for name, value in options.items()})
+        return KINDS[kind](**blocks, **{name: _tuples(value) for name, value in options.items()})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"no block is described: {error}") from error
 

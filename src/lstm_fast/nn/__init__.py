@@ -6,7 +6,7 @@
     over_time               Last, Pool, Flatten
     attention               a query and what it attends to
     losses                  of what a model returns
-    model                   blocks that a class of the user's puts together
+    model, encoder_decoder  blocks that a class of the user's puts together, or this one
     sequential, streaming   blocks one after the other, also step by step
 
 It imports NumPy, the engine, the network and the layer, and nothing of the package above it.
@@ -14,6 +14,7 @@ It imports NumPy, the engine, the network and the layer, and nothing of the pack
 
 from .attention import Attention
 from .embedding import Embedding
+from .encoder_decoder import EncoderDecoder
 from .linear import Linear
 from .losses import (
     Absolute,
@@ -37,6 +38,7 @@ __all__ = [
     "CrossEntropy",
     "Dropout",
     "Embedding",
+    "EncoderDecoder",
     "Flatten",
     "Huber",
     "Last",

@@ -16,7 +16,7 @@ from ..network.block import Block, described
 from ..network.joint import JointParameters
 from ..network.layout import Gradients
 
-__all__ = ["Blocks", "Model", "table"]
+__all__ = ["Blocks", "Model", "in_table", "named", "table"]
 
 
 class Blocks(Block):
@@ -190,6 +190,20 @@ class Model(Blocks):
         """Return a table: name, block, numbers of parameters."""
         rows = [(name, in_table(block)) for name, block in self._blocks.items()]
         return table(type(self).__name__, ("", "block"), rows, self._blocks)
+
+
+class named:
+    """Puts the name of a block before the message of its error."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if type(error) in (TypeError, ValueError, RuntimeError) and error.args:
+            error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
 
 
 def in_table(block: Block) -> str:

@@ -15,7 +15,7 @@ from ..network.layout import Gradients
 from ..network.lower import Inputs, Weights
 from ..network.parameters import lock
 from ..network.sessions import OnNaN
-from .model import Blocks, in_table, table
+from .model import Blocks, in_table, named, table
 from .rows import Kept, kept_in
 from .streaming import ModelStream
 
@@ -87,7 +87,7 @@ class Sequential(Blocks):
         """
         blocks: dict[str, Block] = {}
         for name, block in self._blocks.items():
-            with _named(name):
+            with named(name):
                 if isinstance(block, (LSTM, Sequential)):
                     blocks[name] = block.quantize(weights, inputs)
                 else:
@@ -135,7 +135,7 @@ class Sequential(Blocks):
     ) -> tuple[Array, dict[str, Any]]:
         after: dict[str, Any] = {}
         for name, block in self._blocks.items():
-            with _named(name):
+            with named(name):
                 x, one = block(x, states.get(name), lengths=lengths)
             if block.stateful:
                 after[name] = one
@@ -165,7 +165,7 @@ class Sequential(Blocks):
         after: dict[str, Any] = {}
         caches = []
         for name, block in self._blocks.items():
-            with _named(name):
+            with named(name):
                 before = states.get(name)
                 if owned and _takes_owned(type(block)):
                     x, one, cache = block._forward(x, before, lengths, True)
@@ -207,7 +207,7 @@ class Sequential(Blocks):
         for (name, block), one in zip(
             reversed(self._blocks.items()), reversed(caches), strict=True
         ):
-            with _named(name):
+            with named(name):
                 dy, dbefore, of_block = block.backward(dy, dstates.get(name), one)
             self._put(grads, name, of_block)
             if block.stateful:
@@ -272,20 +272,6 @@ class Sequential(Blocks):
             shape = block._shape_after(shape)
             rows.append((name, in_table(block), f"({', '.join(map(str, shape))})"))
         return table("Sequential", ("", "block", "output"), rows, self._blocks)
-
-
-class _named:
-    """Puts the name of a block before the message of its error."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if type(error) in (TypeError, ValueError, RuntimeError) and error.args:
-            error.args = (f"{self._name}: {error.args[0]}", *error.args[1:])
 
 
 def _takes_owned(kind: type[Block]) -> bool:

@@ -29,6 +29,7 @@ class Batches(Epochs):
     target_lengths: npt.NDArray[np.intp] | None  # of targets by step; None: one of each sequence
     weights: Sequence[AnyArray] | None  # each one number, or one for each step of a target
     aligned: bool
+    begin: int | None
     batch_size: int
     shuffle: bool
     seed: int
@@ -65,7 +66,7 @@ class Batches(Epochs):
     def _batch(self, rows: npt.NDArray[np.intp]) -> Batch:
         lengths = self.lengths[rows]
         T = int(lengths.max())
-        x = self._padded(self.sequences, rows, T)
+        x: Any = self._padded(self.sequences, rows, T)
         target: Any = None
         aims = None if self.aligned or self.target_lengths is None else self.target_lengths[rows]
         steps = T if aims is None else int(aims.max())
@@ -77,7 +78,12 @@ class Batches(Epochs):
             )
         weight = None if self.weights is None else self._weight(rows, steps, target.ndim)
         padded = aims is not None or lengths.min() < T
-        return Batch(x, target, lengths if padded else None, weight, False, aims)
+        given: Any = lengths if padded else None
+        if self.begin is not None:
+            later = 1 if self.batch_first else 0  # the axis of time
+            written = np.insert(target, 0, self.begin, later).take(range(steps), later)
+            x, given = (x, written), (lengths, aims)
+        return Batch(x, target, given, weight, False, aims)
 
     def _weight(self, rows: npt.NDArray[np.intp], T: int, axes: int) -> AnyArray:
         """Return weights of sequences in a shape that broadcasts to that of their targets."""
@@ -116,6 +122,7 @@ def batches(
     *,
     weight: Sequence[Any] | AnyArray | None = None,
     aligned: bool = True,
+    begin: int | None = None,
     shuffle: bool = True,
     seed: int | None = None,
     bucket: bool = True,
@@ -140,6 +147,10 @@ def batches(
     aligned : bool
         Targets with time steps have one for each step of their sequence. False: they have steps of
         their own, as translations have; every batch has `lengths` and `target_lengths` then.
+    begin : int, optional
+        Targets, of integers and with steps of their own, are what a decoder writes. Its input is
+        this number and then, at each step, the target of the step before: `x` and `lengths` are
+        pairs, of what is read and what is written, as `nn.EncoderDecoder` takes them.
     shuffle : bool
         The order depends on `seed` and the number of the epoch only; else it is always the same.
     seed : int, optional
@@ -170,11 +181,13 @@ def batches(
                 f"{sequence.shape} of {sequence.dtype}"
             )
     lengths = np.array([len(sequence) for sequence in arrays], np.intp)
-    aligned = checks.boolean("aligned", aligned)
+    aligned = checks.boolean("aligned", aligned) and begin is None
     aims = None if targets is None else _arrays("targets", targets)
     if aims is None and not aligned:
-        raise ValueError("aligned: False needs targets")
+        raise ValueError(f"{'aligned: False' if begin is None else 'begin:'} needs targets")
     steps = None if aims is None else _steps(aims, lengths, aligned)
+    if begin is not None and aims and (aims[0].ndim > 1 or aims[0].dtype.kind not in "iu"):
+        raise ValueError("begin: needs targets of shape (T,), of integers")
     return Batches(
         arrays,
         lengths,
@@ -182,6 +195,7 @@ def batches(
         steps,
         None if weight is None else _weights(weight, aims, steps),
         aligned,
+        None if begin is None else checks.integer("begin", begin, 0),
         checks.integer("batch_size", batch_size, 1),
         checks.boolean("shuffle", shuffle),
         checks.integer("seed", np.random.SeedSequence().entropy if seed is None else seed, 0),

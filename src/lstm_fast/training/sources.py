@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     Attributes
     ----------
     x : ndarray
-        What the model takes.
+        What the model takes: of an `nn.EncoderDecoder` a pair of such, and `lengths` as well.
     target : ndarray
         What the loss takes.
     lengths : ndarray of int, shape (B,), optional
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
     x: Any
     target: Any = None
-    lengths: npt.NDArray[np.intp] | None = None
+    lengths: Any = None
     weight: Any = None
     state: bool = False
     target_lengths: npt.NDArray[np.intp] | None = None

@@ -1,23 +1,41 @@
 /* Packing of weights into the panels that the products of one precision read, and rounding of operands. See
  * kernels.h. */
 
-/* Steps of the depth that are packed at a time: they are whole cache lines of the weights, and their piece of the panel
+/* Groups of the depth that are packed at a time: they are whole cache lines of the weights, and their piece of the panel
  * stays in the L1 cache until all columns are in it. The next ones are asked for meanwhile: so many short pieces of rows
  * are no streams that a CPU would see. */
-enum { LP(PACK_DEPTH) = 32 };
+enum { LP(PACK_DEPTH) = 32 * GROUP };
+
+/* Terms of a vector of rows that are packed at once where a group is as large as a lane: so they are transposed in
+ * registers. Of rows that are not there they are 0. */
+enum { LP(PACK_SQUARE) = LANES * GROUP };
+static void LP(pack_square)(WEIGHT *b, ptrdiff_t panel, const WEIGHT *w, ptrdiff_t w_row, ptrdiff_t rows)
+{
+    static const WEIGHT nothing[sizeof(vec) / sizeof(WEIGHT)];
+    vec lanes[LANES];
+    LF_UNROLL
+    for (int j = 0; j < LANES; j++)
+        memcpy(&lanes[j], j < rows ? w + j * w_row : nothing, sizeof(vec));
+    LF(transpose)(lanes);
+    LF_UNROLL
+    for (int n = 0; n < LANES; n++)
+        memcpy(b + n * panel * GROUP, &lanes[n], sizeof(vec));
+}
 
 /* A vector of rows of w among the weights of a panel of so many columns: b[k, j] = w[j * w_row + k] from k to end, and 0
  * for the rows from `rows` on. The terms up to `ahead` are asked for. */
 LF_INLINE void LP(pack_vector)(WEIGHT *b, const int panel, const WEIGHT *w, ptrdiff_t w_row, ptrdiff_t rows,
                                ptrdiff_t k, ptrdiff_t end, ptrdiff_t ahead)
 {
-    for (ptrdiff_t j = 0; j < LANES; j++) {
-        const WEIGHT *row = w + j * w_row;
+    for (ptrdiff_t j = 0; j < LANES; j++)
         for (ptrdiff_t n = end; n < ahead; n += 64 / (ptrdiff_t)sizeof(WEIGHT))
-            __builtin_prefetch(row + n);
+            __builtin_prefetch(w + j * w_row + n);
+    if (GROUP * sizeof(WEIGHT) == sizeof(real))
+        for (; k + LP(PACK_SQUARE) <= end; k += LP(PACK_SQUARE))
+            LP(pack_square)(b + k * panel, panel, w + k, w_row, rows);
+    for (ptrdiff_t j = 0; j < LANES; j++)
         for (ptrdiff_t n = k; n < end; n++)
-            b[(n / GROUP * panel + j) * GROUP + n % GROUP] = j < rows ? row[n] : (WEIGHT)0;
-    }
+            b[(n / GROUP * panel + j) * GROUP + n % GROUP] = j < rows ? w[j * w_row + n] : (WEIGHT)0;
 }
 
 /* What a panel has for vector v besides: its scales, of `left` columns, and what INT8_OFFSET adds to its sums, or neither;

@@ -14,6 +14,7 @@
  *   v_min(a, b), v_max(a, b)   a NaN in b comes through
  *   v_abs, v_copysign(a, s)    |a|, |a| with the sign of s (a >= 0)
  *   v_select_negative(s, a, b) a where the sign bit of s is set, else b
+ *   v_zip_low(a, b), _high     the lanes of both in turn, of their lower halves, or of their upper ones
  *   v_exponent(t)              2^n from t = n + EXPONENT_MAGIC (vmath.h), n a normal exponent
  *   v_ldexp(a, n)              a 2^n for integral n, rounded once; optional: use LF(ldexp)
  *
@@ -53,6 +54,7 @@
 #undef SIGN_FILL
 #undef SIGN_LANES
 #undef EXPONENT
+#undef LANES_OF_BOTH
 #undef real
 #undef SIGN_BIT
 #undef LF
@@ -102,4 +104,29 @@ LF_INLINE void LF(store_units)(real *p, ptrdiff_t n, vec a)
         v_store(p, a);
     else
         LF(store_n)(p, n, a);
+}
+
+/* One round of a transposition of LANES vectors: every second lane comes from the second half of the vectors. */
+LF_INLINE void LF(zip)(vec a[])
+{
+    vec b[LANES];
+    LF_UNROLL
+    for (int n = 0; n < LANES / 2; n++) {
+        b[2 * n] = v_zip_low(a[n], a[n + LANES / 2]);
+        b[2 * n + 1] = v_zip_high(a[n], a[n + LANES / 2]);
+    }
+    LF_UNROLL
+    for (int n = 0; n < LANES; n++)
+        a[n] = b[n];
+}
+
+LF_INLINE void LF(transpose)(vec a[])
+{
+    LF(zip)(a);
+    if (LANES > 2)
+        LF(zip)(a);
+    if (LANES > 4)
+        LF(zip)(a);
+    if (LANES > 8)
+        LF(zip)(a);
 }

@@ -28,6 +28,8 @@
 #define v_fma(a, b, c) OP(fmadd)(a, b, c)
 #define v_fnma(a, b, c) OP(fnmadd)(a, b, c)
 #define v_select_negative(s, a, b) OP(blendv)(b, a, s)
+#define v_zip_low(a, b) OP(permute2f128)(OP(unpacklo)(a, b), OP(unpackhi)(a, b), 0x20)
+#define v_zip_high(a, b) OP(permute2f128)(OP(unpacklo)(a, b), OP(unpackhi)(a, b), 0x31)
 
 #define LOWER_ROWS 2
 #define v_bfloat16_even(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)(p)), 16))

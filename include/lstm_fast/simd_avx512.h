@@ -6,6 +6,7 @@
 #define LANE_MASK(n) ((__mmask8)((1u << (n)) - 1u))
 #define SIGN_MASK(s) _mm512_movepi64_mask(_mm512_castpd_si512(s))
 #define EXPONENT(t) _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(t), 52))
+#define LANES_OF_BOTH(n) _mm512_setr_epi64(n, n + 8, n + 1, n + 9, n + 2, n + 10, n + 3, n + 11)
 #else
 #define vec __m512
 #define LANES 16
@@ -13,6 +14,9 @@
 #define LANE_MASK(n) ((__mmask16)((1u << (n)) - 1u))
 #define SIGN_MASK(s) _mm512_movepi32_mask(_mm512_castps_si512(s))
 #define EXPONENT(t) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23))
+#define LANES_OF_BOTH(n) \
+    _mm512_setr_epi32(n, n + 16, n + 1, n + 17, n + 2, n + 18, n + 3, n + 19, n + 4, n + 20, n + 5, n + 21, n + 6, \
+                      n + 22, n + 7, n + 23)
 #endif
 
 #ifndef LF_SIMD_WORDS
@@ -29,6 +33,8 @@
 #define v_fma(a, b, c) OP(fmadd)(a, b, c)
 #define v_fnma(a, b, c) OP(fnmadd)(a, b, c)
 #define v_select_negative(s, a, b) OP(mask_blend)(SIGN_MASK(s), b, a)
+#define v_zip_low(a, b) OP(permutex2var)(a, LANES_OF_BOTH(0), b)
+#define v_zip_high(a, b) OP(permutex2var)(a, LANES_OF_BOTH(LANES / 2), b)
 #define v_ldexp(a, n) OP(scalef)(a, n)
 
 #define LOWER_ROWS TILE_ROWS

@@ -26,6 +26,8 @@
 #define v_fma(a, b, c) OP(add)(OP(mul)(a, b), c)  /* rounds twice */
 #define v_fnma(a, b, c) OP(sub)(c, OP(mul)(a, b)) /* rounds twice */
 #define v_select_negative(s, a, b) OP(or)(OP(and)(SIGN_FILL(s), a), OP(andnot)(SIGN_FILL(s), b))
+#define v_zip_low(a, b) OP(unpacklo)(a, b)
+#define v_zip_high(a, b) OP(unpackhi)(a, b)
 
 #define LOWER_ROWS TILE_ROWS
 #define v_bfloat16_even(p) _mm_castsi128_ps(_mm_slli_epi32(_mm_loadu_si128((const __m128i *)(p)), 16))

@@ -37,6 +37,8 @@
 #define v_abs(a) OP(vabsq)(a)
 #define v_copysign(a, s) OP(vbslq)(SIGN_LANES, s, a)
 #define v_select_negative(s, a, b) OP(vbslq)(SIGN_FILL(s), a, b)
+#define v_zip_low(a, b) OP(vzip1q)(a, b)
+#define v_zip_high(a, b) OP(vzip2q)(a, b)
 #define v_exponent(t) EXPONENT(t)
 
 #define LOWER_ROWS TILE_ROWS

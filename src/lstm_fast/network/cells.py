@@ -79,6 +79,8 @@ class PackedCells:
                 now = parameters.version.number
                 version, cells, for_training, for_blas = self.kept
                 if version != now:
+                    self.kept = -1, [], False, False  # so that their memory, if free, serves again
+                    del cells
                     cells, for_training, for_blas = self._pack(), False, False
                 for cell, reads_x in zip(cells, self._read_x, strict=True):
                     cell.prepare(training, blas, of_input or not reads_x)

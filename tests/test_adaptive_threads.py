@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from support.comparing import assert_identical
-from support.internals import calls, hold, planned, see, time_alone, usable_now
+from support.internals import assume_meeting, calls, hold, openmp, planned, see, time_alone, usable_now
 from support.processes import run_python
 from test_schedule import everything
 
@@ -487,3 +487,38 @@ def test_plan(threads, call, ragged, busy, backward):
     one = jobs * T * step
     several = max(w + b * BARRIER for w, b in zip(work, barriers, strict=True))
     assert several <= one or split["threads"] == 1
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_threads_that_take_long_to_meet_share_longer_steps(backward):
+    lstm_fast.set_num_threads(2)
+    threads = {}
+    known = assume_meeting(-1)
+    for nanoseconds, H in itertools.product((0, 60, 150, 300), (32, 64, 128, 256)):
+        assume_meeting(nanoseconds)
+        step = 4.0 * H * H
+        sizes = (1, True, 100, 1, False, -(-H // LANES), 16 * H * H, step, 200 * step)
+        threads[nanoseconds, H] = planned(*sizes, True, backward)[0]["threads"]
+        if nanoseconds == 0:
+            lstm_fast.set_adaptive_threads(False)
+            assert threads[0, H] == planned(*sizes, True, backward)[0]["threads"]
+            lstm_fast.set_adaptive_threads(True)
+    assume_meeting(known)
+    assert [threads[0, H] for H in (32, 64, 128, 256)] == [1, 2, 2, 2]
+    assert [threads[60, H] for H in (32, 64, 128, 256)] == [1, 2, 2, 2]
+    assert [threads[150, H] for H in (32, 64, 128, 256)] == [1, 1, 2, 2]
+    assert [threads[300, H] for H in (32, 64, 128, 256)] == [1, 1, 2, 2]
+
+
+@pytest.mark.skipif(not openmp()["version"], reason="built without OpenMP")
+def test_a_meeting_is_measured_when_it_matters():
+    code = """
+from support.internals import assume_meeting
+import numpy as np, lstm_fast
+lstm_fast.set_num_threads(2)
+lstm_fast.LSTM(16, 32)(np.zeros((100, 1, 16), np.float32))
+assert assume_meeting(-1) == -1
+lstm_fast.LSTM(16, 256)(np.zeros((20, 1, 16), np.float32))
+print(assume_meeting(-1))
+"""
+    assert 10 <= int(run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1")) <= 300

@@ -13,6 +13,7 @@ from lstm_fast.engine.backward import segments
 from lstm_fast.engine.cell import Cell
 from lstm_fast.engine.forward import forward as engine_forward
 from lstm_fast.engine.matrix import Packed, multiply, pack, sum_rows
+from lstm_fast.engine.meeting import assume_meeting
 from lstm_fast.engine.plan import planned
 from lstm_fast.engine.runtime.isa import elementwise, isas
 from lstm_fast.engine.runtime.isa import use as use_isa
@@ -35,6 +36,7 @@ __all__ = [
     "Layout",
     "Packed",
     "Parameters",
+    "assume_meeting",
     "calls",
     "checkpoints",
     "elementwise",

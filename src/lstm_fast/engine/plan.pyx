@@ -1,7 +1,8 @@
 """Which thread does what in a call of the engine, forward or backward."""
 
+from lstm_fast.engine.meeting cimport meeting
 from lstm_fast.engine.runtime.threads cimport available
-from lstm_fast.engine.watch cimport of_pieces, of_teams, usable
+from lstm_fast.engine.watch cimport of_pieces, of_teams, usable, watching
 
 cdef extern from *:
     """
@@ -20,10 +21,12 @@ cdef extern from *:
     size_t lf_cache_of_core()
 
 # Multiply-adds below which another thread does not pay: in a call, since it has to be woken, and in one
-# thread's part of a time step, since threads meet after it. A call of 3e5 takes 15 to 25 microseconds on
-# one thread; a step of 1.6e4 takes 1.0, and 0.6 on two.
+# thread's part of a time step, since threads meet after it: at least, and for each nanosecond that they take to meet. A
+# call of 3e5 takes 15 to 25 microseconds on one thread; a step of 1.6e4 takes 1.0 and on two 0.6; where a meeting
+# takes 0.15, it takes 0.6 on one, and no less on two.
 cdef double CALL_WORK = 3e5
 cdef double STEP_WORK = 6e3
+cdef double STEP_WORK_OF_MEETING = 80
 # Batch rows that fill a register tile well enough.
 cdef Py_ssize_t TILE_ROWS = 3
 # Bytes of recurrent weights that every core can keep in its own L2 cache beside the rest; and of those that it rather
@@ -96,6 +99,8 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     most //= split.groups
     cdef Py_ssize_t by_rows = min(most, rows // TILE_ROWS)
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
+    if by_units > 1 and watching():
+        by_units = min(by_units, <Py_ssize_t>(step_work / (1 + STEP_WORK_OF_MEETING * meeting())))
     if ragged or weights > cached:
         split.by_rows = by_rows > 1 and by_units < 2
     else:

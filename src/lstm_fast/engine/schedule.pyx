@@ -4,9 +4,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 
 from lstm_fast.engine.plan cimport place
+from lstm_fast.engine.runtime.cores cimport lf_bring, lf_cpu, lf_is_on, lf_keep_off, lf_thread_name, lf_time_of
 from lstm_fast.engine.runtime.gemm import held_to_one_thread
-from lstm_fast.engine.runtime.helpers cimport (lf_bring, lf_cpu, lf_is_on, lf_keep_off, lf_offer, lf_offer_close,
-                                               lf_offer_open, lf_pool_init, lf_thread_name, lf_time_of)
+from lstm_fast.engine.runtime.helpers cimport lf_offer, lf_offer_close, lf_offer_open, lf_pool_init
 from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_least,
                                                lf_counter_most, lf_counter_set, lf_counter_spin, lf_fpenv,
                                                lf_fpenv_enter, lf_fpenv_leave, lf_now, lf_sleep)

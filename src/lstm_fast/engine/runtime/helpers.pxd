@@ -1,15 +1,6 @@
-# Threads beside OpenMP's, and which cores threads run on. See helpers.h and cores.h in include/lstm_fast/.
-# To be cimported by one module: another would have a pool of its own.
+# Threads beside OpenMP's. See helpers.h in include/lstm_fast/. To be cimported by one module: another would have a pool of its own.
 
 from lstm_fast.engine.runtime.kernels cimport lf_counter
-
-cdef extern from "lstm_fast/cores.h" nogil:
-    int lf_cpu()
-    int lf_thread_name()
-    long long lf_time_of(int thread)
-    bint lf_is_on(int cpu)
-    void lf_keep_off(int cpu)
-    void lf_bring(int thread)
 
 cdef extern from "lstm_fast/helpers.h" nogil:
     ctypedef struct lf_offer:

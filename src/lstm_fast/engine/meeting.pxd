@@ -1,0 +1,3 @@
+# How long two threads take to meet. See meeting.pyx.
+
+cdef long long meeting() noexcept

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from support.comparing import assert_identical
-from support.internals import assume_meeting, calls, hold, openmp, planned, see, time_alone, usable_now
+from support.internals import (
+    assume_meeting,
+    calls,
+    hold,
+    openmp,
+    planned,
+    see,
+    time_alone,
+    usable_now,
+)
 from support.processes import run_python
 from test_schedule import everything
 

@@ -223,6 +223,8 @@ def test_errors(rng):
         nn.EncoderDecoder(both, deep, nn.Linear(2 * H, V), attention=1.0)(given.x)
     with pytest.raises(ValueError, match="head: x"):
         nn.EncoderDecoder(reader(), reader(), nn.Linear(H + 1, V))(given.x)
+    with pytest.raises(ValueError, match=r"read: expected axes \(T, B\), got shape \(5,\)"):
+        model.generate(given.x[0][:, 0], begin=0, end=1)
     with pytest.raises(ValueError, match="end: expected a number below 11"):
         model.generate(given.x[0], begin=0, end=V)
     with pytest.raises(ValueError, match="decoder: embed: x"):

@@ -203,6 +203,9 @@ class EncoderDecoder(Model):
         beam, longest = checks.integer("beam", beam, 1), checks.integer("longest", longest, 1)
         begin, end = checks.integer("begin", begin, 0), checks.integer("end", end, 0)
         memory, state = self._read(read, lengths)
+        if memory.ndim != 2 + self.encoder.keeps_time:
+            axes = "B, T" if self.batch_first else "T, B"
+            raise ValueError(f"read: expected axes ({axes}), got shape {np.shape(read)}")
         B = memory.shape[0] if self.batch_first else memory.shape[-2]
         rows = np.arange(B)
         written = np.full((1, beam, B), begin)  # so many of each sequence

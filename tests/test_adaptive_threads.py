@@ -531,3 +531,25 @@ lstm_fast.LSTM(16, 256)(np.zeros((20, 1, 16), np.float32))
 print(assume_meeting(-1))
 """
     assert 10 <= int(run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1")) <= 300
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins threads to a core")
+@pytest.mark.skipif(not openmp()["version"], reason="built without OpenMP")
+def test_threads_on_one_core_are_seen_that_never_meet():
+    """Each has rows of its own, and both end late together: only their time on the core tells."""
+    code = """
+import os
+import numpy as np, lstm_fast
+from support.internals import calls
+lstm_fast.set_num_threads(2)
+lstm, x = lstm_fast.LSTM(64, 256, seed=0), np.zeros((400, 32, 64), np.float32)
+lstm(x)
+for task in os.listdir("/proc/self/task") if os.path.exists("/proc/self/task") else [0]:
+    os.sched_setaffinity(int(task), {min(os.sched_getaffinity(0))})
+before = calls()[0]
+for _ in range(12):
+    lstm(x)
+print(calls()[0] - before)
+"""
+    teams = int(run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1"))
+    assert 1 <= teams < 6

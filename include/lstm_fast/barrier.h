@@ -16,9 +16,10 @@
 #define LF_PAUSE() __asm__ volatile("yield")
 #endif
 
-/* How often a thread looks before it takes the time, a microsecond or so, and how many nanoseconds before it sleeps. */
+/* How often a thread looks before it takes the time, a microsecond or so, and how many nanoseconds before it sleeps: more
+ * than a sleep takes, or who waited for one that slept would sleep as well, and so on, each step. */
 #define LF_SHORT_SPINS 32
-#define LF_SPINNING 20000
+#define LF_SPINNING 150000
 
 /* Nanoseconds of a clock that never goes back. */
 static inline long long lf_now(void)

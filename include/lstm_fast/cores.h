@@ -42,6 +42,14 @@ static inline long long lf_time_of(int thread)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+/* The same of the calling thread. */
+static inline long long lf_own_time(void)
+{
+    struct timespec t = {0, 0};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
 /* Move a thread to this CPU, or away from it, if its affinity mask allows that. The mask is another one for a moment,
  * in which nobody else moves the thread: the names of those that are being moved have flags. */
 static inline void lf_move(int thread, int cpu, int away)

@@ -28,6 +28,7 @@ cdef struct Schedule:
     lf_counter cpu             # of the first thread
     lf_counter[MOST_KNOWN] name   # of each thread, once it has begun
     lf_counter[MOST_KNOWN] holds  # the piece of a slab that it computes; or that it has none, or is not there
+    lf_counter ran             # on a core: of all threads of a team
     lf_counter waited          # for one another: of all threads
     lf_counter late            # until they began
     lf_counter ended           # until they had nothing more to do

@@ -4,7 +4,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 
 from lstm_fast.engine.plan cimport place
-from lstm_fast.engine.runtime.cores cimport lf_bring, lf_cpu, lf_is_on, lf_keep_off, lf_thread_name, lf_time_of
+from lstm_fast.engine.runtime.cores cimport (lf_bring, lf_cpu, lf_is_on, lf_keep_off, lf_own_time, lf_thread_name,
+                                             lf_time_of)
 from lstm_fast.engine.runtime.gemm import held_to_one_thread
 from lstm_fast.engine.runtime.helpers cimport lf_offer, lf_offer_close, lf_offer_open, lf_pool_init
 from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_least,
@@ -136,13 +137,15 @@ cdef void run_on(Schedule *schedule, int thread, int threads) noexcept nogil:
 
 cdef void run_in_team(Schedule *schedule, int thread, int threads) noexcept nogil:
     """One of OpenMP's threads, all of which have a share, and wait for the last one."""
-    cdef long long since = schedule.since, ended
+    cdef long long since = schedule.since, before, ended
     if since:
         hold(schedule, thread, SOMETHING)
         spread(schedule, thread)
         lf_counter_add(&schedule.late, lf_now() - since)
+        before = lf_own_time()
     run_on(schedule, thread, threads)
     if since:
+        lf_counter_add(&schedule.ran, lf_own_time() - before)
         hold(schedule, thread, ABSENT)
         ended = lf_now() - since
         lf_counter_add(&schedule.ended, ended)
@@ -188,6 +191,7 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
     for n in range(MOST_KNOWN if in_pieces else min(threads, MOST_KNOWN)):
         lf_counter_set(&schedule.name[n], 0)
         lf_counter_set(&schedule.holds[n], ABSENT)
+    lf_counter_set(&schedule.ran, 0)
     lf_counter_set(&schedule.late, 0)
     lf_counter_set(&schedule.ended, 0)
     lf_counter_set(&schedule.last, 0)
@@ -205,13 +209,17 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
 
 
 cdef void learn_of(Schedule *schedule, int threads, long long time) noexcept:
-    """Tell the watch what was seen of a call, if it had all of the threads that were asked for."""
+    """Tell the watch what was seen of a call, if it had all of the threads that were asked for.
+
+    One thread alone takes no longer than all together were on cores: threads that meet nobody lose theirs unseen.
+    """
+    cdef long long alone
     if schedule.split.in_pieces:
         learn(&of_pieces, threads, time, lf_counter_get(&schedule.least), 0)
     elif lf_counter_get(&schedule.finished) == threads:
-        learn(&of_teams, threads, time,
-              time_alone(threads, lf_counter_get(&schedule.last), lf_counter_get(&schedule.ended),
-                         lf_counter_get(&schedule.late), lf_counter_get(&schedule.waited)),
+        alone = time_alone(threads, lf_counter_get(&schedule.last), lf_counter_get(&schedule.ended),
+                           lf_counter_get(&schedule.late), lf_counter_get(&schedule.waited))
+        learn(&of_teams, threads, time, min(alone, lf_counter_get(&schedule.ran)),
               lf_counter_get(&schedule.late) // (threads - 1))
 
 

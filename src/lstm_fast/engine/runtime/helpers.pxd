@@ -1,4 +1,5 @@
-# Threads beside OpenMP's. See helpers.h in include/lstm_fast/. To be cimported by one module: another would have a pool of its own.
+# Threads beside OpenMP's. See helpers.h in include/lstm_fast/. To be cimported by one module: another would have a pool
+# of its own.
 
 from lstm_fast.engine.runtime.kernels cimport lf_counter
 

@@ -24,12 +24,12 @@ cdef long long _known = -1
 cdef void meet(lf_barrier *barrier, int cpu, int thread, int threads, long long *least) noexcept nogil:
     """One thread's part of all batches, off the core of the caller."""
     cdef long long since
-    cdef int batch, n
+    cdef int _batch, _n
     if thread > 0:
         lf_keep_off(cpu)
-    for batch in range(BATCHES):
+    for _batch in range(BATCHES):
         since = lf_now()
-        for n in range(MEETINGS):
+        for _n in range(MEETINGS):
             lf_barrier_wait(barrier, threads)
         if thread == 0:
             least[0] = min(least[0], (lf_now() - since) // MEETINGS)

@@ -527,7 +527,7 @@ import numpy as np, lstm_fast
 lstm_fast.set_num_threads(2)
 lstm_fast.LSTM(16, 32)(np.zeros((100, 1, 16), np.float32))
 assert assume_meeting(-1) == -1
-lstm_fast.LSTM(16, 256)(np.zeros((20, 1, 16), np.float32))
+lstm_fast.LSTM(16, 128)(np.zeros((20, 1, 16), np.float32))
 print(assume_meeting(-1))
 """
     assert 10 <= int(run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1")) <= 300

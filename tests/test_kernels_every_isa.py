@@ -188,3 +188,29 @@ def test_forward_into_part_of_an_array_and_into_its_state(isa, dtype, rng, rever
     dx, dh0, dc0, (grads,) = engine_backward(tapes, wide[:, :, H : 2 * H], dhn[None], dcn[None])
     actual = {"y": strided, "hn": h[0], "cn": c[0], "dx": dx, "dh0": dh0[0], "dc0": dc0[0]}
     assert_identical(actual | {f"d{name}": grad for name, grad in grads.items()}, expected)
+
+
+@pytest.mark.parametrize("of_input", [False, True])
+def test_weights_packed_in_one_pass_are_those_packed_in_two(isa, dtype, rng, of_input):
+    """Panels of gates and of columns, wide and narrow; not all begin with a vector of rows."""
+    n = lanes(isa, dtype)
+    T, B, I, H = 3, 2, 4 * n + 1, 5 * n + 3
+    args, (dy, dhn, dcn) = draw_layer(rng, T, B, I, H, dtype=dtype)
+    weights = [args[k] for k in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    found = []
+    for training in (False, True):
+        cell = Cell(*weights, training=training, of_input=of_input)
+        cell.prepare(True, False, of_input)
+        arrays = (
+            args["x"],
+            args["h0"][None],
+            args["c0"][None],
+            *(np.empty_like(d) for d in (dy, dhn[None], dcn[None])),
+        )
+        tapes = engine_forward([cell], arrays, training=True)
+        dx, dh0, dc0, (grads,) = engine_backward(tapes, dy, dhn[None], dcn[None], of_input=of_input)
+        assert (dx is None) != of_input
+        found.append(
+            {"y": arrays[3], "dh0": dh0, "dc0": dc0} | grads | ({"dx": dx} if of_input else {})
+        )
+    assert_identical(*found)

@@ -233,9 +233,10 @@ typedef struct lf_products {
     void (*cell_forward)(const lf_cell_forward *);
     void (*variant_forward)(const lf_variant_forward *);
     /* What follows is for backward, of full and of bfloat16.
-     * b[k, column] = m[k * m_row + column], in columns: from numbers of the dtype, which it rounds. */
+     * b[k, column] = m[k * m_row + column], in columns: from numbers of the dtype, which it rounds. Of the rows k
+     * first_row is the first of a group, and end_row the end of one, or depth. */
     void (*pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
-                         ptrdiff_t first_panel, ptrdiff_t end_panel);
+                         ptrdiff_t first_panel, ptrdiff_t end_panel, ptrdiff_t first_row, ptrdiff_t end_row);
     void (*cell_backward)(const lf_cell_backward *);
     void (*variant_backward)(const lf_variant_backward *);
     /* Operands of some columns, NULL in full: for rows that are rounded in parts, and have a whole number of groups or,

@@ -121,14 +121,14 @@ LF_INLINE void LP(pack_step)(WEIGHT *b, const real *m, ptrdiff_t m_row, ptrdiff_
 
 #if LF_PRECISION == LF_FULL || LF_PRECISION == LF_BF16
 static void LP(pack_columns)(void *b, const void *m, ptrdiff_t m_row, ptrdiff_t depth, ptrdiff_t columns,
-                             ptrdiff_t first_panel, ptrdiff_t end_panel)
+                             ptrdiff_t first_panel, ptrdiff_t end_panel, ptrdiff_t first_row, ptrdiff_t end_row)
 {
     for (ptrdiff_t p = first_panel; p < end_panel; p++) {
         const real *source = (const real *)m + p * PANEL;
         const ptrdiff_t left = columns - p * PANEL;
         const int vectors = LF(panel_vectors)(left);
         WEIGHT *panel = LP(weights)(LP(panel)(b, p, depth), vectors);
-        for (ptrdiff_t k = 0; k < depth; k += GROUP)
+        for (ptrdiff_t k = first_row; k < end_row; k += GROUP)
             for (int v = 0; v < vectors; v++)
                 LP(pack_step)(panel + (k * vectors + v * GROUP) * LANES, source + k * m_row + v * LANES, m_row, depth - k,
                               lf_left(left, v * LANES, LANES));

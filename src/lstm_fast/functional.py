@@ -189,6 +189,7 @@ def lstm_forward(
     cell = Cell(
         *(w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln),
         options=options,
+        training=training,
     )
     h, c = (None if a is None else a[None] for a in (h0, c0))
     hn, cn = np.empty((1, B, P), dtype), np.empty((1, B, H), dtype)

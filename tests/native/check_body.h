@@ -32,7 +32,7 @@ static void NAME(check_product)(const lf_kernels *k, ptrdiff_t rows, ptrdiff_t d
                 sum += (double)a[r * depth + n] * b[n * columns + j];
             exact[r * columns + j] = sum;
         }
-    k->full.pack_columns(packed, b, columns, depth, columns, 0, panels);
+    k->full.pack_columns(packed, b, columns, depth, columns, 0, panels, 0, depth);
 
     /* The same panels from the transpose of b. */
     real *b_transposed = NAME(random)(depth * columns), *again = NAME(random)(panels * panel * depth);

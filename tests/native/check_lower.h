@@ -76,7 +76,7 @@ static void check_columns(const lf_kernels *k, const lf_products *p, ptrdiff_t r
             of_x[n * rows + r] = x[r * depth + n];
     }
     p->convert(operands, step, (lf_rows){of_x, rows}, depth, rows);
-    p->pack_columns(packed, m, columns, depth, columns, 0, panels);
+    p->pack_columns(packed, m, columns, depth, columns, 0, panels, 0, depth);
     const lf_product product = {.rows = rows, .depth = depth, .columns = columns, .a = operands, .a_row = 1,
                                 .a_step = step, .b = packed, .out = out, .out_row = columns, .out_panel = panel,
                                 .first_panel = 0, .end_panel = panels};

@@ -147,7 +147,7 @@ cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssi
     cdef Py_ssize_t first_panel, end_panel
     if job.gemm == NULL:
         share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
-        job.of.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel)
+        job.of.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel, 0, rows)
 
 
 cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows, const char *d,

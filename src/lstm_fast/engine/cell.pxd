@@ -32,8 +32,9 @@ cdef class Cell:
     cdef void set_precision(self, cnp.ndarray w_ih, str inputs, bint bfloat16) except *
     cdef void set_variant(self, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln, options) except *
     cdef object sum_of(self, b_ih, b_hh)
-    cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale)
-    cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth)
+    cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale, Buffer columns)
+    cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth, Buffer columns)
+    cdef Buffer room_for_columns(self, cnp.ndarray m)
     cdef Buffer pack_columns(self, cnp.ndarray m)
     cdef Buffer pack_transposed(self, const lf_products *products, cnp.ndarray m, scale)
     cpdef void prepare(self, bint training, bint blas, bint of_input=*) except *

@@ -29,6 +29,8 @@ class Cell:
         scales: tuple[Array | None, ...] = ...,
         inputs: str = "bfloat16",
         bfloat16: bool = False,
+        training: bool = False,
+        of_input: bool = True,
     ) -> None: ...
     def weights(self) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]: ...
     @property

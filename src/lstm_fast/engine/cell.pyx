@@ -4,7 +4,7 @@ cimport numpy as cnp
 
 import numpy as np
 
-from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels, unpacked
+from lstm_fast.engine.matrix cimport COLUMNS, GATES, TRANSPOSED, pack_panels, room_for, unpacked
 from lstm_fast.engine.memory cimport Buffer, copy_rows, data_of, data_or_null, new_buffer, times
 from lstm_fast.engine.runtime.isa cimport kernels, lower
 from lstm_fast.engine.runtime.kernels cimport (LF_INT8_DEPTH, LF_SIGMOID, LF_TANH, lf_activation, lf_fpenv,
@@ -55,6 +55,8 @@ cdef class Cell:
         How 8-bit weights multiply the input.
     bfloat16 : bool
         Round weights of float32, and what they are multiplied with, to bfloat16.
+    training, of_input : bool
+        Pack what `prepare` with these would, while the weights are read anyway.
 
     C-contiguous, aligned, all of one dtype, float32 or float64, in native byte order; or w_ih, w_hh and w_hr of int8,
     with scales, or of uint16, which hold bfloat16, and the others of float32. The caller has checked the shapes, and
@@ -63,7 +65,8 @@ cdef class Cell:
 
     def __init__(self, cnp.ndarray w_ih not None, cnp.ndarray w_hh not None, b_ih=None, b_hh=None, w_hr=None, w_ch=None,
                  w_ln_ih=None, w_ln_hh=None, w_ln_c=None, b_ln_c=None, w_ln=None, options=None,
-                 tuple scales=(None, None, None), str inputs="bfloat16", bint bfloat16=False):
+                 tuple scales=(None, None, None), str inputs="bfloat16", bint bfloat16=False, bint training=False,
+                 bint of_input=True):
         cdef list parameters = [], shapes = []
         cdef Py_ssize_t n = 0
         for value in (w_ih, w_hh, b_ih, b_hh, w_hr, w_ch, w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln):
@@ -87,9 +90,12 @@ cdef class Cell:
         self.bias_sum = self.sum_of(b_ih, b_hh)
         if self.layer_norm:  # it is added after that
             self.norm_bias, self.bias_sum = self.bias_sum, np.zeros_like(self.bias_sum)
-        self.bias = self.pack_gates(&self.k.full, self.bias_sum, None, 1)
-        self.gates_ih = self.pack_forward(self.of_x, w_ih, scales[0])
-        self.gates_hh = self.pack_forward(self.of_h, w_hh, scales[1])
+        self.bias = self.pack_gates(&self.k.full, self.bias_sum, None, 1, None)
+        if training and self.full and not self.layer_norm:
+            self.columns_hh = self.room_for_columns(w_hh)
+            self.columns_ih = self.room_for_columns(w_ih) if of_input else None
+        self.gates_ih = self.pack_forward(self.of_x, w_ih, scales[0], self.columns_ih)
+        self.gates_hh = self.pack_forward(self.of_h, w_hh, scales[1], self.columns_hh)
         if w_hr is not None:
             self.project_hr = self.pack_transposed(self.of_h, w_hr, scales[2])
 
@@ -178,16 +184,20 @@ cdef class Cell:
         scales = [np.ascontiguousarray(heads[..., :4]).view(np.float32)[..., 0] for _, heads in found]
         return (*weights, *nothing), (*scales, *nothing)
 
-    cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale):
-        """Weights (4 H, depth) for forward: in gates or, with layer norm of whole rows, in columns."""
+    cdef Buffer pack_forward(self, const lf_products *products, cnp.ndarray w, scale, Buffer columns):
+        """Weights (4 H, depth) for forward: in gates, and in `columns` if given; for layer norm of rows, transposed."""
         if products.operand_head and cnp.PyArray_DIM(w, 1) > LF_INT8_DEPTH:
             raise ValueError(f"a sum of more than {LF_INT8_DEPTH} products may not fit into 32 bits")
         if self.layer_norm:
             return self.pack_transposed(products, w, scale)
-        return self.pack_gates(products, w, scale, cnp.PyArray_DIM(w, 1))
+        return self.pack_gates(products, w, scale, cnp.PyArray_DIM(w, 1), columns)
 
-    cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth):
-        return pack_panels(self.k, products, data_of(w), data_or_null(scale), GATES, depth, depth, self.hidden_size)
+    cdef Buffer pack_gates(self, const lf_products *products, cnp.ndarray w, scale, Py_ssize_t depth, Buffer columns):
+        return pack_panels(self.k, products, data_of(w), data_or_null(scale), GATES, depth, depth, self.hidden_size,
+                           columns)
+
+    cdef Buffer room_for_columns(self, cnp.ndarray m):
+        return room_for(self.k, self.of_h, COLUMNS, cnp.PyArray_DIM(m, 0), cnp.PyArray_DIM(m, 1))
 
     cdef Buffer pack_columns(self, cnp.ndarray m):
         """A C-contiguous matrix (depth, columns), packed in columns, and rounded as products take it."""
@@ -211,7 +221,7 @@ cdef class Cell:
             if self.kept_ih is None:
                 self.kept_ih = w_ih
         if training and not self.prepared:
-            columns_hh = self.pack_columns(self.w_hh)
+            columns_hh = self.pack_columns(self.w_hh) if self.columns_hh is None else self.columns_hh
             if self.w_hr is not None:
                 columns_hr = self.pack_columns(self.w_hr)
             if not self.prepared:

@@ -47,6 +47,14 @@ class OneCall:
     def differentiate(
         self, cache: Cache, dy: Any, dstate: Any
     ) -> tuple[Array, tuple[Array, Array], dict[str, Array]] | None: ...
+    def gradients(
+        self,
+        cache: Cache,
+        dy: Array | None,
+        dhn: Any,
+        dcn: Any,
+        of_input: bool = True,
+    ) -> tuple[Any, Array, Array, dict[str, Array]] | None: ...
     def run(
         self, arrays: Any, ragged: Ragged | None = None, cells: list[Cell] | None = None
     ) -> None: ...

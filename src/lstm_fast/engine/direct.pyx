@@ -181,16 +181,23 @@ cdef class OneCall:
 
     def differentiate(self, Cache cache not None, dy, dstate):
         """What `LSTM.backward` returns; None if the arguments have another form, or the cache more than one call."""
-        cdef Stage stage = cache._stages[0]
-        cdef list kept = stage.kept
-        if (self.form is None or cache._packing is not None or not cache._batched or len(cache._stages) > 1
-                or stage.mask is not None or type(kept[0]) is not Tape):
+        if self.form is None or cache._packing is not None or not cache._batched:
             return None
         cdef tuple arrays = self.form.gradients(dy, dstate, cache._T, cache._B)
-        if arrays is None:
+        cdef tuple found = None if arrays is None else self.gradients(cache, arrays[0], arrays[1], arrays[2])
+        if found is None:
             return None
-        dx, dh0, dc0, grads = backward(kept, arrays[0], arrays[1], arrays[2], None, cache._blas)
-        return dx, (dh0, dc0), by_name(self.names, grads)
+        dx, dh0, dc0, grads = found
+        return dx, (dh0, dc0), grads
+
+    cpdef tuple gradients(self, Cache cache, dy, dhn, dcn, bint of_input=True):
+        """The gradients of x, h0, c0 and the parameters, by name; None if the cache has more than one call."""
+        cdef Stage stage = cache._stages[0]
+        cdef list kept = stage.kept
+        if len(cache._stages) > 1 or stage.mask is not None or type(kept[0]) is not Tape:
+            return None
+        dx, dh0, dc0, grads = backward(kept, dy, dhn, dcn, None, cache._blas, of_input)
+        return dx, dh0, dc0, by_name(self.names, grads)
 
     cpdef void run(self, tuple arrays, Ragged ragged=None, list cells=None) except *:
         """Call `forward` in inference, with these cells or the present ones."""

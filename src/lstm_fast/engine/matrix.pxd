@@ -9,7 +9,8 @@ cdef enum:
     GATES, COLUMNS, TRANSPOSED
 
 cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const char *matrix, const char *scale,
-                        int how, Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units)
+                        int how, Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units, Buffer columns=*)
+cdef Buffer room_for(const lf_kernels *k, const lf_products *products, int how, Py_ssize_t depth, Py_ssize_t units)
 cdef tuple unpacked(Buffer packed, const lf_kernels *k, const lf_products *products, int how, Py_ssize_t depth,
                     Py_ssize_t units)
 

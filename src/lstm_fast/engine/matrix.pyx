@@ -22,22 +22,46 @@ cnp.import_array()
 
 cdef struct Source:
     # A matrix, and where it is packed
+    const lf_kernels *k
     const lf_products *products
     void *packed
+    void *columns  # NULL, or where gates are packed in columns as well
     const void *matrix
     const void *scale
     int how
     Py_ssize_t row, depth, units, panels  # units of a gate, or columns
 
 
+cdef Py_ssize_t panels_of(const lf_kernels *k, int how, Py_ssize_t units) noexcept nogil:
+    """Panels of so many units of gates, or columns."""
+    cdef Py_ssize_t width = k.lanes if how == GATES else 4 * k.lanes
+    return (units + width - 1) // width
+
+
+cdef void pack_twice(const Source *source, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
+    """Panels of gates, and the same rows in columns while they are in a cache."""
+    cdef Py_ssize_t panel, gate, unit, row, lanes = source.k.lanes
+    cdef Py_ssize_t panels = panels_of(source.k, COLUMNS, source.depth)
+    for panel in range(first, end):
+        unit = panel * lanes
+        source.products.pack_gates(source.packed, source.matrix, NULL, source.units, source.depth, panel, panel + 1)
+        for gate in range(4):
+            row = gate * source.units + unit
+            source.products.pack_columns(source.columns, source.matrix, source.depth, 4 * source.units, source.depth, 0,
+                                         panels, row, row + min(lanes, source.units - unit))
+
+
 cdef void pack_share(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
     """One thread's share of the panels."""
     cdef Source *source = <Source *>what
     share(source.panels, here.part, here.parts, &first, &end)
-    if source.how == GATES:
+    if source.how == GATES and source.columns != NULL:
+        pack_twice(source, first, end)
+    elif source.how == GATES:
         source.products.pack_gates(source.packed, source.matrix, source.scale, source.units, source.depth, first, end)
     elif source.how == COLUMNS:
-        source.products.pack_columns(source.packed, source.matrix, source.row, source.depth, source.units, first, end)
+        source.products.pack_columns(source.packed, source.matrix, source.row, source.depth, source.units, first, end,
+                                     0, source.depth)
     else:
         source.products.pack_transposed(source.packed, source.matrix, source.scale, source.row, source.depth,
                                         source.units, first, end)
@@ -49,21 +73,30 @@ cdef size_t column_size(const lf_products *products, Py_ssize_t depth) except? 0
     return products.head_size + times((depth + group - 1) // group * group, products.weight_size)
 
 
+cdef Buffer room_for(const lf_kernels *k, const lf_products *products, int how, Py_ssize_t depth, Py_ssize_t units):
+    """Memory for what `pack_panels` packs."""
+    return new_buffer(times(panels_of(k, how, units), 4 * k.lanes), column_size(products, depth))
+
+
 cdef Buffer pack_panels(const lf_kernels *k, const lf_products *products, const char *matrix, const char *scale,
-                        int how, Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units):
+                        int how, Py_ssize_t row, Py_ssize_t depth, Py_ssize_t units, Buffer columns=None):
     """Pack a matrix whose rows are contiguous and `row` elements apart, for products of some precision.
 
     It has so many units of four gates, of `depth` columns; or so many columns and rows; or as its transpose. Columns
-    have no `scale`, and are packed from numbers of the dtype.
+    have no `scale`, and are packed from numbers of the dtype. Gates of full precision may be packed in `columns`, too.
     """
     cdef Source source
     cdef Schedule schedule
-    cdef Py_ssize_t width = k.lanes if how == GATES else 4 * k.lanes, panels = (units + width - 1) // width
-    cdef Buffer packed = new_buffer(times(panels, 4 * k.lanes), column_size(products, depth))
-    source.products, source.packed, source.how = products, packed.data, how
+    cdef Buffer packed = room_for(k, products, how, depth, units)
+    cdef size_t size = packed.size
+    source.k, source.products, source.how = k, products, how
+    source.packed, source.columns = packed.data, NULL
     source.matrix, source.scale = matrix, scale
-    source.row, source.depth, source.units, source.panels = row, depth, units, panels
-    begin(&schedule, plan_packing(panels, packed.size), 1, 1, 0, &source, pack_share)
+    source.row, source.depth, source.units, source.panels = row, depth, units, panels_of(k, how, units)
+    if columns is not None:
+        source.columns = columns.data
+        size += columns.size
+    begin(&schedule, plan_packing(source.panels, size), 1, 1, 0, &source, pack_share)
     run_all(&schedule, False)
     return packed
 
@@ -229,7 +262,7 @@ def multiply(cnp.ndarray a not None, Packed b not None, cnp.ndarray init=None, c
         raise ValueError(f"out: expected writable ({rows}, {b.columns}) of {b.dtype} with contiguous rows, "
                          f"got {(<object>out).shape} of {out.dtype}")
     product.k = b.k
-    product.panels = (b.columns + 4 * b.k.lanes - 1) // (4 * b.k.lanes)
+    product.panels = panels_of(b.k, COLUMNS, b.columns)
     p.rows, p.depth, p.columns = rows, b.depth, b.columns
     p.a, p.a_row, p.a_step = data_of(a), steps.row, steps.column
     p.b = b.buffer.data

@@ -81,7 +81,8 @@ class PackedCells:
                 if version != now:
                     self.kept = -1, [], False, False  # so that their memory, if free, serves again
                     del cells
-                    cells, for_training, for_blas = self._pack(), False, False
+                    cells = self._pack(training, of_input)
+                    for_training = for_blas = False
                 for cell, reads_x in zip(cells, self._read_x, strict=True):
                     cell.prepare(training, blas, of_input or not reads_x)
                 if parameters.version.number == now:  # no signal handler has written meanwhile
@@ -91,13 +92,15 @@ class PackedCells:
                 self.kept = now, cells, for_training, blas or for_blas
             return cells
 
-    def _pack(self) -> list[Cell]:
+    def _pack(self, training: bool, of_input: bool) -> list[Cell]:
         values: dict[str, Any] = dict(self._parameters.items())
         return [
             Cell(
                 **{kind: values[name] for kind, name in names.items()},
                 options=self._options,
                 bfloat16=self.bfloat16,
+                training=training,
+                of_input=of_input or not reads_x,
             )
-            for names in self._names
+            for names, reads_x in zip(self._names, self._read_x, strict=True)
         ]

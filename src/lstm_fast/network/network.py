@@ -315,10 +315,10 @@ class Network(Generic[Source]):
         of_input: bool = True,
     ) -> tuple[Any, States, States, dict[str, Array]]:
         """Return the gradients of x (None if it is not wanted), h0, c0, and the parameters."""
-        stages, blas = cache._stages, cache._blas
-        if len(stages) == 1 and self.one_call is not None and stages[0].mask is None:
-            dx, dh, dc, grads = _differentiate(stages[0].kept, dy, dhn, dcn, blas, of_input)
-            return dx, dh, dc, self._named(grads)
+        if self.one_call is not None:
+            found = self.one_call.gradients(cache, dy, dhn, dcn, of_input)
+            if found is not None:
+                return found
         with DefaultArithmetic():
             return self._differentiate_stages(cache, dy, dhn, dcn, of_input)
 

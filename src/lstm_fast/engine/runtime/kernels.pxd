@@ -115,8 +115,8 @@ cdef extern from "lstm_fast/kernels.h" nogil:
         void (*product)(const lf_product *) noexcept nogil
         void (*cell_forward)(const lf_cell_forward *) noexcept nogil
         void (*variant_forward)(const lf_variant_forward *) noexcept nogil
-        void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                             Py_ssize_t) noexcept nogil
+        void (*pack_columns)(void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                             Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*cell_backward)(const lf_cell_backward *) noexcept nogil
         void (*variant_backward)(const lf_variant_backward *) noexcept nogil
         void (*convert)(void *, Py_ssize_t, lf_rows, Py_ssize_t, Py_ssize_t) noexcept nogil

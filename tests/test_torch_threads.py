@@ -1,6 +1,7 @@
 """`lstm_fast.torch` on several threads and in several processes: all get what is right."""
 
 import threading
+import tracemalloc
 from functools import partial
 
 import pytest
@@ -22,7 +23,7 @@ from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations  # noqa: E402
 
 import lstm_fast  # noqa: E402
-from lstm_fast.torch import LSTM  # noqa: E402
+from lstm_fast.torch import LSTM, LSTMCell  # noqa: E402
 
 pytestmark = [pytest.mark.no_isa, pytest.mark.usefixtures("one_thread_of_pytorch")]
 
@@ -39,6 +40,40 @@ def test_pytorchs_threads_are_the_engines():
         module(torch.randn(20, 8, 64))
     most = min(2, lstm_fast.get_num_threads()) if seen[1] == 1 else 2
     assert seen == [1, most, 1]
+
+
+def test_a_result_keeps_its_memory_until_it_is_gone_in_whatever_thread():
+    """Its memory is an array of NumPy's, which PyTorch gives back."""
+    module, x = LSTM(3, 64), torch.randn(40, 2, 3)
+    with torch.no_grad():
+        expected = [t.clone() for t in flat(module(x))]
+        module(x)  # a short call from here on
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            results = [module(x) for _ in range(10)]
+            held = tracemalloc.get_traced_memory()[0] - before
+            assert held > 10 * 40 * 2 * 64 * 4
+            for found in results:
+                assert_results(found, expected)
+            thread = threading.Thread(target=results.clear)
+            thread.start()
+            thread.join(60)
+            del found
+            assert tracemalloc.get_traced_memory()[0] - before < held / 10
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_short_calls_return_tensors_of_the_mode_they_run_in(mode):
+    module, cell = LSTM(3, 8), LSTMCell(3, 8)
+    with mode():
+        for _ in range(2):  # the second one is a short one
+            results = flat((module(torch.randn(4, 2, 3)), cell(torch.randn(2, 3))))
+        for t in results:
+            assert t.is_inference() == (mode is torch.inference_mode)
+            assert t.is_contiguous() and not t.requires_grad and not t._is_view()
 
 
 def in_threads(*calls):

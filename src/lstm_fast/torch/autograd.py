@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..engine.tape import Cache
-from .calls import cache_of, token_of
+from .calls import any_batched, any_given, cache_of, token_of, want_gradient
 from .engine import Engine, Form, Steps, engine_of, steps_of
 
-__all__ = ["Three", "lstm", "pytorchs_kernel", "run"]
+__all__ = ["Three", "apply_to_plain", "lstm", "pytorchs_kernel", "run"]
 
 Three = tuple[Tensor, Tensor, Tensor]
 
@@ -56,10 +56,10 @@ class _LSTM(torch.autograd.Function):
         call, (token, x, *rest) = ctx.call, ctx.saved_tensors
         engine, count = call.engine, call.count
         states, weights = rest[:count], rest[count:]
-        if all(grad is None for grad in grads):
+        if not any_given(grads):
             return (None,) * (2 + len(rest))
         needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled() or any(map(_are_many, grads)):
+        if torch.is_grad_enabled() or any_batched(grads):
             found = _differentiable(call.form, call.steps, needed, grads, x, states, weights)
             return None, *found
         cache = cache_of(token)
@@ -71,12 +71,8 @@ class _LSTM(torch.autograd.Function):
         return None, dx, *more
 
 
-def _are_many(grad: Tensor | None) -> bool:
-    """Whether these are several gradients at once, which have no memory: `is_grads_batched`."""
-    of = torch._C._functorch
-    return grad is not None and (
-        of.is_legacy_batchedtensor(grad) or of.is_functorch_wrapped_tensor(grad)
-    )
+# What `_LSTM.apply` calls when it has looked for what `torch.func` may have left in arguments.
+apply_to_plain = super(torch.autograd.Function, _LSTM).apply
 
 
 def _differentiable(
@@ -150,12 +146,13 @@ def run(
     x: Tensor,
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
+    apply: Any = _LSTM.apply,
 ) -> tuple[Tensor, ...]:
     """Return y, hn, cn of an engine, in autograd if a gradient is wanted."""
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
+    if torch.is_grad_enabled() and want_gradient(x, states, weights):
         trained = engine.train(x, states, weights, steps, x.requires_grad)
         call = _Call(engine, form, steps, len(states), *trained)
-        return _LSTM.apply(call, x, *states, *weights)
+        return apply(call, x, *states, *weights)
     return engine.infer(x, states, weights, steps)
 
 
@@ -288,7 +285,7 @@ def _operator_backward(ctx, *grads):  # type: ignore[no-untyped-def]
     x, sizes, *rest = ctx.saved_tensors
     states, weights = rest[: ctx.count], rest[ctx.count :]
     nothing = [None] * len(ctx.given)
-    if all(grad is None for grad in grads):
+    if not any_given(grads):
         return None, None, [None] * ctx.count, [None] * len(weights), *nothing
     of_input = ctx.needs_input_grad[0]
     dx, dh, dc, *dweights = torch.ops.lstm_fast.lstm_backward(

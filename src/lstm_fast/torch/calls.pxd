@@ -1,11 +1,5 @@
 # Calls of the engine on tensors. See calls.pyx.
 
-cimport numpy as cnp
-
-cdef cnp.ndarray array_over(tensor, int ndim, cnp.npy_intp *shape, int type_number)
-cdef cnp.ndarray array_of(tensor, int type_number)
-
-
 cdef class Weights:
     cdef readonly tuple names
     cdef readonly object version

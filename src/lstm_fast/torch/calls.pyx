@@ -17,14 +17,16 @@ from lstm_fast.engine.memory cimport new_array
 from lstm_fast.engine.runtime.threads cimport at_most
 from lstm_fast.engine.tape cimport Cache
 from lstm_fast.network.parameters import lock
+from lstm_fast.torch.tensors cimport DLTensor, array_at, in_order, look, tensor_of
 
 cdef extern from "Python.h":
     object PyObject_GenericGetDict(object, void *)
 
 cnp.import_array()
 
-cdef object from_numpy = torch.from_numpy
 cdef object get_num_threads = torch.get_num_threads
+cdef object is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
+cdef object is_functorch_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 cdef Py_ssize_t _writes = 0  # that no tensor's version tells of
 
@@ -35,27 +37,20 @@ def refresh(*_):
     _writes += 1
 
 
-cdef cnp.ndarray array_over(tensor, int ndim, cnp.npy_intp *shape, int type_number):
-    """An array over the memory of a contiguous tensor, which has to live longer."""
-    cdef size_t address = tensor.data_ptr()
-    return cnp.PyArray_SimpleNewFromData(ndim, shape, type_number, <void *>address)
+cdef in_memory(tensor, DLTensor *seen):
+    """A tensor that is in C order, or a copy that is, and what it is in C."""
+    if not look(tensor, seen) or not in_order(seen):
+        tensor = tensor.detach().contiguous()
+        if not look(tensor, seen):
+            raise BufferError(f"a tensor of {tensor.layout} on {tensor.device} has no memory that the engine can read")
+    return tensor
 
 
 cdef cnp.ndarray array_of(tensor, int type_number):
-    """The same of its shape, of at most three axes."""
-    cdef cnp.npy_intp[3] extents
-    cdef int n = 0
-    for extent in tensor.shape:
-        extents[n] = extent
-        n += 1
-    return array_over(tensor, n, extents, type_number)
-
-
-cdef cnp.ndarray array_with(tensor, int type_number):
     """An array in C order that keeps the tensor whose memory it has."""
-    if not tensor.is_contiguous():
-        tensor = tensor.detach().contiguous()
-    cdef cnp.ndarray array = array_of(tensor, type_number)
+    cdef DLTensor seen
+    tensor = in_memory(tensor, &seen)
+    cdef cnp.ndarray array = array_at(&seen, type_number)
     cnp.set_array_base(array, tensor)
     return array
 
@@ -77,10 +72,37 @@ cpdef tuple tensors_of(arrays):
     cdef list found = []
     for one in arrays:
         if isinstance(one, (list, tuple)):
-            found.extend(map(from_numpy, one))
+            found.extend([tensor_of(array) for array in one])
         else:
-            found.append(None if one is None else from_numpy(one))
+            found.append(tensor_of(one))
     return tuple(found)
+
+
+def want_gradient(x, states, weights):
+    """Whether autograd has to know of a call with these tensors."""
+    if x.requires_grad:
+        return True
+    for tensors in (weights, states):
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+    return False
+
+
+def any_given(grads):
+    """Whether there is a gradient that is not None."""
+    for grad in grads:
+        if grad is not None:
+            return True
+    return False
+
+
+def any_batched(grads):
+    """Whether a gradient is several at once, which have no memory: `is_grads_batched`."""
+    for grad in grads:
+        if grad is not None and (is_legacy_batched(grad) or is_functorch_wrapped(grad)):
+            return True
+    return False
 
 
 @cython.final
@@ -124,12 +146,16 @@ cdef class Weights:
         at_most(get_num_threads())
         if not anew and self.same(tensors):
             return tensors
-        cdef list kept = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
+        cdef list kept = []
         cdef dict arrays = {}
-        for name, shape, tensor in zip(self.names, self.shapes, kept, strict=True):
-            if tensor.shape != shape:
-                raise RuntimeError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
-            arrays[name] = array_of(tensor, self.type_number)
+        cdef DLTensor seen
+        cdef object array
+        for name, shape, tensor in zip(self.names, self.shapes, tensors, strict=True):
+            kept.append(in_memory(tensor, &seen))
+            array = array_at(&seen, self.type_number)
+            if array.shape != shape:
+                raise RuntimeError(f"{name}: expected shape {shape}, got {array.shape}")
+            arrays[name] = array
         self.arrays, self.attributes = arrays, None
         self.writes = -1
         if not anew:
@@ -202,7 +228,7 @@ cdef class Calls:
 
     def differentiate(self, Cache cache, grads, bint of_input=True):
         """The gradients of x (None if it is not wanted), of the states, and of every weight."""
-        dy, *rest = [None if grad is None else array_with(grad.resolve_neg(), self.type_number) for grad in grads]
+        dy, *rest = [None if grad is None else array_of(grad.resolve_neg(), self.type_number) for grad in grads]
         dh, dc = self.two(rest)
         dx, dh, dc, named = self.network.differentiate(cache, dy, dh, dc, of_input)
         return tensors_of((dx, dh, dc, *named.values()))
@@ -227,8 +253,8 @@ cdef class Calls:
         else:
             y, B = (x.shape[0], settings.columns), len(steps.packing.ragged.lengths)
         hn, cn = settings.state_shapes(B)
-        h0, c0 = self.two([array_with(state, self.type_number) for state in states])
-        return (array_with(x, self.type_number), h0, c0, new_arrays(y, self.type_number),
+        h0, c0 = self.two([array_of(state, self.type_number) for state in states])
+        return (array_of(x, self.type_number), h0, c0, new_arrays(y, self.type_number),
                 new_arrays(hn, self.type_number), new_arrays(cn, self.type_number))
 
     cdef tuple two(self, list states):
@@ -267,7 +293,7 @@ def token_of(Cache cache not None):
     cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(1, &one, cnp.NPY_UINT8, &token.byte)
     cnp.set_array_base(array, token)
     _tokens[<size_t>&token.byte] = <size_t><PyObject *>token
-    return from_numpy(array)
+    return tensor_of(array)
 
 
 def cache_of(tensor):

@@ -11,15 +11,14 @@ import torch
 from torch.autograd import forward_ad
 
 from lstm_fast.engine.runtime.threads cimport at_most
-from lstm_fast.torch.calls cimport Weights, array_of, array_over
+from lstm_fast.torch.calls cimport Weights
+from lstm_fast.torch.tensors cimport DLTensor, array_at, has_type, in_order, look, tensor_in, tensor_of
 
 cnp.import_array()
 
 cdef object Tensor = torch.Tensor
 cdef object Parameter = torch.nn.Parameter
 cdef object is_grad_enabled = torch.is_grad_enabled
-cdef object strided = torch.strided
-cdef object from_numpy = torch.from_numpy
 cdef object tracing_state = torch._C._get_tracing_state
 cdef object functorch_level = torch._C._functorch.maybe_current_level
 cdef object dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -56,7 +55,7 @@ cdef class Direct:
 
     cdef Weights weights
     cdef readonly object engine
-    cdef object form, one_call, dtype, in_autograd
+    cdef object form, one_call, in_autograd
     cdef list names
     cdef int type_number
     cdef Py_ssize_t jobs, input_size, H, P
@@ -65,7 +64,7 @@ cdef class Direct:
         settings = engine.settings
         self.weights, self.one_call = engine.weights, engine.network.one_call
         self.engine, self.form, self.in_autograd = engine, form, in_autograd
-        self.dtype, self.names = form.dtype, list(names)
+        self.names = list(names)
         self.type_number, self.jobs = settings.dtype.num, settings.num_layers * settings.directions
         self.input_size, self.H, self.P = settings.input_size, settings.sizes[0], settings.h_sizes[0]
 
@@ -76,72 +75,81 @@ cdef class Direct:
     def run(self, x, hx, dict parameters not None):
         """output, (hn, cn) of an `nn.LSTM` without `batch_first`, or None."""
         cdef list weights = self.usual_weights(parameters)
+        cdef DLTensor of_x, of_h, of_c
+        cdef tuple state = None
         h = c = None
-        if weights is None or not self.is_plain(x, 3):
+        if weights is None or not self.is_plain(x, 3, &of_x):
             return None
         if hx is not None:
             if type(hx) is not tuple or len(<tuple>hx) != 2:
                 return None
             h, c = <tuple>hx
-            if not (self.is_plain(h, 3) and self.is_plain(c, 3)):
+            if not (self.is_plain(h, 3, &of_h) and self.is_plain(c, 3, &of_c)):
                 return None
         if is_grad_enabled():
-            return self.run_in_autograd(x, h, c, weights)
+            if h is not None and not (of_h.shape[0] == of_c.shape[0] == self.jobs
+                                      and self.are_states(&of_h, &of_c, of_x.shape[1])):
+                return None
+            return self.run_in_autograd(x, &of_x, () if h is None else (h, c), weights)
         if not self.weights.same(weights):
             return None
-        if hx is not None:
-            h, c = array_of(h, self.type_number), array_of(c, self.type_number)
-        found = self.one_call.infer(array_of(x, self.type_number), None if hx is None else (h, c), None)
+        if h is not None:
+            state = array_at(&of_h, self.type_number), array_at(&of_c, self.type_number)
+        found = self.one_call.infer(array_at(&of_x, self.type_number), state, None)
         if found is None:
             return None
         y, (h, c) = found
-        return from_numpy(y), (from_numpy(h), from_numpy(c))
+        return tensor_of(y), (tensor_of(h), tensor_of(c))
 
-    cdef tuple run_in_autograd(self, x, h, c, list weights):
+    cdef tuple run_in_autograd(self, x, const DLTensor *of_x, tuple states, list weights):
         """The same with gradients: the weights are read anew."""
-        cdef Py_ssize_t T, B, columns
-        T, B, columns = x.shape
-        if T * B == 0 or columns != self.input_size:
-            return None
-        if h is not None and (h.shape != (self.jobs, B, self.P) or c.shape != (self.jobs, B, self.H)):
+        cdef DLTensor of_weight
+        if of_x.shape[0] == 0 or of_x.shape[1] == 0 or of_x.shape[2] != self.input_size:
             return None
         for weight in weights:
-            if not self.is_plain(weight, weight.dim()):
+            if not self.is_plain(weight, 0, &of_weight):
                 return None
-        y, h, c = self.in_autograd(self.engine, self.form, None, x, () if h is None else (h, c), weights)
+        y, h, c = self.in_autograd(self.engine, self.form, None, x, states, weights)
         return y, (h, c)
 
     def step(self, x, hx, dict parameters not None):
         """hn, cn of an `nn.LSTMCell` without gradients, or None."""
-        cdef cnp.npy_intp[3] shape = [1, 0, self.input_size]
         cdef list weights = None if is_grad_enabled() else self.usual_weights(parameters)
-        if weights is None or not self.is_plain(x, 2) or not self.weights.same(weights):
+        cdef DLTensor of_x, of_h, of_c
+        cdef tuple state = None
+        h = c = None
+        if weights is None or not self.is_plain(x, 2, &of_x) or not self.weights.same(weights):
             return None
-        shape[1], columns = x.shape
-        if columns != self.input_size or shape[1] == 0:
+        if of_x.shape[0] == 0 or of_x.shape[1] != self.input_size:
             return None
-        state = None
-        a = array_over(x, 3, shape, self.type_number)
         if hx is not None:
             if type(hx) is not tuple or len(<tuple>hx) != 2:
                 return None
             h, c = <tuple>hx
-            if not (self.is_plain(h, 2) and self.is_plain(c, 2)):
+            if not (self.is_plain(h, 2, &of_h) and self.is_plain(c, 2, &of_c)
+                    and self.are_states(&of_h, &of_c, of_x.shape[0])):
                 return None
-            shape[2] = self.H
-            if h.shape != (shape[1], self.H) or c.shape != (shape[1], self.H):
-                return None
-            state = array_over(h, 3, shape, self.type_number), array_over(c, 3, shape, self.type_number)
-        found = self.one_call.infer(a, state, None)
+            state = self.one_step(&of_h), self.one_step(&of_c)
+        found = self.one_call.infer(self.one_step(&of_x), state, None)
         if found is None:
             return None
         _, (h, c) = found
-        return from_numpy(h[0]), from_numpy(c[0])
+        return tensor_in(h, 2, cnp.PyArray_DIMS(h) + 1), tensor_in(c, 2, cnp.PyArray_DIMS(c) + 1)
 
-    cdef bint is_plain(self, tensor, int ndim) except -1:
-        """Whether a tensor is one that the engine takes as it is."""
-        return ((type(tensor) is Tensor or type(tensor) is Parameter) and tensor.dtype is self.dtype
-                and tensor.is_cpu and tensor.layout is strided and tensor.dim() == ndim and tensor.is_contiguous()
+    cdef bint are_states(self, const DLTensor *h, const DLTensor *c, Py_ssize_t B) noexcept:
+        """Whether h and c end in the axes of such a batch."""
+        return (h.shape[h.ndim - 2] == c.shape[c.ndim - 2] == B and h.shape[h.ndim - 1] == self.P
+                and c.shape[c.ndim - 1] == self.H)
+
+    cdef cnp.ndarray one_step(self, const DLTensor *tensor):
+        """The array of a matrix, with an axis before its own."""
+        cdef cnp.npy_intp[3] shape = [1, tensor.shape[0], tensor.shape[1]]
+        return cnp.PyArray_SimpleNewFromData(3, shape, self.type_number, tensor.data)
+
+    cdef bint is_plain(self, tensor, int ndim, DLTensor *seen) except -1:
+        """Whether a tensor is one that the engine takes as it is, of so many axes, or of any if that is 0."""
+        return ((type(tensor) is Tensor or type(tensor) is Parameter) and look(tensor, seen)
+                and has_type(seen, self.type_number) and (seen.ndim == ndim or ndim == 0) and in_order(seen)
                 and not tensor.is_neg())
 
     cdef list usual_weights(self, dict parameters):

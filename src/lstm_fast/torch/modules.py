@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from ..network import unsaid
-from .autograd import Three, run
+from .autograd import Three, apply_to_plain, run
 from .direct import Direct
 from .engine import Form, engine_of, sizes_fit
 from .options import OPTIONS, differing, first_values, run_with_options, settings_of
@@ -38,7 +39,8 @@ class _Module(nn.Module):
             if engine.network.one_call is not None and (
                 known is None or known.engine is not engine
             ):
-                self.__dict__["_direct"] = Direct(engine, form, names, run)
+                in_autograd = partial(run, apply=apply_to_plain)
+                self.__dict__["_direct"] = Direct(engine, form, names, in_autograd)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_direct"}

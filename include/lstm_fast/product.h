@@ -23,6 +23,10 @@ LF_INLINE void LP(multiply)(SUM acc[][TILE_VECTORS], const int rows, const int v
             LF_UNROLL
             for (int v = 0; v < vectors; v++)
                 w[v] = w_load((v < PANEL_VECTORS ? b : b_next) + v % PANEL_VECTORS * LANES * GROUP, part);
+            if (rows > 1 && rows < 4 && (rows + 1) * vectors < REGISTERS) /* or GCC loads them again for each row */
+                LF_UNROLL
+                for (int v = 0; v < vectors; v++)
+                    LF_IN_REGISTER(w[v]);
             if (rows > 1 && part == 0)
                 __builtin_prefetch(ahead + n * 64, 0, 2);
             LF_UNROLL
@@ -153,8 +157,10 @@ static void LP(product_piece)(const lf_product *p, const LF(block) *q, int panel
         return;
     }
 #endif
-    if (vectors == TILE_VECTORS)
+    if (vectors == TILE_VECTORS && end - q->first == 1)
         LP(product_tile)(1, TILE_VECTORS, p, q, q->first, NULL);
+    else if (vectors == TILE_VECTORS)
+        LP(product_tile)(PAIRED_ROWS, TILE_VECTORS, p, q, q->first, NULL);
     else
         LF_FOR_TILES(q->first, end, row, rows)
             LF_SWITCH_ROWS(rows, LF_SWITCH_VECTORS, vectors, LP(product_tile), p, q, row, NULL)

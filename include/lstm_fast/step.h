@@ -1,15 +1,14 @@
 /* One time step of the LSTM cell, in the registers of its recurrent product, in one precision, and one step back. See
  * kernels.h. */
 
-/* One tile: rows from `row` on, one panel or, with panels == 2, two panels of one row. Batch 1 has too
- * few accumulators in one panel to hide the latency of an FMA. With `variant`, p is its step. `matrix`: NULL, or the
- * sums from this row on. */
+/* One tile: rows from `row` on, one panel or, of up to PAIRED_ROWS, two: in one they have too few accumulators to hide
+ * the latency of an FMA. With `variant`, p is its step. `matrix`: NULL, or the sums from this row on. */
 LF_INLINE void LP(cell_tile)(const int rows, const lf_cell_forward *p, const lf_variant_forward *variant,
                              ptrdiff_t row, ptrdiff_t panel, const int panels, const float *matrix)
 {
     const OPERAND *h = (const OPERAND *)p->h + row * p->h_row;
     char *w = LP(panel)(p->w, panel, p->depth), *w_next = LP(panel)(p->w, panel + 1, p->depth);
-    const ptrdiff_t next = LF_CLAMP(panel + (p->descending ? -1 : 1), p->end_panel);
+    const ptrdiff_t next = LF_CLAMP(panel + (p->descending ? -panels : panels), p->end_panel);
     const char *ahead = LP(ahead)((const WEIGHT *)LP(panel)(p->w, next, p->depth), row / rows,
                                   LP(padded_depth)(p->depth) / GROUP);
     SUM sums[TILE_ROWS][TILE_VECTORS];
@@ -77,7 +76,7 @@ LF_INLINE void LP(cell_matrices)(const lf_cell_forward *p, const lf_variant_forw
 
 LF_INLINE void LP(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward *variant)
 {
-    const int at_once = p->rows == 1 && !BY_MATRIX(1) ? 2 : 1; /* panels */
+    const ptrdiff_t at_once = p->rows <= PAIRED_ROWS && !BY_MATRIX(p->rows) ? 2 : 1; /* panels */
     const ptrdiff_t turns = (p->end_panel - p->first_panel + at_once - 1) / at_once;
     LP(begin_matrices)(p->rows, p->depth);
     LF_FOR_ROW_BLOCKS(p->rows, BLOCK_OF(p->rows), first, end)
@@ -89,8 +88,11 @@ LF_INLINE void LP(cell_tiles)(const lf_cell_forward *p, const lf_variant_forward
                 continue;
             }
 #endif
-            if (at_once == 2 && panel + 2 <= p->end_panel)
+            const int paired = at_once == 2 && panel + 2 <= p->end_panel;
+            if (paired && p->rows == 1)
                 LP(cell_tile)(1, p, variant, 0, panel, 2, NULL);
+            else if (paired)
+                LP(cell_tile)(PAIRED_ROWS, p, variant, 0, panel, 2, NULL);
             else
                 LF_FOR_TILES(first, end, row, rows)
                     LF_SWITCH_ROWS(rows, LP(cell_tile), p, variant, row, panel, 1, NULL)

@@ -77,6 +77,6 @@ LF_INLINE void LF(finish_tile)(vec acc[][TILE_VECTORS], const int rows, const in
  * latency of an FMA, and reads two streams of b faster than one. */
 static inline int LF(panels_at_once)(const lf_product *p, ptrdiff_t panel, ptrdiff_t rows)
 {
-    return rows == 1 && panel + 2 <= p->end_panel
+    return rows <= PAIRED_ROWS && panel + 2 <= p->end_panel
            && LF(panel_vectors)(p->columns - (panel + 1) * PANEL) == PANEL_VECTORS ? 2 : 1;
 }

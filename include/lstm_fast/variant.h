@@ -137,23 +137,23 @@ LF_INLINE void LF(variant_cells)(const lf_variant_forward *p, const int parts, c
 }
 
 LF_INLINE void LF(finish_each)(const lf_variant_forward *p, const int plain, ptrdiff_t row, ptrdiff_t panel,
-                               const int below, int count, vec cells[][4])
+                               int panels, int count, vec cells[][4])
 {
-    const int both = LF_CELL | LF_OUTPUT;
+    const int both = LF_CELL | LF_OUTPUT, below = panels == 1;
     int n = 0;
     for (; n + 2 <= count; n += 2)
-        LF(variant_cells)(p, both, plain, row + below * n, panel, below, cells + n, 2);
+        LF(variant_cells)(p, both, plain, row + n / panels, panel, below, cells + n, 2);
     if (n < count)
-        LF(variant_cells)(p, both, plain, row + below * n, panel, below, cells + n, 1);
+        LF(variant_cells)(p, both, plain, row + n / panels, panel, below, cells + n, 1);
 }
 
 static __attribute__((noinline)) void LF(finish_variants)(const lf_variant_forward *p, ptrdiff_t row, ptrdiff_t panel,
                                                           int panels, int count, vec cells[][4])
 {
     if (LF(plain_functions)(p->variant))
-        LF(finish_each)(p, 1, row, panel, panels == 1, count, cells);
+        LF(finish_each)(p, 1, row, panel, panels, count, cells);
     else
-        LF(finish_each)(p, 0, row, panel, panels == 1, count, cells);
+        LF(finish_each)(p, 0, row, panel, panels, count, cells);
 }
 
 /* What layer norm has between the product and y, in two parts, from pre-activations in memory. */

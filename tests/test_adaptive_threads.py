@@ -506,7 +506,7 @@ def test_threads_that_take_long_to_meet_share_longer_steps(backward):
     for nanoseconds, H in itertools.product((0, 60, 150, 300), (32, 64, 128, 256)):
         assume_meeting(nanoseconds)
         step = 4.0 * H * H
-        sizes = (1, True, 100, 1, False, -(-H // LANES), 16 * H * H, step, 200 * step)
+        sizes = (1, True, 100, 1, False, -(-H // LANES), 16 * H * H, step, 300 * step)
         threads[nanoseconds, H] = planned(*sizes, True, backward)[0]["threads"]
         if nanoseconds == 0:
             lstm_fast.set_adaptive_threads(False)

@@ -9,8 +9,8 @@ from lstm_fast.engine import rows as engine_rows
 from lstm_fast.engine import sessions as engine_sessions
 from lstm_fast.engine import update
 from lstm_fast.engine.backward import backward as engine_backward
-from lstm_fast.engine.backward import segments
 from lstm_fast.engine.cell import Cell
+from lstm_fast.engine.chunks import segments
 from lstm_fast.engine.forward import forward as engine_forward
 from lstm_fast.engine.matrix import Packed, multiply, pack, sum_rows
 from lstm_fast.engine.meeting import assume_meeting

@@ -13,7 +13,7 @@ VECTOR_BYTES = {"avx512": 64, "avx2": 32, "baseline": 16, "neon": 16}
 STATES = ["y", "hn", "cn"]
 # T, B, I, H and P, each large enough for several threads (test_threads.py makes sure of it). They
 # share the units where there is one row, and the rows where there is one vector of units.
-MANY_UNITS = [(12, 1, 30, 210, 0), (12, 1, 30, 210, 100)]
+MANY_UNITS = [(16, 1, 30, 210, 0), (16, 1, 30, 210, 100)]
 MANY_ROWS = [(30, 45, 70, 3, 0), (30, 45, 70, 3, 2)]
 SEVERAL_THREADS = [*MANY_UNITS, *MANY_ROWS]
 # Which axis of an array is that of the batch.

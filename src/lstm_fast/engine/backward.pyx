@@ -10,10 +10,11 @@ cimport numpy as cnp
 from libc.string cimport memmove, memset
 
 from lstm_fast.engine.runtime.arithmetic import add
-from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of, time_of)
+from lstm_fast.engine.backward_job cimport BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of
 from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase, run_unit
-from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
+from lstm_fast.engine.batch cimport Rows
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.chunks cimport chunk_rows_of, cut_into_chunks
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copied, copy_rows,
                                       data_of, data_or_null, new_array, new_buffer, take, times)
@@ -26,10 +27,13 @@ from lstm_fast.engine.tape cimport Tape
 
 cnp.import_array()
 
-# dgates of a chunk stay in the L2 cache between the steps and the products. It has at least as many rows as a sum over
-# them has terms in one piece.
-cdef size_t CHUNK_BYTES = 1 << 19
-cdef Py_ssize_t LEAST_CHUNK_ROWS = 256
+# Rows of the weights' gradients from which each thread packs what they are multiplied with for itself. It then meets
+# the others twice in a chunk instead of five times, and reads less that another core has just written, 4 to 7 ns a
+# cache line: two threads are 1.6 times as fast as one at (100, 8, 64, 64), instead of 1.5 (AVX-512, Xeon).
+cdef Py_ssize_t PACKER_ROWS = 64
+# Bytes of weights that stay in a cache while a thread computes dx of few rows after few, and rows that are not few.
+cdef size_t CACHED_WEIGHTS = 1 << 19
+cdef Py_ssize_t MANY_ROWS = 32
 # In a pipeline of layers dx goes to the layer below in so many blocks.
 cdef Py_ssize_t PIPELINE_BLOCKS = 8
 
@@ -46,6 +50,8 @@ cdef struct Call:
     double work               # multiply-adds
     Py_ssize_t chunk_rows     # the most rows of a chunk
     Py_ssize_t widest         # the most columns of an input or of h
+    size_t packed_size        # bytes of the widest of these, packed
+    int packers               # threads of a group that pack it for themselves; 1: they share one
     Scratch *scratch          # one for each group of threads
     Schedule schedule
 
@@ -63,12 +69,18 @@ cdef void plan_call(Call *call, list tapes) except *:
         call.blas = call.blas and cell.kept_ih is not None
         call.layer_norm = call.layer_norm or cell.layer_norm
         call.widest = max(call.widest, cell.input_size)
-        call.work += total * H * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
+        call.work += total * call.padded * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
     call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, call.rows.B))
     call.split = plan(call.count, call.chained, T, call.rows.B, call.rows.counts != NULL,
                       1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work,
                       not call.blas, call.count == 1 and not cell.proj_size, True)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
+    call.packed_size = times(times(call.chunk_rows, panels_of(call.widest, cell.k) * 4 * cell.k.lanes), size)
+    call.packers = (call.split.threads + call.split.groups - 1) // call.split.groups
+    if call.blas:
+        call.packed_size = 0
+    if call.blas or call.split.in_pieces or call.rows.counts != NULL or 4 * H < PACKER_ROWS * call.packers:
+        call.packers = 1
 
 
 cdef void carve_scratch(Call *call, list tapes, Arena *arena) except *:
@@ -112,9 +124,7 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
     if call.layer_norm:
         scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
-    if not call.blas:
-        columns = panels_of(call.widest, tape.cell.k) * 4 * tape.cell.k.lanes
-        scratch.packed = take(arena, times(times(rows, columns), size))
+    scratch.packed = take(arena, times(call.packers, call.packed_size))
     if tape.ragged is not None or masked:
         scratch.h_before = take(arena, p_size)
     if projected or tape.noise is not None:
@@ -157,6 +167,9 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         job.dy_row = P if cell.full else operand_row(cell.of_h, P)
         job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
         job.pipelined = call.chained and call.count > 1 and call.split.groups > 1
+        job.packed_size = call.packed_size if call.packers > 1 else 0
+        job.dx_by_rows = (job.by_rows and not call.blas and not job.pipelined
+                          and (times(4 * H, job.I) * size <= CACHED_WEIGHTS or call.chunk_rows >= MANY_ROWS * B))
         if job.pipelined:
             job.block = max(1, T // PIPELINE_BLOCKS)
             job.above = &call.jobs[n + 1].done if n < call.count - 1 else NULL
@@ -250,54 +263,6 @@ cdef void run_units(void *what, Py_ssize_t first, Py_ssize_t end, const Place *h
 cdef Py_ssize_t first_unit(const BackwardJob *job, Py_ssize_t n) noexcept nogil:
     """That of chunk n."""
     return job.rows.T - job.bounds[n] + n * PHASES
-
-
-cdef void cut_into_chunks(BackwardJob *job, Py_ssize_t chunk_rows) noexcept:
-    """Fill `bounds`, of room for T + 1. Depends on the batch alone: the bits of the weights' gradients do on it."""
-    cdef Py_ssize_t s = job.rows.T, rows = 0, running
-    job.chunks = 0
-    job.bounds[0] = s
-    while s > 0:
-        running = rows_at(job.rows, time_of(job, s - 1))
-        if rows > 0 and rows + running > chunk_rows:
-            job.chunks += 1
-            job.bounds[job.chunks] = s
-            rows = 0
-        rows += running
-        s -= 1
-    if rows > 0:
-        job.chunks += 1
-    job.bounds[job.chunks] = 0
-
-
-cdef Py_ssize_t chunk_rows_of(Cell cell, Py_ssize_t B) except? -1:
-    return max(LEAST_CHUNK_ROWS, B, <Py_ssize_t>(CHUNK_BYTES // times(4 * cell.hidden_size, cell.k.itemsize)))
-
-
-def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint reverse, Py_ssize_t steps):
-    """Cut a sequence into segments that can be differentiated one by one, with the same bits.
-
-    Returns
-    -------
-    list of (int, int)
-        The first time of each segment and the one after its last, in the order of forward. Each has `steps`
-        time steps or a few more, to hold whole chunks of `backward`; the first may have fewer.
-    """
-    cdef Rows rows
-    cdef BackwardJob job
-    cdef Buffer bounds = new_buffer(T + 1, sizeof(Py_ssize_t))
-    cdef Py_ssize_t n, high = T
-    rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
-    if ragged is not None:
-        rows = ragged.rows
-    job.rows, job.reverse, job.bounds = &rows, reverse, <Py_ssize_t *>bounds.data
-    cut_into_chunks(&job, chunk_rows_of(cell, B))
-    found = []
-    for n in range(1, job.chunks + 1):
-        if high - job.bounds[n] >= steps or n == job.chunks:
-            found.append((T - high, T - job.bounds[n]) if reverse else (job.bounds[n], high))
-            high = job.bounds[n]
-    return found[::-1] or [(0, 0)]
 
 
 cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, list grads=None, bint blas=False,

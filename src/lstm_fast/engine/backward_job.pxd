@@ -53,6 +53,8 @@ cdef struct BackwardJob:
     gemm_function gemm             # NULL: own products
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units
+    bint dx_by_rows                # likewise those of dx, else its times
+    Py_ssize_t packed_size         # bytes of Scratch.packed of each thread; 0: all share one
     Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline
     Py_ssize_t I, H, P             # P: columns of h and y
     Py_ssize_t padded

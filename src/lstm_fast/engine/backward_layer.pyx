@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from lstm_fast.engine.backward_job cimport (BackwardJob, Scratch, dy_at, operands_at, panels_of, product_of,
                                             product_of_dy, round_dy, round_gates, time_of)
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
-from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
+from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_set, lf_counter_wait,
@@ -141,6 +141,24 @@ cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t 
         job.of.product(&p)
 
 
+cdef void own_input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t origin, Py_ssize_t first_t,
+                             Py_ssize_t end_t, int part, int parts) noexcept nogil:
+    """dx of the chunk's times first_t .. end_t - 1, of the rows of the batch whose dgates this thread has computed."""
+    cdef Py_ssize_t I = job.I, H = job.H, first_row, end_row, n = 0
+    cdef lf_product p
+    cdef Run run
+    if job.dx == NULL:
+        return
+    share_rows(job.rows, part, parts, &first_row, &end_row)
+    while next_run(job.rows, first_t, end_t, first_row, end_row, n, &run):
+        p = product_of(job, run.count, operands_at(job, dgates, (run.start - origin) * 4 * H), 4 * H, job.columns_ih, I,
+                       0, 1)
+        p.a_row, p.out_row = run.step * 4 * H, run.step * I
+        p.out = at(job.dx, run.start * I, job.k)
+        job.of.product(&p)
+        n += 1
+
+
 cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssize_t rows, Py_ssize_t columns, int part,
                      int parts) noexcept nogil:
     """Pack m (rows, columns) for `outer`: one of `parts` shares of it."""
@@ -250,10 +268,16 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
     cdef bint accumulate = job.accumulate or n > 0
     cdef const char *x = at(job.x, origin * I, job.k)
     cdef const char *h
+    cdef char *packed = scratch.packed + part * job.packed_size
+    cdef int packer = part, packers = parts
+    if job.packed_size:
+        packer, packers = 0, 1
     if phase == 0:
         run_steps(job, scratch, n, origin, part, parts)
     elif phase == 1:
-        if not job.pipelined:
+        if job.dx_by_rows:
+            own_input_gradient(job, scratch.of_ih, origin, first_t, end_t, part, parts)
+        elif not job.pipelined:
             input_gradient(job, scratch.of_ih, origin, rows, part, parts)
         hidden_before(job, scratch, first_t, end_t, part, parts)
         if job.db != NULL:
@@ -264,21 +288,21 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         if part == 0 and low > 0:
             memcpy(job.dgates_after, operands_at(job, scratch.of_hh, (rows_before(job.rows, t) - origin) * 4 * H),
                    rows_at(job.rows, t) * 4 * H * job.of.operand_size)
-        pack_right(job, scratch.packed, x, rows, I, part, parts)
+        pack_right(job, packed, x, rows, I, packer, packers)
     elif phase == 2:
-        outer(job, scratch.packed, accumulate, job.dw_ih, 4 * H, scratch.of_ih, 4 * H, x, rows, I, part, parts)
+        outer(job, packed, accumulate, job.dw_ih, 4 * H, scratch.of_ih, 4 * H, x, rows, I, part, parts)
     elif phase < 5:
         h = hidden_before(job, scratch, first_t, end_t, 0, 0)
         if phase == 3:
-            pack_right(job, scratch.packed, h, rows, P, part, parts)
+            pack_right(job, packed, h, rows, P, packer, packers)
         else:
-            outer(job, scratch.packed, accumulate, job.dw_hh, 4 * H, scratch.of_hh, 4 * H, h, rows, P, part, parts)
+            outer(job, packed, accumulate, job.dw_hh, 4 * H, scratch.of_hh, 4 * H, h, rows, P, part, parts)
     elif job.columns_hr != NULL:
         if phase == 5:
-            pack_right(job, scratch.packed, scratch.hidden, rows, H, part, parts)
+            pack_right(job, packed, scratch.hidden, rows, H, packer, packers)
         else:
-            outer(job, scratch.packed, accumulate, job.dw_hr, P, scratch.of_dy, job.dy_row, scratch.hidden, rows, H,
-                  part, parts)
+            outer(job, packed, accumulate, job.dw_hr, P, scratch.of_dy, job.dy_row, scratch.hidden, rows, H, part,
+                  parts)
 
 
 cdef void run_unit(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t u, int part,
@@ -299,7 +323,10 @@ cdef void run_unit(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ss
 
 cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil:
     """One thread's share of chunk n."""
-    cdef int phase
-    for phase in range(PHASES if job.columns_hr != NULL else PHASES - 2):
+    cdef int phase, phases = PHASES if job.columns_hr != NULL else PHASES - 2
+    # Who packs for itself needs of the others their steps, and what phase 1 makes of them for a variant.
+    cdef bint alone = job.packed_size > 0, variant = job.variant != NULL
+    for phase in range(phases):
         run_phase(job, scratch, n, phase, part, parts)
-        lf_barrier_wait(&job.barrier, parts)
+        if not alone or phase == 0 or (phase == 1 and variant) or phase == phases - 1:
+            lf_barrier_wait(&job.barrier, parts)

@@ -18,6 +18,12 @@ cdef inline Py_ssize_t rows_before(const Rows *rows, Py_ssize_t t) noexcept nogi
     """Rows of all times before t, 0 <= t <= T: where those of time t begin."""
     return t * rows.B if rows.offsets == NULL else rows.offsets[t]
 
+cdef struct Run:
+    # Rows of an array of all times, each `step` after the one before
+    Py_ssize_t start, count, step
+
+cdef bint next_run(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,
+                   Py_ssize_t n, Run *run) noexcept nogil
 cdef void share_rows(const Rows *rows, int part, int parts, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil
 
 

@@ -60,6 +60,27 @@ cdef Rows rows_of(cnp.ndarray x, Ragged ragged):
     return rows
 
 
+cdef bint next_run(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,
+                   Py_ssize_t n, Run *run) noexcept nogil:
+    """Run number n of some rows of the batch at the times first_t .. end_t - 1; False: there are no more.
+
+    All rows are one run. Of others a run has those of a time, or all times of a row, whichever are fewer runs.
+    """
+    cdef Py_ssize_t own = end_row - first_row, first = rows_before(rows, first_t)
+    run.step = 1
+    if own == rows.B:
+        run.start, run.count = first, rows_before(rows, end_t) - first
+        return n == 0
+    if rows.counts == NULL and own < end_t - first_t:
+        run.start, run.count, run.step = first + first_row + n, end_t - first_t, rows.B
+        return n < own
+    if n >= end_t - first_t:
+        return False
+    run.start = rows_before(rows, first_t + n) + first_row
+    run.count = min(end_row, rows_at(rows, first_t + n)) - first_row
+    return run.count > 0
+
+
 cdef void share_rows(const Rows *rows, int part, int parts, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
     """Part `part` of `parts` of the rows of a batch, about as many steps in each."""
     cdef Py_ssize_t row, steps = 0

@@ -4,16 +4,16 @@
     carve_scratch   memory that it needs while it runs
     set_up_jobs     the job of each layer or direction, and what it keeps for backward
     run_chunks      the time loop of one thread, which `schedule` starts on each
-    write_results   the last states, and y in training
+    write_results   the last states
 """
 
 cimport numpy as cnp
 from libc.string cimport memcpy, memmove, memset
 
-from lstm_fast.engine.batch cimport Ragged, Rows, rows_at, rows_before, rows_of
+from lstm_fast.engine.batch cimport Ragged, Rows, rows_of
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
-from lstm_fast.engine.forward_layer cimport chunk_end, mark_chunks, run_chunk, run_step
+from lstm_fast.engine.forward_layer cimport chunk_end, copy_y, mark_chunks, run_chunk, run_step
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
                                       data_or_null, new_buffer, take, times)
@@ -169,6 +169,10 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp
         job.reverse = reverse or (not call.chained and n == 1)
         job.h0 = call.zeros if h0 is None else at(data_of(h0), n * B * P, job.k)
         job.x = data_of(x)
+        if top and y is not None:
+            job.users_y = at(data_of(y), 0 if call.chained else n * P, job.k)
+            job.users_t = cnp.PyArray_STRIDE(y, 0) // <Py_ssize_t>call.size
+            job.users_b = cnp.PyArray_STRIDE(y, cnp.PyArray_NDIM(y) - 2) // <Py_ssize_t>call.size
         if call.training:
             below, tape = tape, new_tape(cell, ragged, job)
             tape.x_owner, tape.x = x, job.x
@@ -185,7 +189,8 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp
             if call.chained and n > 0:
                 job.x = call.jobs[n - 1].y
             if top:
-                to_user(job, y, 0 if call.chained else n * P)
+                job.y, job.y_t, job.y_b = job.users_y, job.users_t, job.users_b
+                job.users_y = NULL
             else:
                 job.y_t, job.y_b = B * P, P
         job.step.y_row = H if cell.proj_size else job.y_b
@@ -264,14 +269,6 @@ cdef Tape new_tape(Cell cell, Ragged ragged, const ForwardJob *job):
     return tape
 
 
-cdef void to_user(ForwardJob *job, cnp.ndarray y, Py_ssize_t column) noexcept:
-    """Let the job write to some columns of y, (T, B, columns) or (N, columns)."""
-    cdef int rows_axis = cnp.PyArray_NDIM(y) - 2
-    job.y = at(data_of(y), column, job.k)
-    job.y_t = cnp.PyArray_STRIDE(y, 0) // <Py_ssize_t>job.k.itemsize
-    job.y_b = cnp.PyArray_STRIDE(y, rows_axis) // <Py_ssize_t>job.k.itemsize
-
-
 cdef void run_chain(Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssize_t first_step,
                     Py_ssize_t end_step, const Place *here) noexcept nogil:
     """One thread's share of some layers, which go through time together, a chunk after the other."""
@@ -308,10 +305,9 @@ cdef void run_steps(void *what, Py_ssize_t first_step, Py_ssize_t end_step, cons
         run_step(&call.jobs[0], s, call.chunks, call.projected, here.part, here.parts)
 
 
-cdef void write_results(const Call *call, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn) noexcept:
-    """The state after the last step of each row and, in training, y: there it went to the tapes."""
+cdef void write_results(const Call *call, cnp.ndarray hn, cnp.ndarray cn) noexcept:
+    """The state after the last step of each row, and y where the threads have not copied it from the tapes."""
     cdef const ForwardJob *job
-    cdef ForwardJob users
     cdef Py_ssize_t n, row, t, T = call.rows.T, B = call.rows.B, H = call.H, P = call.P
     for n in range(call.count):
         job = &call.jobs[n]
@@ -323,13 +319,8 @@ cdef void write_results(const Call *call, cnp.ndarray y, cnp.ndarray hn, cnp.nda
                     at(job.h0, row * P, job.k) if t < 0 else y_at(job, t, row), P * call.size)
             memcpy(at(data_of(cn), (n * B + row) * H, job.k),
                    at(<char *>job.step.c, (row if t < 0 else c_row(job, t) + row) * call.padded, job.k), H * call.size)
-        if call.training and y is not None and (n == call.count - 1 or not call.chained):
-            users = job[0]
-            to_user(&users, y, 0 if call.chained else n * P)
-            for t in range(T):
-                for row in range(rows_at(&call.rows, t)):
-                    memcpy(y_at(&users, t, row), at(job.y, (rows_before(&call.rows, t) + row) * P, job.k),
-                           P * call.size)
+        if job.users_y != NULL and call.split.in_pieces and not call.split.by_rows:
+            copy_y(job, 0, T, 0, B)
 
 
 cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=False, Ragged ragged=None,
@@ -400,5 +391,5 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
             begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_chunks)
             call.schedule.slab = slab_of(call.rows.T, call.chunk_rows // call.rows.B)
         run_all(&call.schedule, call.blas)
-    write_results(&call, y, hn, cn)
+    write_results(&call, hn, cn)
     return tapes

@@ -64,6 +64,8 @@ cdef struct ForwardJob:
     char *unprojected_h       # with w_hr: (B, H)
     char *y
     Py_ssize_t y_t, y_b       # strides of y; a ragged batch has no y_t
+    char *users_y             # in training: where y is copied to, with other strides; NULL: not wanted
+    Py_ssize_t users_t, users_b
     lf_cell_forward step      # what is the same in every step; c and gates of all of them
     ForwardVariant *variant   # NULL: a plain cell
     lf_barrier barrier

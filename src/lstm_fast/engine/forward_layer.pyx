@@ -2,7 +2,7 @@
 
 from libc.string cimport memcpy
 
-from lstm_fast.engine.batch cimport rows_at, rows_before, share_rows
+from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before, share_rows
 from lstm_fast.engine.forward_job cimport ForwardJob, c_row, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
 from lstm_fast.engine.matrix cimport rounded
@@ -14,32 +14,29 @@ from lstm_fast.engine.runtime.kernels cimport lf_barrier_wait, lf_cell_forward, 
 cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,
                   Py_ssize_t first_panel, Py_ssize_t end_panel, char *projected, char *operands) noexcept nogil:
     """x w_ih' + bias of the times first_t .. end_t - 1 into the chunk's buffer, for some rows and panels."""
-    cdef Py_ssize_t panel = 4 * job.k.lanes, t = first_t, start, first = rows_before(job.rows, first_t)
+    cdef Py_ssize_t panel = 4 * job.k.lanes, n = 0, first = rows_before(job.rows, first_t)
     cdef lf_product p
+    cdef Run run
+    cdef Py_ssize_t row_size = job.step.projected_row
     p.depth = job.I
     p.columns = panel * job.panels
     p.a_step = 1
     p.b = job.w_ih
     p.init, p.init_row, p.init_panel = job.bias, 0, panel
     p.accumulate = p.stream = False
-    p.out_row, p.out_panel = job.step.projected_row, panel * job.chunk_rows
+    p.out_panel = panel * job.chunk_rows
     p.first_panel, p.end_panel = first_panel, end_panel
     if job.variant != NULL and job.variant.layer_norm:  # whole rows in columns
         p.columns, p.out_panel = 4 * job.H, panel
         p.first_panel, p.end_panel = 0, (4 * job.H + panel - 1) // panel
-    while t < end_t:
-        start = rows_before(job.rows, t) + first_row
-        if end_row - first_row == job.rows.B:  # the rows of all these times are adjacent: one product
-            p.rows, t = rows_before(job.rows, end_t) - start, end_t
-        else:
-            p.rows, t = min(end_row, rows_at(job.rows, t)) - first_row, t + 1
-            if p.rows <= 0:
-                return
-        p.a, p.a_row = at(job.x, start * job.I, job.k), job.I
+    while next_run(job.rows, first_t, end_t, first_row, end_row, n, &run):
+        p.rows = run.count
+        p.a, p.a_row = at(job.x, run.start * job.I, job.k), run.step * job.I
         if job.rounds_x:
             p.a = rounded(job.of_x, operands, p.a, &p.a_row, p.rows, job.I)
-        p.out = at(projected, (start - first) * p.out_row, job.k)
+        p.out, p.out_row = at(projected, (run.start - first) * row_size, job.k), run.step * row_size
         job.of_x.product(&p)
+        n += 1
 
 
 cdef void project_blas(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_panel,
@@ -118,6 +115,16 @@ cdef void take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, Py_ssi
         step_rows(job, step, x, t, -1, running, end_row, part, operands)
 
 
+cdef void copy_y(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
+                 Py_ssize_t end_row) noexcept nogil:
+    """Some rows of y at the times first_t .. end_t - 1, for the user."""
+    cdef Py_ssize_t t, row, start
+    for t in range(first_t, end_t):
+        start = t * job.users_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.users_b
+        for row in range(first_row, min(end_row, rows_at(job.rows, t))):
+            memcpy(at(job.users_y, start + row * job.users_b, job.k), y_at(job, t, row), job.P * job.k.itemsize)
+
+
 cdef Py_ssize_t chunk_end(const ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step) noexcept nogil:
     """The step after a chunk that begins with `first_step`."""
     cdef Py_ssize_t T = job.rows.T, s = first_step, rows = 0
@@ -174,6 +181,9 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
             lf_barrier_wait(&job.barrier, parts)
             project_hidden(job, y_at(job, t, first_row), first_row, end_at_t, part, parts, operands)
         lf_barrier_wait(&job.barrier, parts)
+    if job.users_y != NULL:
+        share(end_t - first_t, part, parts, &s, &t)
+        copy_y(job, first_t + s, first_t + t, first_row, end_row)
     if job.by_rows and job.rows.counts != NULL:
         # Where a row lies in `projected` depends on the chunk: nobody goes ahead of the others.
         lf_barrier_wait(&job.barrier, threads)

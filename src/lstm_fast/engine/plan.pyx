@@ -27,8 +27,13 @@ cdef extern from *:
 cdef double CALL_WORK = 3e5
 cdef double STEP_WORK = 6e3
 cdef double STEP_WORK_OF_MEETING = 80
-# Batch rows that fill a register tile well enough.
+# The same of backward, whose threads exchange all gradients of pre-activations: that takes 50 microseconds.
+cdef double BACKWARD_WORK = 4e6
+# Batch rows of a thread, at least: that fill a register tile well enough; in backward, where one panel may be all that
+# there is to share; one where so many bytes of weights are read in less time than it takes to meet others.
 cdef Py_ssize_t TILE_ROWS = 3
+cdef Py_ssize_t BACKWARD_ROWS = 2
+cdef size_t SMALL_WEIGHTS = 1 << 17
 # Bytes of recurrent weights that every core can keep in its own L2 cache beside the rest; and of those that it rather
 # keeps than meet others after each step, forward with so many rows of its own.
 cdef Py_ssize_t KEEPING_ROWS = 10
@@ -80,7 +85,7 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
         (100, 1, 16, 32)      units 0.70: one thread
     """
     cdef Split split
-    cdef int most = available() if total_work >= CALL_WORK else 1, each, equal
+    cdef int most = available() if total_work >= (BACKWARD_WORK if backward else CALL_WORK) else 1, each, equal
     cdef Py_ssize_t least, pieces
     cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * KEEPING_ROWS else CACHED_WEIGHTS
     split.in_pieces = False
@@ -97,7 +102,8 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
         most = equal
     split.groups = min(jobs, most) if not chained else 1
     most //= split.groups
-    cdef Py_ssize_t by_rows = min(most, rows // TILE_ROWS)
+    least = 1 if weights <= SMALL_WEIGHTS else BACKWARD_ROWS if backward else TILE_ROWS
+    cdef Py_ssize_t by_rows = min(most, rows // least)
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
     if by_units > 1 and watching():
         by_units = min(by_units, <Py_ssize_t>(step_work / (1 + STEP_WORK_OF_MEETING * meeting())))

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..engine import Array, Gradients
-from ..engine.backward import backward, segments
+from ..engine.backward import backward
 from ..engine.batch import Ragged
 from ..engine.cell import Cell
+from ..engine.chunks import segments
 from ..engine.forward import forward
 from ..engine.memory import empty
 from ..engine.tape import Noise, Tape

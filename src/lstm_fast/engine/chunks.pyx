@@ -1,0 +1,59 @@
+"""How backward cuts time into chunks."""
+
+from lstm_fast.engine.backward_job cimport BackwardJob, time_of
+from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
+from lstm_fast.engine.cell cimport Cell
+from lstm_fast.engine.memory cimport Buffer, new_buffer, times
+
+# dgates of a chunk stay in the L2 cache between the steps and the products. It has at least as many rows as a sum over
+# them has terms in one piece.
+cdef size_t CHUNK_BYTES = 1 << 19
+cdef Py_ssize_t LEAST_CHUNK_ROWS = 256
+
+
+cdef void cut_into_chunks(BackwardJob *job, Py_ssize_t chunk_rows) noexcept:
+    """Fill `bounds`, of room for T + 1. Depends on the batch alone: the bits of the weights' gradients do on it."""
+    cdef Py_ssize_t s = job.rows.T, rows = 0, running
+    job.chunks = 0
+    job.bounds[0] = s
+    while s > 0:
+        running = rows_at(job.rows, time_of(job, s - 1))
+        if rows > 0 and rows + running > chunk_rows:
+            job.chunks += 1
+            job.bounds[job.chunks] = s
+            rows = 0
+        rows += running
+        s -= 1
+    if rows > 0:
+        job.chunks += 1
+    job.bounds[job.chunks] = 0
+
+
+cdef Py_ssize_t chunk_rows_of(Cell cell, Py_ssize_t B) except? -1:
+    return max(LEAST_CHUNK_ROWS, B, <Py_ssize_t>(CHUNK_BYTES // times(4 * cell.hidden_size, cell.k.itemsize)))
+
+
+def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint reverse, Py_ssize_t steps):
+    """Cut a sequence into segments that can be differentiated one by one, with the same bits.
+
+    Returns
+    -------
+    list of (int, int)
+        The first time of each segment and the one after its last, in the order of forward. Each has `steps`
+        time steps or a few more, to hold whole chunks of `backward`; the first may have fewer.
+    """
+    cdef Rows rows
+    cdef BackwardJob job
+    cdef Buffer bounds = new_buffer(T + 1, sizeof(Py_ssize_t))
+    cdef Py_ssize_t n, high = T
+    rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
+    if ragged is not None:
+        rows = ragged.rows
+    job.rows, job.reverse, job.bounds = &rows, reverse, <Py_ssize_t *>bounds.data
+    cut_into_chunks(&job, chunk_rows_of(cell, B))
+    found = []
+    for n in range(1, job.chunks + 1):
+        if high - job.bounds[n] >= steps or n == job.chunks:
+            found.append((T - high, T - job.bounds[n]) if reverse else (job.bounds[n], high))
+            high = job.bounds[n]
+    return found[::-1] or [(0, 0)]

@@ -80,6 +80,16 @@ def test_variants(isa, dtype, bias, projected, reverse, matmul):
         check(sizes, dtype, bias=bias, reverse=reverse, matmul=matmul)
 
 
+@pytest.mark.parametrize("sizes", [(3, 2, 2, 2, 70), (128, 8, 8, 32, 200)])
+def test_a_projection_to_more_columns_than_there_are_units(isa, dtype, threads, sizes):
+    check(sizes, dtype)
+    args, d_results = draw_layer(np.random.default_rng(1), *sizes, dtype=dtype)
+    lstm_fast.set_num_threads(1)
+    one = run_layer(lstm_fast, args, d_results)
+    lstm_fast.set_num_threads(2)
+    assert_identical(run_layer(lstm_fast, args, d_results), one)
+
+
 @pytest.mark.parametrize("matmul", ["packed", "blas"])
 @pytest.mark.parametrize("projected", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])

@@ -43,6 +43,16 @@ pytestmark = [
 # ---- backward
 
 
+def test_zeros_without_memory():
+    """PyTorch's own, as gradients of what is not used may be."""
+    for one in twins(LSTM, 3, 4, **DOUBLE):
+        y = one(torch.randn(5, 2, 3, **DOUBLE))[0]
+        (dw,) = torch.autograd.grad(
+            y, one.weight_hh_l0, torch._efficientzerotensor(y.shape, **DOUBLE)
+        )
+        assert dw.count_nonzero() == 0
+
+
 def results_by(change, *modules, inputs=None, **options):
     """Yield what `trained` finds, with a change to each module's calls."""
     inputs = [torch.randn(5, 2, 3, **DOUBLE)] if inputs is None else inputs

@@ -4,6 +4,7 @@ A compiled program has one operator for it, whose numbers are those of the modul
 """
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -293,3 +294,17 @@ def test_the_cache_goes_after_backward(options):
     assert living_caches() == 1
     loss(results).backward()
     assert living_caches() == 0
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch's own
+def test_backward_of_the_operator_is_compiled():
+    """By compiled autograd, which reads it."""
+    weights = [w.detach().clone().requires_grad_() for w in nn.LSTM(I, H).parameters()]
+    x = torch.randn(T, B, I)
+    given = x, None, [], weights, 1, True, False, 0
+    expected = torch.autograd.grad(torch.ops.lstm_fast.lstm(*given)[0].square().sum(), weights)
+    result = torch.ops.lstm_fast.lstm(*given)[0].square().sum()
+    compiler = partial(torch.compile, backend="eager", fullgraph=True)
+    with torch._dynamo.compiled_autograd._enable(compiler):
+        result.backward()
+    assert_equal([w.grad for w in weights], [*expected])

@@ -76,6 +76,14 @@ def test_short_calls_return_tensors_of_the_mode_they_run_in(mode):
             assert t.is_contiguous() and not t.requires_grad and not t._is_view()
 
 
+def test_short_calls_refuse_what_the_first_one_refuses():
+    module = LSTM(3, 8)
+    for _ in range(2):
+        with torch.no_grad(), pytest.raises(RuntimeError, match="larger than 0"):
+            module(torch.empty(0, 2, 3))
+        module(torch.randn(4, 2, 3))
+
+
 def in_threads(*calls):
     """Call functions in a thread each, all at the same time, and return what they return."""
     start, found = threading.Barrier(len(calls)), [None] * len(calls)

@@ -16,8 +16,7 @@ LF_INLINE LF(cell) LF(cell_of)(int n, const int panels)
     return (LF(cell)){.row = n / panels, .panel = n % panels, .gates = PANEL_VECTORS * (n % panels)};
 }
 
-/* The cells of a tile, from the pre-activations of their gates: `rows` rows of one panel or, with panels == 2, one
- * row of two. */
+/* The cells of a tile, from the pre-activations of their gates: `rows` rows of one panel, or of two. */
 LF_INLINE void LF(finish_cells)(const lf_cell_forward *p, ptrdiff_t row, const int rows, ptrdiff_t panel,
                                 const int panels, vec acc[][TILE_VECTORS])
 {

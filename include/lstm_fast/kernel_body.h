@@ -46,8 +46,7 @@ LF_INLINE ptrdiff_t lf_left(ptrdiff_t total, ptrdiff_t done, ptrdiff_t most)
 /* The accumulators of a row of a tile: one panel, or two side by side. */
 #define PANEL_VECTORS 4 /* in a panel of gates one for each gate */
 #define TILE_VECTORS (2 * PANEL_VECTORS)
-#define REGISTERS (TILE_ROWS > 3 ? 32 : 16) /* for vectors */
-#define PAIRED_ROWS (REGISTERS > 16 ? 2 : 1) /* up to which a tile takes two panels: of one it has too few sums */
+#define PAIRED_ROWS (REGISTERS > 16 ? 2 : 1) /* up to which a tile takes two panels: see panels_at_once */
 /* Where vector v of such a row is, from its beginning p and the strides of panels and of vectors. */
 #define LF_VECTOR_AT(p, v, panel, vector) ((p) + (v) / PANEL_VECTORS * (panel) + (v) % PANEL_VECTORS * (vector))
 

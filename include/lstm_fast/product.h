@@ -91,7 +91,8 @@ LF_INLINE void LP(product_tile)(const int rows, const int vectors, const lf_prod
             for (int v = 0; v < vectors; v++)
                 __builtin_prefetch(LF_VECTOR_AT(q->out + (row - q->first + r) * q->out_row, v, q->out_panel, LANES), 1);
     LP(tile_sums)(sums, rows, vectors, matrix, a, a_row, a_step, b, b_next, groups,
-                  LP(ahead)(b + groups * GROUP * width * LANES, (row - q->first) / rows, groups));
+                  LP(ahead)((vectors > PANEL_VECTORS ? b_next : b) + groups * GROUP * width * LANES,
+                            (row - q->first) / rows, groups));
     LP(values)(acc, sums, rows, vectors, head, p->a_row, panel, panel_next);
     LF(finish_tile)(acc, rows, vectors, p, q, row);
 }

@@ -2,7 +2,8 @@
  * dtype in LF_DOUBLE. Include it again with another LF_DOUBLE to switch the dtype.
  *
  *   real, vec, LANES           scalar type, vector type, scalars in a vector
- *   TILE_ROWS                  rows of the register tile (product.h): what the register file holds
+ *   REGISTERS                  for vectors
+ *   TILE_ROWS                  rows of the register tile (product.h): what these hold
  *   v_load, v_store            LANES scalars, any alignment
  *   v_load_n, v_store_n        the first n lanes, the others 0 or untouched; optional: use LF(load_n)
  *   v_stream, v_fence          store whole vectors, aligned, past the caches, and wait for that; optional

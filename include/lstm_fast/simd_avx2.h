@@ -20,7 +20,8 @@
 
 #include "lstm_fast/simd_x86.h"
 
-/* 12 accumulators, 3 broadcasts and 1 weight vector: all 16 registers. */
+/* 12 accumulators, 3 broadcasts and 1 weight vector. */
+#define REGISTERS 16
 #define TILE_ROWS 3
 
 #define v_load_n(p, n) OP(maskload)(p, LANE_MASK(n))

@@ -25,7 +25,8 @@
 
 #include "lstm_fast/simd_x86.h"
 
-/* 24 accumulators, 4 weight vectors and 1 broadcast of the 32 registers. */
+/* 24 accumulators, 4 weight vectors and 1 broadcast. */
+#define REGISTERS 32
 #define TILE_ROWS 6
 
 #define v_load_n(p, n) OP(maskz_loadu)(LANE_MASK(n), p)

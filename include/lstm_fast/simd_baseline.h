@@ -20,7 +20,8 @@
 
 #include "lstm_fast/simd_x86.h"
 
-/* 8 accumulators, 2 broadcasts, 1 weight vector and 2 products of the 16 registers. */
+/* 8 accumulators, 4 weight vectors, a broadcast and 2 products. */
+#define REGISTERS 16
 #define TILE_ROWS 2
 
 #define v_fma(a, b, c) OP(add)(OP(mul)(a, b), c)  /* rounds twice */

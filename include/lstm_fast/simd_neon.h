@@ -19,7 +19,8 @@
 #define LF_SIMD_WORDS
 #include <arm_neon.h>
 
-/* 20 accumulators, 4 weight vectors and 5 broadcasts of the 32 registers. */
+/* 20 accumulators, 4 weight vectors and 5 broadcasts. */
+#define REGISTERS 32
 #define TILE_ROWS 5
 
 #define v_set1(x) OP(vdupq_n)(x)

@@ -73,8 +73,8 @@ LF_INLINE void LF(finish_tile)(vec acc[][TILE_VECTORS], const int rows, const in
                 v_store(LF_VECTOR_AT(out + r * q->out_row, v, q->out_panel, LANES), acc[r][v]);
 }
 
-/* How many panels a product takes at once: two for a single row, which has too few sums in one panel to hide the
- * latency of an FMA, and reads two streams of b faster than one. */
+/* How many panels a product takes at once: two for so few rows that they have too few sums in one panel to hide the
+ * latency of an FMA, and read two streams of b faster than one. */
 static inline int LF(panels_at_once)(const lf_product *p, ptrdiff_t panel, ptrdiff_t rows)
 {
     return rows <= PAIRED_ROWS && panel + 2 <= p->end_panel

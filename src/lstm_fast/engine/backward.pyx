@@ -27,9 +27,9 @@ from lstm_fast.engine.tape cimport Tape
 
 cnp.import_array()
 
-# Rows of the weights' gradients from which each thread packs what they are multiplied with for itself. It then meets
-# the others twice in a chunk instead of five times, and reads less that another core has just written, 4 to 7 ns a
-# cache line: two threads are 1.6 times as fast as one at (100, 8, 64, 64), instead of 1.5 (AVX-512, Xeon).
+# Rows of the weights' gradients for each thread, from which it packs what they are multiplied with for itself. It then
+# meets the others twice in a chunk instead of five times, and reads less that another core has just written, 4 to 7 ns
+# a cache line: two threads are 1.6 times as fast as one at (100, 8, 64, 64), instead of 1.5 (AVX-512, Xeon).
 cdef Py_ssize_t PACKER_ROWS = 64
 # Bytes of weights that stay in a cache while a thread computes dx of few rows after few, and rows that are not few.
 cdef size_t CACHED_WEIGHTS = 1 << 19
@@ -63,7 +63,7 @@ cdef void plan_call(Call *call, list tapes) except *:
     cdef Py_ssize_t H = call.H, P = call.P, T = call.rows.T
     cdef size_t size = call.size
     cdef double total = call.rows.total, step_work = total / max(T, 1) * 4 * H * P
-    call.work, call.widest, call.layer_norm = 0, H, False
+    call.work, call.widest, call.layer_norm = 0, max(H, P), False
     for tape in tapes:
         cell = tape.cell
         call.blas = call.blas and cell.kept_ih is not None

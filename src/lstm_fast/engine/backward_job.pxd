@@ -53,7 +53,7 @@ cdef struct BackwardJob:
     gemm_function gemm             # NULL: own products
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units
-    bint dx_by_rows                # likewise those of dx, else its times
+    bint dx_by_rows                # likewise those of dx, else the rows of all times
     Py_ssize_t packed_size         # bytes of Scratch.packed of each thread; 0: all share one
     Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline
     Py_ssize_t I, H, P             # P: columns of h and y
@@ -105,7 +105,7 @@ cdef struct Scratch:
     char *dw_c                     # H: terms of the gradient of its gain
     char *dw_ih                    # 4H: the same of the other two
     char *dw_hh                    # 4H
-    char *packed                   # a right-hand side of the weights' gradients, packed in columns
+    char *packed                   # a right-hand side of the weights' gradients, packed in columns, for each packer
 
 
 cdef inline const char *dy_at(const BackwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:

@@ -5,8 +5,8 @@ Then come the products over all steps, which do not depend on one another:
 
     dx = dgates w_ih    dw_ih += dgates' x    dw_hh += dgates' h(t-1)    db += sum of dgates
 
-Threads meet between the phases of a chunk: its steps; dx, the sums and packing x; dw_ih; packing h; dw_hh; and with
-projection packing o tanh(c) and dw_hr.
+These are the phases of a chunk: its steps; dx, the sums and packing x; dw_ih; packing h; dw_hh; and with projection
+packing o tanh(c) and dw_hr. Threads meet after each, or where each packs for itself only where it needs the others.
 """
 
 from libc.string cimport memcpy
@@ -260,7 +260,7 @@ cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_s
 
 cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int phase, int part,
                     int parts) noexcept nogil:
-    """One of `parts` shares of a phase of chunk n; all of a phase comes before the next."""
+    """One of `parts` shares of a phase of chunk n."""
     cdef Py_ssize_t I = job.I, H = job.H, P = job.P, high = job.bounds[n], low = job.bounds[n + 1]
     cdef Py_ssize_t first_t = time_of(job, high - 1 if job.reverse else low), t = time_of(job, low), first, end
     cdef Py_ssize_t end_t = time_of(job, low if job.reverse else high - 1) + 1
@@ -324,9 +324,9 @@ cdef void run_unit(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ss
 cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil:
     """One thread's share of chunk n."""
     cdef int phase, phases = PHASES if job.columns_hr != NULL else PHASES - 2
-    # Who packs for itself needs of the others their steps, and what phase 1 makes of them for a variant.
-    cdef bint alone = job.packed_size > 0, variant = job.variant != NULL
+    # Who packs for itself needs of the others their steps, and h where they have gathered it.
+    cdef bint alone = job.packed_size > 0, gathered = job.variant != NULL and job.variant.recurrent != NULL
     for phase in range(phases):
         run_phase(job, scratch, n, phase, part, parts)
-        if not alone or phase == 0 or (phase == 1 and variant) or phase == phases - 1:
+        if not alone or phase == 0 or (phase == 1 and gathered) or phase == phases - 1:
             lf_barrier_wait(&job.barrier, parts)

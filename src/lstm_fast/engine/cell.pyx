@@ -56,7 +56,7 @@ cdef class Cell:
     bfloat16 : bool
         Round weights of float32, and what they are multiplied with, to bfloat16.
     training, of_input : bool
-        Pack what `prepare` with these would, while the weights are read anyway.
+        Pack some of what `prepare` with these would, while the weights are read anyway.
 
     C-contiguous, aligned, all of one dtype, float32 or float64, in native byte order; or w_ih, w_hh and w_hr of int8,
     with scales, or of uint16, which hold bfloat16, and the others of float32. The caller has checked the shapes, and

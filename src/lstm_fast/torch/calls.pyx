@@ -1,7 +1,4 @@
-"""Calls of the engine on tensors, and what autograd keeps of them.
-
-What is asked of a tensor costs a tenth of a microsecond, a small LSTM takes one. So it is asked here, in Cython.
-"""
+"""Calls of the engine on tensors, and what autograd keeps of them."""
 
 from gc import is_tracked
 
@@ -40,7 +37,8 @@ def refresh(*_):
 cdef in_memory(tensor, DLTensor *seen):
     """A tensor that is in C order, or a copy that is, and what it is in C."""
     if not look(tensor, seen) or not in_order(seen):
-        tensor = tensor.detach().contiguous()
+        tensor = tensor.detach()
+        tensor = tensor.clone() if tensor._is_zerotensor() else tensor.contiguous()
         if not look(tensor, seen):
             raise BufferError(f"a tensor of {tensor.layout} on {tensor.device} has no memory that the engine can read")
     return tensor

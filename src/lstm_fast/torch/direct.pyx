@@ -1,7 +1,7 @@
 """Short calls on tensors: weights that are as they were packed, arguments that already have the engine's form.
 
-What is asked of a tensor costs a tenth of a microsecond, a small LSTM takes one. So it is asked here, and only what has
-to be. `Direct` gives up, with None, where anything is unusual: then the long way takes over.
+Only what has to be is asked here: see tensors.pyx. `Direct` gives up, with None, where anything is unusual: then the
+long way takes over.
 """
 
 cimport cython
@@ -50,7 +50,7 @@ cdef class Direct:
     names : sequence of str
         Of the parameters, as the module has them.
     in_autograd : callable
-        `autograd.run`.
+        `autograd.run`, applied to plain tensors: `is_plain` refuses what `torch.func` has left.
     """
 
     cdef Weights weights
@@ -78,7 +78,7 @@ cdef class Direct:
         cdef DLTensor of_x, of_h, of_c
         cdef tuple state = None
         h = c = None
-        if weights is None or not self.is_plain(x, 3, &of_x):
+        if weights is None or not self.is_plain(x, 3, &of_x) or of_x.shape[0] == 0:
             return None
         if hx is not None:
             if type(hx) is not tuple or len(<tuple>hx) != 2:
@@ -104,7 +104,7 @@ cdef class Direct:
     cdef tuple run_in_autograd(self, x, const DLTensor *of_x, tuple states, list weights):
         """The same with gradients: the weights are read anew."""
         cdef DLTensor of_weight
-        if of_x.shape[0] == 0 or of_x.shape[1] == 0 or of_x.shape[2] != self.input_size:
+        if of_x.shape[1] == 0 or of_x.shape[2] != self.input_size:
             return None
         for weight in weights:
             if not self.is_plain(weight, 0, &of_weight):

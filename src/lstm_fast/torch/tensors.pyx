@@ -1,7 +1,7 @@
 """Tensors as C sees them: by the table of functions that DLPack defines, and PyTorch has on the class of its tensors.
 
-A question in Python costs a tenth of a microsecond, a small LSTM takes one, and a tensor is asked for its type, device,
-shape, strides and address at each call. Here one call of C tells them all.
+A tensor is asked for its type, device, shape, strides and address at each call. In Python each question costs a tenth
+of a microsecond, and a small LSTM takes one. Here one call of C tells them all.
 """
 
 cimport numpy as cnp
@@ -29,7 +29,7 @@ cdef object from_numpy = torch.from_numpy
 cdef DLPackExchangeAPI *table = <DLPackExchangeAPI *>PyCapsule_GetPointer(
     torch.Tensor.__dlpack_c_exchange_api__, "dlpack_exchange_api")
 if table.version.major != 1 or table.dltensor_from_py_object_no_sync == NULL:
-    raise ImportError(f"lstm_fast.torch needs DLPack 1, and PyTorch {torch.__version__} has {table.version.major}")
+    raise ImportError(f"lstm_fast.torch needs the functions of DLPack 1, which PyTorch {torch.__version__} has not")
 
 
 cdef bint look(tensor, DLTensor *found) except -1:
@@ -37,8 +37,19 @@ cdef bint look(tensor, DLTensor *found) except -1:
     if table.dltensor_from_py_object_no_sync(<PyObject *>tensor, found) != 0:
         PyErr_Clear()
         return False
+    if found.data == NULL:  # as of elements that are known to be zeros, or were freed
+        return has_none(found)
     found.data = <char *>found.data + found.byte_offset
     return True
+
+
+cdef bint has_none(const DLTensor *tensor) noexcept:
+    """Whether it has no elements."""
+    cdef int n
+    for n in range(tensor.ndim):
+        if tensor.shape[n] == 0:
+            return True
+    return False
 
 
 cdef bint in_order(const DLTensor *tensor) noexcept:
@@ -46,9 +57,9 @@ cdef bint in_order(const DLTensor *tensor) noexcept:
     cdef int64_t step = 1
     cdef bint ordered = True
     cdef int n
+    if has_none(tensor):
+        return True
     for n in range(tensor.ndim - 1, -1, -1):
-        if tensor.shape[n] == 0:
-            return True
         if tensor.shape[n] != 1 and tensor.strides[n] != step:
             ordered = False
         step *= tensor.shape[n]
@@ -80,7 +91,10 @@ cdef void give_back(DLManagedTensorVersioned *managed) noexcept nogil:
 
 
 cdef tensor_in(cnp.ndarray array, int ndim, const cnp.npy_intp *shape):
-    """A tensor of such a shape, of at most three axes, in the memory of an array in C order, which it keeps."""
+    """A tensor of such a shape, of at most three axes, in the memory of an array in C order, which it keeps.
+
+    Where PyTorch fails, what was lent may have been given back, or not: then it is lost.
+    """
     cdef Lent *lent = <Lent *>malloc(sizeof(Lent))
     cdef DLTensor *tensor = &lent.managed.dl_tensor
     cdef int64_t step = 1
@@ -109,6 +123,7 @@ cdef tensor_of(cnp.ndarray array):
     """A tensor in the memory of an array, which it keeps; None of None."""
     if array is None:
         return None
-    if not cnp.PyArray_ISCARRAY(array) or cnp.PyArray_NDIM(array) > MOST_AXES:
+    if not (cnp.PyArray_ISCARRAY(array) and cnp.PyArray_NDIM(array) <= MOST_AXES
+            and cnp.PyArray_TYPE(array) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_UINT8)):
         return from_numpy(array)
     return tensor_in(array, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array))

@@ -1,7 +1,8 @@
 /* One time step of the LSTM cell, in the registers of its recurrent product, in one precision, and one step back. See
  * kernels.h. */
 
-/* One tile: rows from `row` on, one panel or, of up to PAIRED_ROWS, two: see panels_at_once. With `variant`, p is its step. `matrix`: NULL, or the sums from this row on. */
+/* One tile: rows from `row` on, one panel or, of up to PAIRED_ROWS, two: see panels_at_once. With `variant`, p is its
+ * step. `matrix`: NULL, or the sums from this row on. */
 LF_INLINE void LP(cell_tile)(const int rows, const lf_cell_forward *p, const lf_variant_forward *variant,
                              ptrdiff_t row, ptrdiff_t panel, const int panels, const float *matrix)
 {

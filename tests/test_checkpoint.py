@@ -199,7 +199,8 @@ def test_the_cache_keeps_the_input_and_some_states(dtype, rng, ragged):
             lstm.backward(dy, None, cache)
             assert cache.nbytes <= most
             indices = 2 * 8 * T if ragged else 0
-            assert cache.nbytes <= traced < 1.2 * cache.nbytes + indices + 20_000
+            packed = rows * I * dtype.itemsize if ragged else 0  # in memory of the engine
+            assert cache.nbytes <= traced + packed < 1.2 * cache.nbytes + indices + 20_000
         del cache
     tracemalloc.stop()
 

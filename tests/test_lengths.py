@@ -391,7 +391,8 @@ NO_INTEGERS = [
 WRONG = [
     *([1, 2], [], [1, 2, 3, 4], [[1, 2, 3]], [[1], [2], [3]], [[1], [2, 3], [1]], np.array(3)),
     *([-1, 2, 3], [1, 5, 3], [1, 2**62, 3], np.array([1, 2**64 - 1, 3], np.uint64)),
-    *(np.array([1, -1, 3], np.int8),),
+    *(np.array([1, -1, 3], np.int8), np.array([1, -1, 3]), np.array([1, 5, 3]), np.array([1, 2])),
+    *(np.array([[1, 2, 3]]), np.array([1, 2**62, 3])),
 ]
 
 
@@ -432,6 +433,36 @@ def test_integers_of_all_kinds_are_taken(kind):
         actual, expected = call(X, lengths=KINDS[kind](lengths)), call(X, lengths=lengths)
         np.testing.assert_array_equal(actual[0], expected[0], strict=True)
         assert not np.array_equal(actual[0], call(X)[0])
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+@pytest.mark.parametrize("settings", [{}, {"bidirectional": True}, {"num_layers": 3}], ids=str)
+def test_lengths_that_need_no_conversion(dtype, rng, settings, kind):
+    """They have a shorter way, forward and back, which leaves what is given alone, too."""
+    T, B, I, H = 30, 8, 12, 20
+    lstm = LSTM(I, H, dtype=dtype, seed=0, **settings)
+    lengths = LENGTHS[kind](rng, T, B).astype(np.intp)
+    x, h0, c0, dy, dhn, dcn = draw_network(rng, lstm, T, B)
+    y, (hn, cn), cache = lstm.forward(x, (h0, c0), lengths=lengths.tolist())
+    dx, dstate, grads = lstm.backward(dy, (dhn, dcn), cache)
+    given = [a.copy() for a in (x, h0, c0, dy, dhn, dcn, lengths)]
+    found = lstm.forward(x, (h0, c0), lengths=lengths)
+    x[:] = np.nan  # the cache has its own copy
+    back = lstm.backward(dy, (dhn, dcn), found[2])
+    x[:] = given[0]
+    assert_identical(
+        {**dict(zip("yhc", (found[0], *found[1]), strict=True)), "dx": back[0], **back[2]},
+        {**dict(zip("yhc", (y, hn, cn), strict=True)), "dx": dx, **grads},
+    )
+    assert_identical(dict(zip("hc", back[1], strict=True)), dict(zip("hc", dstate, strict=True)))
+    for a, b in zip((x, h0, c0, dy, dhn, dcn, lengths), given, strict=True):
+        np.testing.assert_array_equal(a, b)
+    out = np.full_like(y, 7), (h0, c0)
+    actual = lstm(x, (h0, c0), lengths=lengths, out=out)
+    assert actual[0] is out[0]
+    assert actual[1][0] is h0
+    for a, b in zip((out[0], h0, c0), (y, hn, cn), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("T", [0, 4])

@@ -197,15 +197,13 @@ def lstm_forward(
     if packing is None:
         # The cache outlives the call, and the caller may write to x before backward.
         x = np.array(x, order="C") if training else checks.in_order(x)
-        results = y, hn, cn
-    else:
-        x, h, c = packing.pack(x), packing.sort(h), packing.sort(c)
-        results = empty((len(x), P), dtype), np.empty_like(hn), np.empty_like(cn)
+    arrays = x, h, c, y, hn, cn
+    inner = arrays if packing is None else packing.arguments(arrays)
     blas = matmul == "blas"
     cell.prepare(training, blas)
     tapes = forward(
         [cell],
-        (x, h, c, *results),
+        inner,
         reverse=reverse,
         ragged=None if packing is None else packing.ragged,
         training=training,
@@ -213,9 +211,7 @@ def lstm_forward(
         noise=noise,
     )
     if packing is not None:
-        packing.unpack(results[0], y)
-        packing.unsort(results[1], hn)
-        packing.unsort(results[2], cn)
+        packing.results(inner, arrays)
     cache = Cache(tapes, blas, dtype, (T, B, H, P), packing) if training else None
     return y, (hn[0], cn[0]), cache
 
@@ -295,8 +291,7 @@ def lstm_backward(
         dcn = checks.shaped("dcn", dcn, cache._dtype, (B, H), "B, H")
     packing, dstate = cache._packing, [None if a is None else a[None] for a in (dhn, dcn)]
     if packing is not None:
-        dy = None if dy is None else packing.pack_gradient(dy)
-        dstate = [packing.sort(a) for a in dstate]
+        dy, *dstate = packing.gradients((dy, *dstate))
     dx, *states, (grads,) = backward(cache._tapes, dy, *dstate, blas=cache._blas)
     if packing is not None:
         dx = packing.unpack_gradient(dx)

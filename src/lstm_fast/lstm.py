@@ -242,8 +242,8 @@ class LSTM(Recurrent):
         network = self._network
         if checkpoint is not None:
             checkpoint = min(checks.integer("checkpoint", checkpoint, 1), sys.maxsize)
-        if lengths is None and mask is None and padding == "zero":
-            found = network.train_as_is(self, x, state, out, checkpoint)
+        if mask is None and padding == "zero":
+            found = network.train_as_is(self, x, state, out, checkpoint, lengths=lengths)
             if found is not None:
                 return found
         given = Arguments(network.settings, x, state, lengths, mask, padding, out)
@@ -297,9 +297,7 @@ class LSTM(Recurrent):
         return *given.results(dx, dh0, dc0), grads
 
     def _forward(self, x: Any, state: Any, lengths: Any, owned: bool) -> tuple[Array, State, Cache]:
-        found = None
-        if lengths is None:
-            found = self._network.train_as_is(self, x, state, copy=not owned)
+        found = self._network.train_as_is(self, x, state, copy=not owned, lengths=lengths)
         return self.forward(x, state, lengths=lengths) if found is None else found
 
     def _options(self) -> dict[str, Any]:

@@ -96,8 +96,8 @@ class Recurrent(Block):
         """
         network = self._network
         one_call = network.one_call
-        if one_call is not None and lengths is None and mask is None and padding == "zero":
-            found = one_call.infer(x, state, out)
+        if one_call is not None and mask is None and padding == "zero":
+            found = one_call.infer(x, state, out, lengths)
             if found is not None:
                 return found
         given = Arguments(network.settings, x, state, lengths, mask, padding, out)

@@ -71,7 +71,7 @@ cdef void plan_call(Call *call, list tapes) except *:
         call.widest = max(call.widest, cell.input_size)
         call.work += total * call.padded * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
     call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, call.rows.B))
-    call.split = plan(call.count, call.chained, T, call.rows.B, call.rows.counts != NULL,
+    call.split = plan(call.count, call.chained, T, call.rows.total // max(T, 1), call.rows.counts != NULL,
                       1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work,
                       not call.blas, call.count == 1 and not cell.proj_size, True)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
@@ -79,7 +79,7 @@ cdef void plan_call(Call *call, list tapes) except *:
     call.packers = (call.split.threads + call.split.groups - 1) // call.split.groups
     if call.blas:
         call.packed_size = 0
-    if call.blas or call.split.in_pieces or call.rows.counts != NULL or 4 * H < PACKER_ROWS * call.packers:
+    if call.blas or call.split.in_pieces or 4 * H < PACKER_ROWS * call.packers:
         call.packers = 1
 
 
@@ -168,7 +168,7 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
         job.pipelined = call.chained and call.count > 1 and call.split.groups > 1
         job.packed_size = call.packed_size if call.packers > 1 else 0
-        job.dx_by_rows = (job.by_rows and not call.blas and not job.pipelined
+        job.dx_by_rows = (job.by_rows and job.rows.counts == NULL and not call.blas and not job.pipelined
                           and (times(4 * H, job.I) * size <= CACHED_WEIGHTS or call.chunk_rows >= MANY_ROWS * B))
         if job.pipelined:
             job.block = max(1, T // PIPELINE_BLOCKS)

@@ -149,7 +149,7 @@ cdef void own_input_gradient(const BackwardJob *job, const char *dgates, Py_ssiz
     cdef Run run
     if job.dx == NULL:
         return
-    share_rows(job.rows, part, parts, &first_row, &end_row)
+    share_rows(job.rows, first_t, end_t, part, parts, &first_row, &end_row)
     while next_run(job.rows, first_t, end_t, first_row, end_row, n, &run):
         p = product_of(job, run.count, operands_at(job, dgates, (run.start - origin) * 4 * H), 4 * H, job.columns_ih, I,
                        0, 1)
@@ -234,7 +234,8 @@ cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_s
     cdef Py_ssize_t first_row = 0, end_row = job.rows.B, first, end
     cdef int step_part = part, step_parts = parts
     if job.by_rows:
-        share_rows(job.rows, part, parts, &first_row, &end_row)
+        share_rows(job.rows, time_of(job, high - 1 if job.reverse else low),
+                   time_of(job, low if job.reverse else high - 1) + 1, part, parts, &first_row, &end_row)
         step_part, step_parts = 0, 1
     while s > low:
         until = max(low, s - job.block)
@@ -325,7 +326,8 @@ cdef void run_chunk(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
     """One thread's share of chunk n."""
     cdef int phase, phases = PHASES if job.columns_hr != NULL else PHASES - 2
     # Who packs for itself needs of the others their steps, and h where they have gathered it.
-    cdef bint alone = job.packed_size > 0, gathered = job.variant != NULL and job.variant.recurrent != NULL
+    cdef bint alone = job.packed_size > 0
+    cdef bint gathered = job.rows.counts != NULL or (job.variant != NULL and job.variant.recurrent != NULL)
     for phase in range(phases):
         run_phase(job, scratch, n, phase, part, parts)
         if not alone or phase == 0 or (phase == 1 and gathered) or phase == phases - 1:

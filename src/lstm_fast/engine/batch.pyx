@@ -31,11 +31,11 @@ cdef class Ragged:
 
     def __init__(self, lengths):
         self.lengths = np.array(lengths, np.intp)
-        cdef const Py_ssize_t *length = <Py_ssize_t *>cnp.PyArray_DATA(self.lengths)
-        cdef Py_ssize_t B = len(self.lengths), T = length[0] if B else 0, t, running = B
-        self.counts, self.offsets = np.empty(T + 1, np.intp), np.empty(T + 1, np.intp)
-        cdef Py_ssize_t *counts = <Py_ssize_t *>cnp.PyArray_DATA(self.counts)
-        cdef Py_ssize_t *offsets = <Py_ssize_t *>cnp.PyArray_DATA(self.offsets)
+        cdef const Py_ssize_t *length = integers(self.lengths)
+        cdef Py_ssize_t B = cnp.PyArray_DIM(self.lengths, 0), T = length[0] if B else 0, t, running = B
+        self.counts, self.offsets = new_integers(T + 1), new_integers(T + 1)
+        cdef Py_ssize_t *counts = integers(self.counts)
+        cdef Py_ssize_t *offsets = integers(self.offsets)
         offsets[0] = 0
         for t in range(T + 1):
             while running > 0 and length[running - 1] <= t:
@@ -45,6 +45,11 @@ cdef class Ragged:
                 offsets[t + 1] = offsets[t] + running
         self.rows.T, self.rows.B, self.rows.total = T, B, offsets[T]
         self.rows.counts, self.rows.offsets, self.rows.lengths = counts, offsets, length
+
+
+cdef cnp.ndarray new_integers(cnp.npy_intp n):
+    """An uninitialised array (n,) of intp."""
+    return cnp.PyArray_EMPTY(1, &n, cnp.NPY_INTP, False)
 
 
 cdef Rows rows_of(cnp.ndarray x, Ragged ragged):
@@ -60,6 +65,18 @@ cdef Rows rows_of(cnp.ndarray x, Ragged ragged):
     return rows
 
 
+cdef Py_ssize_t own_before(const Rows *rows, Py_ssize_t t, Py_ssize_t first_row, Py_ssize_t end_row) noexcept nogil:
+    """As `rows_before`, of the rows first_row .. end_row - 1 alone."""
+    cdef Py_ssize_t row, total = 0
+    if end_row - first_row == rows.B:
+        return rows_before(rows, t)
+    if rows.lengths == NULL:
+        return t * (end_row - first_row)
+    for row in range(first_row, end_row):
+        total += min(t, rows.lengths[row])
+    return total
+
+
 cdef bint next_run(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,
                    Py_ssize_t n, Run *run) noexcept nogil:
     """Run number n of some rows of the batch at the times first_t .. end_t - 1; False: there are no more.
@@ -67,31 +84,34 @@ cdef bint next_run(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, Py_ss
     All rows are one run. Of others a run has those of a time, or all times of a row, whichever are fewer runs.
     """
     cdef Py_ssize_t own = end_row - first_row, first = rows_before(rows, first_t)
-    run.step = 1
+    run.step = run.own_step = 1
     if own == rows.B:
-        run.start, run.count = first, rows_before(rows, end_t) - first
+        run.start, run.count, run.own_start = first, rows_before(rows, end_t) - first, 0
         return n == 0
     if rows.counts == NULL and own < end_t - first_t:
         run.start, run.count, run.step = first + first_row + n, end_t - first_t, rows.B
+        run.own_start, run.own_step = n, own
         return n < own
     if n >= end_t - first_t:
         return False
     run.start = rows_before(rows, first_t + n) + first_row
+    run.own_start = own_before(rows, first_t + n, first_row, end_row) - own_before(rows, first_t, first_row, end_row)
     run.count = min(end_row, rows_at(rows, first_t + n)) - first_row
     return run.count > 0
 
 
-cdef void share_rows(const Rows *rows, int part, int parts, Py_ssize_t *first, Py_ssize_t *end) noexcept nogil:
-    """Part `part` of `parts` of the rows of a batch, about as many steps in each."""
-    cdef Py_ssize_t row, steps = 0
+cdef void share_rows(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, int part, int parts, Py_ssize_t *first,
+                     Py_ssize_t *end) noexcept nogil:
+    """Part `part` of `parts` of the rows of a batch, about as many steps at the times first_t .. end_t - 1 in each."""
+    cdef Py_ssize_t row, steps = 0, total = rows_before(rows, end_t) - rows_before(rows, first_t)
     share(rows.B, part, parts, first, end)
     if rows.lengths == NULL:
         return
     first[0] = end[0] = rows.B
     for row in range(rows.B):
-        if first[0] == rows.B and steps >= rows.total * part // parts:
+        if first[0] == rows.B and steps >= total * part // parts:
             first[0] = row
-        if part < parts - 1 and steps >= rows.total * (part + 1) // parts:
+        if part < parts - 1 and steps >= total * (part + 1) // parts:
             end[0] = row
             return
-        steps += rows.lengths[row]
+        steps += max(0, min(end_t, rows.lengths[row]) - first_t)

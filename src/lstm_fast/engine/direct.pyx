@@ -12,6 +12,7 @@ from lstm_fast.engine.backward cimport backward
 from lstm_fast.engine.batch cimport Ragged
 from lstm_fast.engine.forward cimport forward
 from lstm_fast.engine.memory cimport copied, new_array
+from lstm_fast.engine.packing cimport Packing, plain_packing
 from lstm_fast.engine.tape cimport Cache, Stage, Tape
 
 cnp.import_array()
@@ -154,21 +155,37 @@ cdef class OneCall:
         self.form, self.version, self.names, self.cells = form, version, names, cells
         self.kept_version, self.directions, self.reverse = -1, directions, reverse
 
-    def infer(self, x, state, out):
+    def infer(self, x, state, out, lengths=None):
         """What a call of `LSTM` returns; None if the arguments have another form."""
-        cdef tuple arrays = None if self.form is None else self.form.arguments(x, state, out)
-        if arrays is None:
-            return None
-        self.run(arrays)
-        return arrays[3], (arrays[4], arrays[5])
+        cdef tuple arrays = self.call(None, x, state, out, lengths, False, False)
+        return None if arrays is None else (arrays[3], (arrays[4], arrays[5]))
 
-    def train(self, owner, x, state, out, bint copy=True):
+    def train(self, owner, x, state, out, bint copy=True, lengths=None):
         """What `LSTM.forward` returns where nothing is noisy; None if the arguments have another form."""
+        cdef tuple arrays = self.call(owner, x, state, out, lengths, True, copy)
+        return None if arrays is None else (arrays[3], (arrays[4], arrays[5]), arrays[6])
+
+    cdef tuple call(self, owner, x, state, out, lengths, bint training, bint copy):
+        """x, h0, c0, y, hn, cn of a call, the last three written, and in training its cache; or None."""
         cdef tuple arrays = None if self.form is None else self.form.arguments(x, state, out)
+        cdef tuple inner = arrays
+        cdef Packing packing = None
+        cdef Py_ssize_t T, B
         if arrays is None:
             return None
-        cache = self.keep(owner, arrays, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), True, None, None, copy)
-        return arrays[3], (arrays[4], arrays[5]), cache
+        T, B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+        if lengths is not None:
+            packing = plain_packing(lengths, T, B)
+            if packing is None:
+                return None
+            inner = packing.arguments(arrays)
+        if training:
+            arrays += (self.keep(owner, inner, T, B, True, packing, None, copy),)
+        else:
+            self.run(inner, None if packing is None else packing.ragged)
+        if packing is not None:
+            packing.results(inner, arrays)
+        return arrays
 
     def step(self, x, tuple now not None, y, tuple later not None):
         """Run a time step of a stream, whose states are `now` and `later`; False if x or y have another form."""
@@ -181,13 +198,20 @@ cdef class OneCall:
 
     def differentiate(self, Cache cache not None, dy, dstate):
         """What `LSTM.backward` returns; None if the arguments have another form, or the cache more than one call."""
-        if self.form is None or cache._packing is not None or not cache._batched:
+        cdef Packing packing = cache._packing
+        if self.form is None or not cache._batched or (packing is not None and packing.concatenated):
             return None
         cdef tuple arrays = self.form.gradients(dy, dstate, cache._T, cache._B)
-        cdef tuple found = None if arrays is None else self.gradients(cache, arrays[0], arrays[1], arrays[2])
+        if arrays is None:
+            return None
+        if packing is not None:
+            arrays = packing.gradients(arrays)
+        cdef tuple found = self.gradients(cache, arrays[0], arrays[1], arrays[2])
         if found is None:
             return None
         dx, dh0, dc0, grads = found
+        if packing is not None:
+            dx, dh0, dc0 = packing.unpack_gradient(dx), packing.unsort(dh0), packing.unsort(dc0)
         return dx, (dh0, dc0), grads
 
     cpdef tuple gradients(self, Cache cache, dy, dhn, dcn, bint of_input=True):
@@ -209,7 +233,7 @@ cdef class OneCall:
         """Call `forward` in training without noise: what `Network.train` does then."""
         cdef bint blas = self.blas
         x, h0, c0, y, hn, cn = arrays
-        if copy:
+        if copy and packing is None:
             x = copied(x, pooled=False)
         cells = self.present(True) if cells is None else cells
         tapes = forward(cells, (x, h0, c0, y, hn, cn), self.directions, self.reverse,

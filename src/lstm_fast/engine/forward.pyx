@@ -10,7 +10,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy, memmove, memset
 
-from lstm_fast.engine.batch cimport Ragged, Rows, rows_of
+from lstm_fast.engine.batch cimport Ragged, Rows, rows_of, share_rows
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
 from lstm_fast.engine.forward_layer cimport chunk_end, copy_y, mark_chunks, run_chunk, run_step
@@ -30,9 +30,6 @@ cnp.import_array()
 # a few panels: half of the cache. Of fewer rows a chunk would wait for the weights of the projection.
 cdef size_t CHUNK_BYTES = 1 << 19
 cdef Py_ssize_t CHUNK_ROWS = 48
-# Threads with rows of their own have them side by side in it, and each gets the other's into its cache where these are
-# far from being used.
-cdef size_t CHUNK_BYTES_OF_SEVERAL = 1 << 15
 # In lower precision the product is done before weights come that stay in no L2 cache: so many bytes of these are read
 # for more rows at once, though their results go through the L3 cache.
 cdef size_t FAR_WEIGHTS = 1 << 19
@@ -81,11 +78,9 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     call.blas = call.blas and call.rows.total > 0
     cell = cells[0]
     call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
-    call.split = plan(call.count, call.chained, T, 1 if call.blas else B, ragged, 1 if call.layer_norm else cell.panels,
-                      times(times(4, call.padded), P) * call.size, step_work, call.work, not call.blas,
-                      call.count == 1 and cell.proj_size == 0, False)
-    if call.split.by_rows and call.split.threads > call.split.groups and not call.split.in_pieces and not ragged:
-        chunk_bytes = min(chunk_bytes, CHUNK_BYTES_OF_SEVERAL)
+    call.split = plan(call.count, call.chained, T, 1 if call.blas else call.rows.total // max(T, 1), ragged,
+                      1 if call.layer_norm else cell.panels, times(times(4, call.padded), P) * call.size, step_work,
+                      call.work, not call.blas, call.count == 1 and cell.proj_size == 0, False)
     call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(chunk_bytes // (times(4 * call.padded, call.size))))
     call.chunk_rows = max(B, min(call.rows.total, call.chunk_rows))
     if call.chained and call.split.groups > 1:
@@ -108,6 +103,8 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
         cell = cells[n]
         job = &counted if call.jobs == NULL else &call.jobs[n]
         memset(job, 0, sizeof(ForwardJob))
+        if call.split.by_rows and call.rows.counts != NULL:
+            job.own_x = take(arena, times(times(call.chunk_rows, cell.input_size), call.size))
         if cell.proj_size:
             job.unprojected_h = take(arena, B * call.H * call.size)
         if not call.training:  # else tapes have these
@@ -207,6 +204,7 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp
 cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
     """What follows from the weights and from the plan."""
     job.k, job.rows, job.chunk_rows = cell.k, &call.rows, call.chunk_rows
+    job.chunk_steps = call.chunk_rows // max(1, call.rows.B)
     job.of_x, job.of_h, job.rounds_x = cell.of_x, cell.of_h, cell.rounds_x
     job.training, job.by_rows = call.training, call.split.by_rows
     job.I, job.H, job.P, job.panels = cell.input_size, call.H, call.P, cell.panels
@@ -273,14 +271,16 @@ cdef void run_chain(Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssi
                     Py_ssize_t end_step, const Place *here) noexcept nogil:
     """One thread's share of some layers, which go through time together, a chunk after the other."""
     cdef char *projected = call.projected + here.group * call.projected_size
-    cdef Py_ssize_t s = first_step, end, j
+    cdef Py_ssize_t s = first_step, first_row = 0, end_row = call.rows.B, end, j
     cdef bint pipelined = call.chained and call.split.groups > 1
+    if call.split.by_rows:
+        share_rows(&call.rows, 0, call.rows.T, here.part, here.parts, &first_row, &end_row)
     while s < end_step:
-        end = chunk_end(&call.jobs[first_job], s, end_step)
+        end = chunk_end(&call.jobs[first_job], s, end_step, first_row, end_row)
         for j in range(first_job, end_job):
             if pipelined and j > 0:
                 lf_counter_wait(&call.jobs[j - 1].done, end, &call.schedule.waited)
-            run_chunk(&call.jobs[j], s, end, projected, here.part, here.parts)
+            run_chunk(&call.jobs[j], s, end, projected, first_row, end_row, here.part, here.parts)
             if pipelined and here.part == 0:
                 lf_counter_set(&call.jobs[j].done, end)
         s = end

@@ -1,7 +1,7 @@
 # One layer and direction, forward: what its steps need. Filled by forward.pyx; run by forward_layer.pyx and, for
 # variants of the cell, forward_variant.pyx.
 
-from lstm_fast.engine.batch cimport Rows, rows_before
+from lstm_fast.engine.batch cimport Rows, own_before, rows_before
 from lstm_fast.engine.memory cimport at
 from lstm_fast.engine.runtime.gemm cimport gemm_function
 from lstm_fast.engine.runtime.kernels cimport (lf_barrier, lf_cell_forward, lf_counter, lf_kernels, lf_products,
@@ -53,10 +53,12 @@ cdef struct ForwardJob:
     gemm_function gemm        # NULL: own product
     bint reverse, training
     bint by_rows              # threads share the rows of the batch, else the units
-    Py_ssize_t chunk_rows     # the most rows of a chunk
+    Py_ssize_t chunk_rows     # room for so many rows of projected input,
+    Py_ssize_t chunk_steps    # which is so many steps of all
     Py_ssize_t I, H, P        # P: columns of h and y
     Py_ssize_t panels         # of units
     const char *x             # (N, I)
+    char *own_x               # of threads that share the rows of a ragged batch: their rows of a chunk in one piece
     const char *h0            # (B, P)
     const char *w_ih          # own product: packed in gates; BLAS: (4H, I)
     const char *bias          # own product: packed in gates; BLAS: (4H,)
@@ -80,3 +82,21 @@ cdef inline char *y_at(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noex
 cdef inline Py_ssize_t c_row(const ForwardJob *job, Py_ssize_t t) noexcept nogil:
     """Where c of time t begins: each time has its own in training, else the newest overwrites the last."""
     return job.rows.B + rows_before(job.rows, t) if job.training else 0
+
+
+cdef inline bint is_apart(const ForwardJob *job) noexcept nogil:
+    """Whether the projected input of a thread's own rows lies in one piece.
+
+    Rows that others write in between would be fetched into its cache with them. But layer norm keeps the projected
+    input of all rows for backward, in their order.
+    """
+    return job.variant == NULL or job.variant.norm.ih == NULL
+
+
+cdef inline Py_ssize_t projected_row(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t t, Py_ssize_t first_row,
+                                     Py_ssize_t end_row) noexcept nogil:
+    """Where a chunk that begins with time first_t has time t of the row first_row, of a thread with these rows."""
+    if not is_apart(job):
+        return rows_before(job.rows, t) - rows_before(job.rows, first_t) + first_row
+    return (first_row * job.chunk_steps + own_before(job.rows, t, first_row, end_row)
+            - own_before(job.rows, first_t, first_row, end_row))

@@ -2,8 +2,8 @@
 
 from libc.string cimport memcpy
 
-from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before, share_rows
-from lstm_fast.engine.forward_job cimport ForwardJob, c_row, y_at
+from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before
+from lstm_fast.engine.forward_job cimport ForwardJob, c_row, is_apart, projected_row, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at
@@ -15,9 +15,10 @@ cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssiz
                   Py_ssize_t first_panel, Py_ssize_t end_panel, char *projected, char *operands) noexcept nogil:
     """x w_ih' + bias of the times first_t .. end_t - 1 into the chunk's buffer, for some rows and panels."""
     cdef Py_ssize_t panel = 4 * job.k.lanes, n = 0, first = rows_before(job.rows, first_t)
+    cdef Py_ssize_t own = first_row * job.chunk_steps
     cdef lf_product p
     cdef Run run
-    cdef Py_ssize_t row_size = job.step.projected_row
+    cdef bint apart = is_apart(job)
     p.depth = job.I
     p.columns = panel * job.panels
     p.a_step = 1
@@ -29,14 +30,42 @@ cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssiz
     if job.variant != NULL and job.variant.layer_norm:  # whole rows in columns
         p.columns, p.out_panel = 4 * job.H, panel
         p.first_panel, p.end_panel = 0, (4 * job.H + panel - 1) // panel
+    if apart and job.own_x != NULL:
+        run = gather(job, first_t, end_t, first_row, end_row)
+        project_run(job, &p, at(job.own_x, own * job.I, job.k), &run, projected, own, 1, operands)
+        return
     while next_run(job.rows, first_t, end_t, first_row, end_row, n, &run):
-        p.rows = run.count
-        p.a, p.a_row = at(job.x, run.start * job.I, job.k), run.step * job.I
-        if job.rounds_x:
-            p.a = rounded(job.of_x, operands, p.a, &p.a_row, p.rows, job.I)
-        p.out, p.out_row = at(projected, (run.start - first) * row_size, job.k), run.step * row_size
-        job.of_x.product(&p)
+        project_run(job, &p, at(job.x, run.start * job.I, job.k), &run, projected,
+                    own + run.own_start if apart else run.start - first, run.own_step if apart else run.step, operands)
         n += 1
+
+
+cdef Run gather(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
+                Py_ssize_t end_row) noexcept nogil:
+    """Copy the input of a thread's rows of a ragged batch, few of which follow one another, to `own_x`."""
+    cdef Py_ssize_t t, rows, size = job.I * <Py_ssize_t>job.k.itemsize
+    cdef Run run
+    cdef char *x = job.own_x + first_row * job.chunk_steps * size
+    run.start = run.count = run.own_start = 0
+    run.step = run.own_step = 1
+    for t in range(first_t, end_t):
+        rows = min(end_row, rows_at(job.rows, t)) - first_row
+        if rows <= 0:
+            continue
+        memcpy(x + run.count * size, job.x + (rows_before(job.rows, t) + first_row) * size, rows * size)
+        run.count += rows
+    return run
+
+
+cdef void project_run(const ForwardJob *job, lf_product *p, const char *x, const Run *run, char *projected,
+                      Py_ssize_t row, Py_ssize_t row_step, char *operands) noexcept nogil:
+    """Project some rows of input to the chunk's rows row, row + row_step ..."""
+    cdef Py_ssize_t row_size = job.step.projected_row
+    p.rows, p.a, p.a_row = run.count, x, run.step * job.I
+    if job.rounds_x:
+        p.a = rounded(job.of_x, operands, p.a, &p.a_row, p.rows, job.I)
+    p.out, p.out_row = at(projected, row * row_size, job.k), row_step * row_size
+    job.of_x.product(p)
 
 
 cdef void project_blas(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_panel,
@@ -77,10 +106,13 @@ cdef void project_hidden(ForwardJob *job, char *y, Py_ssize_t first_row, Py_ssiz
 
 cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projected, Py_ssize_t t, Py_ssize_t before,
                     Py_ssize_t first_row, Py_ssize_t end_row, int part, char *operands) noexcept nogil:
-    """The rows first_row .. end_row - 1 at time t, after that at time `before`; -1: their first step."""
+    """The rows first_row .. end_row - 1 at time t, after that at time `before`; -1: their first step.
+
+    `projected` is that of first_row.
+    """
     cdef Py_ssize_t c_at = first_row * step.c_row
     step.rows = end_row - first_row
-    step.projected = at(projected, first_row * step.projected_row, job.k)
+    step.projected = projected
     if before < 0:
         step.h, step.h_row = at(job.h0, first_row * job.P, job.k), job.P
         step.c_prev = at(<const char *>job.step.c, c_at, job.k)
@@ -101,18 +133,23 @@ cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projecte
         variant_rows(job, step, rows_before(job.rows, t), first_row, part, operands)
 
 
-cdef void take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, Py_ssize_t first_t, char *projected,
-                    Py_ssize_t first_row, Py_ssize_t end_row, int part, char *operands) noexcept nogil:
-    """Step number s, of some rows and of the panels of `step`; the chunk's projected input begins with first_t."""
+cdef Py_ssize_t take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, Py_ssize_t first_t, char *projected,
+                          Py_ssize_t first_row, Py_ssize_t end_row, int part, char *operands) noexcept nogil:
+    """Step number s, of some rows and of the panels of `step`; returns the row after the last one that has it.
+
+    The chunk's projected input begins with first_t.
+    """
     cdef Py_ssize_t T = job.rows.T, t = T - 1 - s if job.reverse else s, before = t + 1 if job.reverse else t - 1
-    cdef Py_ssize_t running = first_row if s == 0 else max(first_row, min(end_row, rows_at(job.rows, before)))
-    cdef const char *x = at(projected, (rows_before(job.rows, t) - rows_before(job.rows, first_t))
-                            * step.projected_row, job.k)
+    cdef Py_ssize_t end = max(first_row, min(end_row, rows_at(job.rows, t)))
+    cdef Py_ssize_t running = first_row if s == 0 else max(first_row, min(end, rows_at(job.rows, before)))
+    cdef Py_ssize_t x_row = step.projected_row
+    cdef const char *x = at(projected, projected_row(job, first_t, t, first_row, end_row) * x_row, job.k)
     step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
     if running > first_row:
         step_rows(job, step, x, t, before, first_row, running, part, operands)
-    if end_row > running:
-        step_rows(job, step, x, t, -1, running, end_row, part, operands)
+    if end > running:
+        step_rows(job, step, at(x, (running - first_row) * x_row, job.k), t, -1, running, end, part, operands)
+    return end
 
 
 cdef void copy_y(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
@@ -125,14 +162,15 @@ cdef void copy_y(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py
             memcpy(at(job.users_y, start + row * job.users_b, job.k), y_at(job, t, row), job.P * job.k.itemsize)
 
 
-cdef Py_ssize_t chunk_end(const ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step) noexcept nogil:
-    """The step after a chunk that begins with `first_step`."""
-    cdef Py_ssize_t T = job.rows.T, s = first_step, rows = 0
+cdef Py_ssize_t chunk_end(const ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, Py_ssize_t first_row,
+                          Py_ssize_t end_row) noexcept nogil:
+    """The step after a chunk of a thread with these rows that begins with `first_step`."""
+    cdef Py_ssize_t T = job.rows.T, s = first_step, room = (end_row - first_row) * job.chunk_steps
     if job.rows.counts == NULL:
-        return min(end_step, first_step + max(1, job.chunk_rows // job.rows.B))
+        return min(end_step, first_step + job.chunk_steps)
     while s < end_step:
-        rows += rows_at(job.rows, T - 1 - s if job.reverse else s)
-        if rows > job.chunk_rows and s > first_step:
+        room -= max(0, min(end_row, rows_at(job.rows, T - 1 - s if job.reverse else s)) - first_row)
+        if room < 0:
             break
         s += 1
     return s
@@ -142,26 +180,24 @@ cdef void mark_chunks(const ForwardJob *job, Py_ssize_t *chunks) noexcept nogil:
     """Say with which step the chunk of each step begins."""
     cdef Py_ssize_t s = 0, first, end
     while s < job.rows.T:
-        first, end = s, chunk_end(job, s, job.rows.T)
+        first, end = s, chunk_end(job, s, job.rows.T, 0, job.rows.B)
         while s < end:
             chunks[s] = first
             s += 1
 
 
-cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected, int part,
-                    int parts) noexcept nogil:
+cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected,
+                    Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts) noexcept nogil:
     """One thread's share of a chunk: its own rows of all units, or its own units of all rows.
 
     `projected` has room for the projected input of `job.chunk_rows` rows: see `lf_cell_forward.x`.
     """
     cdef lf_cell_forward step = job.step
-    cdef Py_ssize_t T = job.rows.T, first_row = 0, end_row = job.rows.B, end_at_t, s, t
+    cdef Py_ssize_t T = job.rows.T, end_at_t, s, t
     cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
     cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
     cdef char *operands = job.operands + part * job.operands_size
-    cdef int threads = parts
     if job.by_rows:
-        share_rows(job.rows, part, parts, &first_row, &end_row)
         part, parts = 0, 1
     share(job.panels, part, parts, &step.first_panel, &step.end_panel)
     if job.variant != NULL and job.variant.norm.ih != NULL:
@@ -174,19 +210,15 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
     if job.variant != NULL and job.variant.layer_norm and not job.variant.norm.of_gates:
         normalise_input(job, first_t, end_t, first_row, end_row, projected)
     for s in range(first_step, end_step):
-        t = T - 1 - s if job.reverse else s
-        end_at_t = min(end_row, rows_at(job.rows, t))
-        take_step(job, &step, s, first_t, projected, first_row, end_at_t, part, operands)
+        end_at_t = take_step(job, &step, s, first_t, projected, first_row, end_row, part, operands)
         if job.w_hr != NULL and end_at_t > first_row:
+            t = T - 1 - s if job.reverse else s
             lf_barrier_wait(&job.barrier, parts)
             project_hidden(job, y_at(job, t, first_row), first_row, end_at_t, part, parts, operands)
         lf_barrier_wait(&job.barrier, parts)
     if job.users_y != NULL:
         share(end_t - first_t, part, parts, &s, &t)
         copy_y(job, first_t + s, first_t + t, first_row, end_row)
-    if job.by_rows and job.rows.counts != NULL:
-        # Where a row lies in `projected` depends on the chunk: nobody goes ahead of the others.
-        lf_barrier_wait(&job.barrier, threads)
 
 
 cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char *projected, int part,
@@ -196,7 +228,7 @@ cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char
     Nobody waits here: all shares of the step before have to be done.
     """
     cdef lf_cell_forward step = job.step
-    cdef Py_ssize_t T = job.rows.T, t = T - 1 - s if job.reverse else s, end_step = s + 1, first_t
+    cdef Py_ssize_t T = job.rows.T, end_step = s + 1, first_t
     cdef char *operands = job.operands + part * job.operands_size
     while end_step < T and chunks[end_step] == chunks[s]:
         end_step += 1
@@ -205,4 +237,4 @@ cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char
     if s == chunks[s]:
         project(job, first_t, T - s if job.reverse else end_step, 0, job.rows.B, step.first_panel, step.end_panel,
                 projected, operands)
-    take_step(job, &step, s, first_t, projected, 0, rows_at(job.rows, t), part, operands)
+    take_step(job, &step, s, first_t, projected, 0, job.rows.B, part, operands)

@@ -1,7 +1,7 @@
 """One step of a variant of the cell: as that of a plain one, or, with layer norm, of whole rows between products."""
 
 from lstm_fast.engine.batch cimport rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, projected_row
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
@@ -13,12 +13,12 @@ cdef double GATE_NORM_EPSILON = 1e-8  # TensorFlow Lite's
 cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
                           Py_ssize_t end_row, char *projected) noexcept nogil:
     """Layer norm of what `project` wrote, for some rows of the times first_t .. end_t - 1."""
-    cdef Py_ssize_t t, row, first = rows_before(job.rows, first_t), origin
+    cdef Py_ssize_t t, row, kept
     for t in range(first_t, end_t):
-        row = rows_before(job.rows, t) + first_row
-        origin = row if job.training else row - first
-        job.k.normalise(at(projected, (row - first) * 4 * job.H, job.k), 4 * job.H,
-                        at(job.variant.norm.scale_ih, origin, job.k), LAYER_NORM_EPSILON,
+        row = projected_row(job, first_t, t, first_row, end_row)
+        kept = rows_before(job.rows, t) + first_row if job.training else row
+        job.k.normalise(at(projected, row * 4 * job.H, job.k), 4 * job.H,
+                        at(job.variant.norm.scale_ih, kept, job.k), LAYER_NORM_EPSILON,
                         max(0, min(end_row, rows_at(job.rows, t)) - first_row), 4 * job.H)
 
 

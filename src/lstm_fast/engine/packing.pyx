@@ -1,24 +1,20 @@
 """Batches of sequences of different lengths or with masked steps, which the engine has without padding."""
 
+cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from lstm_fast.engine.memory import empty
-from lstm_fast.engine.batch cimport Ragged, rows_at
+from lstm_fast.engine.batch cimport Ragged, integers, new_integers, rows_at
+from lstm_fast.engine.memory cimport Buffer, new_array, new_buffer, new_matrix
 from lstm_fast.engine.runtime.isa cimport kernels
 from lstm_fast.engine.runtime.kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_kernels
 
 cnp.import_array()
 
 
-cdef struct Padded:
-    # A padded array: strides of time and row, and the size of a row, in bytes.
-    char *data
-    Py_ssize_t t, b, size
-
-
+@cython.final
 cdef class Packing:
     """The way between a batch as users have it, (T, B, columns), and its valid rows, (N, columns).
 
@@ -43,34 +39,46 @@ cdef class Packing:
     ----------
     ragged : Ragged
     """
-    cdef readonly Ragged ragged
-    cdef readonly bint concatenated
-    cdef object order, bounds, times
-    cdef const Py_ssize_t *row_of   # of the batch, by row of the engine
-    cdef const Py_ssize_t *start    # by row of the batch: its first time, or where its times begin in `time`
-    cdef const Py_ssize_t *end      # the time after its last
-    cdef const Py_ssize_t *time     # NULL, or the times of all steps, sequence by sequence
-    cdef Py_ssize_t T
-    cdef bint hold
 
     def __init__(self, cnp.ndarray lengths not None, Py_ssize_t T, bint hold, mask=None, bint concatenated=False):
         cdef Py_ssize_t B = cnp.PyArray_DIM(lengths, 0), b, first = 0
-        cdef const Py_ssize_t *length = pointer(lengths)
+        cdef const Py_ssize_t *length = integers(lengths)
         cdef Py_ssize_t *bounds
-        self.order = np.argsort(-lengths, kind="stable")
-        self.row_of = pointer(self.order)
-        self.ragged = Ragged(lengths[self.order])
+        self.order = longest_first(lengths)
+        self.row_of = integers(self.order)
+        self.ragged = Ragged(cnp.PyArray_Take(lengths, self.order, 0))
         self.T, self.hold, self.concatenated = T, hold, concatenated
-        self.bounds = np.empty(2 * B, np.intp)
-        bounds = <Py_ssize_t *>pointer(self.bounds)
+        self.bounds = new_integers(2 * B)
+        bounds = integers(self.bounds)
         self.start, self.end = bounds, bounds + B
         if mask is not None:
             self.times = np.nonzero(mask)[1].astype(np.intp)
-            self.time = pointer(self.times)
+            self.time = integers(self.times)
         for b in range(B):
             bounds[b] = first if concatenated or mask is not None else 0
             first += length[b]
             bounds[B + b] = first if concatenated else T
+
+    cpdef tuple arguments(self, tuple arrays):
+        """x, h0, c0, y, hn, cn as `forward` takes them, the last three new, in place of a user's."""
+        x, h0, c0, y, hn, cn = arrays
+        return (self.pack(x), self.sort(h0), self.sort(c0), self.empty(cnp.PyArray_DIM(y, 2), cnp.PyArray_TYPE(y)),
+                empty_like(hn), empty_like(cn))
+
+    cpdef void results(self, tuple found, tuple arrays) except *:
+        """Write y, hn and cn of the engine to the user's: see `arguments`."""
+        self.unpack(found[3], arrays[3])
+        self.unsort(found[4], arrays[4])
+        self.unsort(found[5], arrays[5])
+
+    cpdef tuple gradients(self, tuple arrays):
+        """dy, dhn, dcn as `backward` takes them, in place of a user's; any of them None."""
+        dy, dhn, dcn = arrays
+        return None if dy is None else self.pack_gradient(dy), self.sort(dhn), self.sort(dcn)
+
+    cdef cnp.ndarray empty(self, Py_ssize_t columns, int type_number):
+        """An array of the engine, (N, columns)."""
+        return new_matrix(self.ragged.rows.total, columns, type_number)
 
     cdef inline Py_ssize_t time_of(self, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
         """The user's time of a step of row n of the engine."""
@@ -87,11 +95,11 @@ cdef class Packing:
         """Where row n of the engine has time t in the user's array, in bytes."""
         return t * p.t + (0 if self.concatenated else self.row_of[n] * p.b)
 
-    def pack(self, padded):
+    cpdef cnp.ndarray pack(self, padded):
         """The valid rows of (T, B, columns)."""
         padded = with_whole_rows(padded)  # a copy lives as long as `p` points to it
         cdef Padded p = padded_of(padded)
-        cdef cnp.ndarray packed = empty((self.ragged.rows.total, padded.shape[2]), padded.dtype)
+        cdef cnp.ndarray packed = self.empty(cnp.PyArray_DIM(padded, 2), cnp.PyArray_TYPE(padded))
         cdef char *at = <char *>cnp.PyArray_DATA(packed)
         cdef Py_ssize_t step, n
         with nogil:
@@ -101,30 +109,34 @@ cdef class Packing:
                     at += p.size
         return packed
 
-    def unpack(self, cnp.ndarray packed not None, out):
+    cpdef void unpack(self, cnp.ndarray packed, out) except *:
         """Write (N, columns) to an array of the user's shape, whose last axis is contiguous, and what is between."""
         self.spread(packed, out, self.hold)
 
-    def unpack_gradient(self, cnp.ndarray packed not None):
+    cpdef cnp.ndarray unpack_gradient(self, cnp.ndarray packed):
         """The gradient of what `pack` took: zero where it did not look."""
-        rows = 1 if self.concatenated else self.ragged.rows.B
-        out = empty((self.T, rows, cnp.PyArray_DIM(packed, 1)), packed.dtype)
+        cdef Py_ssize_t B = 1 if self.concatenated else self.ragged.rows.B
+        cdef cnp.npy_intp[3] shape = [self.T, B, cnp.PyArray_DIM(packed, 1)]
+        cdef cnp.ndarray out = new_array(3, shape, cnp.PyArray_TYPE(packed))
         self.spread(packed, out, False)
         return out
 
     cdef void spread(self, cnp.ndarray packed, out, bint hold) except *:
         cdef Padded p = padded_of(out)
         cdef const char *source = <const char *>cnp.PyArray_DATA(packed)
-        cdef Py_ssize_t step, n
+        cdef Py_ssize_t step, n, first = 0
         with nogil:
             for step in range(self.ragged.rows.T):
                 for n in range(rows_at(&self.ragged.rows, step)):
                     memcpy(p.data + self.row_at(&p, n, self.time_of(n, step)), source, p.size)
                     source += p.size
+            if self.concatenated:
+                return
             for n in range(self.ragged.rows.B):
-                if not self.concatenated:
-                    self.fill(&p, n, 0, self.next_time(n, -1), NULL)
-                for step in range(self.ragged.rows.lengths[n]):
+                self.fill(&p, n, 0, self.next_time(n, -1), NULL)
+                if self.time == NULL:  # only the last step has some after it
+                    first = max(0, self.ragged.rows.lengths[n] - 1)
+                for step in range(first, self.ragged.rows.lengths[n]):
                     self.fill(&p, n, self.time_of(n, step) + 1, self.next_time(n, step),
                               p.data + self.row_at(&p, n, self.time_of(n, step)) if hold else NULL)
 
@@ -137,7 +149,7 @@ cdef class Packing:
             else:
                 memcpy(p.data + self.row_at(p, n, t), source, p.size)
 
-    def pack_gradient(self, dy):
+    cpdef cnp.ndarray pack_gradient(self, dy):
         """The gradient of what `unpack` took, from that of what it gave."""
         dy = with_whole_rows(dy)
         cdef cnp.ndarray packed = self.pack(dy)
@@ -164,7 +176,7 @@ cdef class Packing:
         counts, offsets = (a[:len(a) - 1] for a in (self.ragged.counts, self.ragged.offsets))
         return rows[np.arange(self.ragged.rows.total) - np.repeat(offsets, counts)]
 
-    def sort(self, state):
+    cpdef sort(self, state):
         """A state (L D, B, columns), in C order, with the rows in the order of the engine; None stays None.
 
         A list has the state of each layer; so has the result.
@@ -173,17 +185,17 @@ cdef class Packing:
             return None
         if isinstance(state, list):
             return list(map(self.sort, state))
-        out = np.empty(state.shape, state.dtype)
-        self.permute(padded_of(out), padded_of(state), state.shape[0], True)
+        out = empty_like(state)
+        self.permute(padded_of(out), padded_of(state), cnp.PyArray_DIM(state, 0), True)
         return out
 
-    def unsort(self, state, out=None):
+    cpdef unsort(self, state, out=None):
         """Write a state back in the order of the batch, to an array in C order, or a new one; or lists of them."""
         if isinstance(state, list):
             return list(map(self.unsort, state, [None] * len(state) if out is None else out))
         if out is None:
-            out = np.empty(state.shape, state.dtype)
-        self.permute(padded_of(out), padded_of(state), state.shape[0], False)
+            out = empty_like(state)
+        self.permute(padded_of(out), padded_of(state), cnp.PyArray_DIM(state, 0), False)
         return out
 
     cdef void permute(self, Padded out, Padded state, Py_ssize_t jobs, bint sort) noexcept:
@@ -204,8 +216,50 @@ def packing_of(lengths, mask, Py_ssize_t T, bint hold):
     return Packing(mask.sum(axis=1, dtype=np.intp), T, hold, mask)
 
 
-cdef const Py_ssize_t *pointer(cnp.ndarray a) noexcept:
-    return <const Py_ssize_t *>cnp.PyArray_DATA(a)
+cdef Packing plain_packing(lengths, Py_ssize_t T, Py_ssize_t B):
+    """The packing of a batch by lengths that need no conversion; None where they do, or are wrong."""
+    cdef const Py_ssize_t *length
+    cdef Py_ssize_t b
+    if not (cnp.PyArray_CheckExact(lengths) and cnp.PyArray_TYPE(lengths) == cnp.NPY_INTP
+            and cnp.PyArray_NDIM(lengths) == 1 and cnp.PyArray_DIM(lengths, 0) == B
+            and cnp.PyArray_ISCARRAY_RO(lengths)):
+        return None
+    length = integers(lengths)
+    for b in range(B):
+        if not 0 <= length[b] <= T:
+            return None
+    return Packing(lengths, T, False)
+
+
+cdef cnp.ndarray longest_first(cnp.ndarray lengths):
+    """The rows of a batch by falling length, of equal ones the first first."""
+    cdef Py_ssize_t B = cnp.PyArray_DIM(lengths, 0), b, n, most = 0
+    cdef cnp.ndarray order = new_integers(B)
+    cdef Py_ssize_t *row_of = integers(order)
+    cdef const Py_ssize_t *length = integers(lengths)
+    cdef Py_ssize_t *place   # of the next row, by how much shorter than the longest it is
+    cdef Buffer memory
+    for b in range(B):
+        most = max(most, length[b])
+    memory = new_buffer(most + 2, sizeof(Py_ssize_t))
+    place = <Py_ssize_t *>memory.data
+    memset(place, 0, (most + 2) * sizeof(Py_ssize_t))
+    for b in range(B):
+        place[most - length[b] + 1] += 1
+    for n in range(most):
+        place[n + 1] += place[n]
+    for b in range(B):
+        n = most - length[b]
+        row_of[place[n]] = b
+        place[n] += 1
+    return order
+
+
+cdef object empty_like(state):
+    """Uninitialised arrays like a state in C order, or a list of those of each layer."""
+    if isinstance(state, list):
+        return list(map(empty_like, state))
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(state), cnp.PyArray_DIMS(state), cnp.PyArray_TYPE(state), False)
 
 
 cdef Padded padded_of(cnp.ndarray a):

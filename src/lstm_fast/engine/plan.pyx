@@ -55,17 +55,18 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
                 bint backward) noexcept:
     """How to split a call over threads.
 
-    It has so many jobs: layers that are chained, each the input of the next, or directions of one layer.
-    `step_work` counts the multiply-adds of a time step of one job, `total_work` those of the call.
+    It has so many jobs: layers that are chained, each the input of the next, or directions of one layer. On average
+    `rows` run in a step. `step_work` counts the multiply-adds of a time step of one job, `total_work` those of the
+    call.
 
     Two directions are independent: each gets half of the threads, and every core reads the weights of one.
 
-    Batch rows are independent: with enough of them each thread runs its own through all time steps and
-    meets nobody, which tolerates a preempted core. But then every core reads all recurrent weights
-    (`weights` bytes) at every step, and in a `ragged` batch few long rows are as much work as many short
-    ones, but fill tiles less well. Otherwise threads share the units of each step (`panels` of them) and wait
-    for one another after it. What each then needs from the others is four times as much in `backward`, or much for
-    many rows: (128, 32, 64, 256) takes 22 ms back with rows and 24 with units (L2 of 2 MB).
+    Batch rows are independent: with enough of them each thread runs its own through all time steps and meets
+    nobody, which tolerates a preempted core; in a `ragged` batch few long ones or many short ones. But then every
+    core reads all recurrent weights (`weights` bytes) at every step. Otherwise threads share the units of each step
+    (`panels` of them) and wait for one another after it. What each then needs from the others is four times as much
+    in `backward`, or much for many rows: (128, 32, 64, 256) takes 22 ms back with rows and 24 with units (L2 of
+    2 MB).
 
     Where the steps are too short for that, chained layers form a pipeline (a wavefront): each group of
     threads has layers of its own and runs a chunk of time behind the group below.
@@ -107,7 +108,7 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
     if by_units > 1 and watching():
         by_units = min(by_units, <Py_ssize_t>(step_work / (1 + STEP_WORK_OF_MEETING * meeting())))
-    if ragged or weights > cached:
+    if weights > cached:
         split.by_rows = by_rows > 1 and by_units < 2
     else:
         split.by_rows = by_rows > 1 and by_rows >= by_units

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from ..engine import Array
 from ..engine.batch import Ragged
-from ..engine.memory import empty
 from ..engine.packing import Packing, packing_of
 from ..engine.tape import Cache
 from . import checks
@@ -79,11 +78,11 @@ class Arguments:
             out,
             (x, h0, c0),
         )
-        y, hn, cn = self._results.y, self._results.hn, self._results.cn
-        if packing is not None:
-            x, h0, c0 = packing.pack(x), packing.sort(h0), packing.sort(c0)
-            y, hn, cn = empty((len(x), settings.columns), dtype), _like(hn), _like(cn)
-        self.arrays = checks.in_order(x), h0, c0, y, hn, cn
+        self._arrays = x, h0, c0, self._results.y, self._results.hn, self._results.cn
+        if packing is None:
+            self.arrays: tuple[Any, ...] = checks.in_order(x), *self._arrays[1:]
+        else:
+            self.arrays = packing.arguments(self._arrays)
 
     @property
     def ragged(self) -> Ragged | None:
@@ -93,10 +92,7 @@ class Arguments:
     def results(self) -> tuple[Array, State]:
         """Return y, (hn, cn) for the user, once they are written."""
         if self.packing is not None:
-            _, _, _, y, hn, cn = self.arrays
-            self.packing.unpack(y, self._results.y)
-            self.packing.unsort(hn, self._results.hn)
-            self.packing.unsort(cn, self._results.cn)
+            self.packing.results(self.arrays, self._arrays)
         return self._results.finished()
 
 
@@ -128,11 +124,11 @@ class BackwardArguments:
                 raise ValueError(
                     f"dy: expected the shape of y for T={T}, B={B}, got {dy.shape} (time first)"
                 )
-            dy = checks.in_order(dy) if packing is None else packing.pack_gradient(dy)
         dhn, dcn = states(settings, "dstate", dstate, ("dhn", "dcn"), B, self._batched)
-        if packing is not None:
-            dhn, dcn = packing.sort(dhn), packing.sort(dcn)
-        self.arrays = dy, dhn, dcn
+        if packing is None:
+            self.arrays = None if dy is None else checks.in_order(dy), dhn, dcn
+        else:
+            self.arrays = packing.gradients((dy, dhn, dcn))
 
     def results(self, dx: Any, dh0: States, dc0: States) -> tuple[Any, State]:
         """Return dx (None if it was not wanted), (dh0, dc0) for the user."""
@@ -198,11 +194,6 @@ def _state(
         return checks.shaped(name, part, settings.dtype, shape, letters)
     D, _, columns = shape
     return checks.shaped(name, part, settings.dtype, (D, columns), letters)[:, None]
-
-
-def _like(array: Any) -> Any:
-    """Return uninitialised arrays like a state, or a list of those of each layer."""
-    return [*map(np.empty_like, array)] if isinstance(array, list) else np.empty_like(array)
 
 
 def _unbatched(array: Any) -> Any:

@@ -179,11 +179,14 @@ class Network(Generic[Source]):
         out: Any = None,
         checkpoint: int | None = None,
         copy: bool = True,
+        lengths: Any = None,
     ) -> tuple[Array, State, Cache] | None:
         """Return what `LSTM.forward` does; None if the arguments have another form."""
         if self.one_call is not None and self.noise.quiet and checkpoint is None:
-            return self.one_call.train(owner, x, state, out, copy)
-        arrays = None if self.form is None else self.form.arguments(x, state, out)
+            return self.one_call.train(owner, x, state, out, copy, lengths)
+        if self.form is None or lengths is not None:
+            return None
+        arrays = self.form.arguments(x, state, out)
         if arrays is None:
             return None
         T, B, _ = x.shape
@@ -219,11 +222,11 @@ class Network(Generic[Source]):
         cells : list of Cell, optional
             As of `cells`.
         copy : bool
-            Keep a copy of x, as the caller may write to it before backward.
+            Keep a copy of x, as the caller may write to it before backward. Packed rows are one.
         """
         if self.one_call is not None and self.noise.quiet and checkpoint is None:
             return self.one_call.keep(owner, arrays, T, B, batched, packing, cells, copy)
-        if copy:
+        if copy and packing is None:
             arrays = arrays[0].copy(), *arrays[1:]
         cells = self.cells(True) if cells is None else cells
         with DefaultArithmetic():

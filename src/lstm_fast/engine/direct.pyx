@@ -13,7 +13,7 @@ from lstm_fast.engine.batch cimport Ragged
 from lstm_fast.engine.forward cimport forward
 from lstm_fast.engine.memory cimport copied, new_array
 from lstm_fast.engine.packing cimport Packing, plain_packing
-from lstm_fast.engine.tape cimport Cache, Stage, Tape
+from lstm_fast.engine.tape cimport Cache, Stage, Tape, cache_of_one
 
 cnp.import_array()
 
@@ -238,7 +238,7 @@ cdef class OneCall:
         cells = self.present(True) if cells is None else cells
         tapes = forward(cells, (x, h0, c0, y, hn, cn), self.directions, self.reverse,
                         None if packing is None else packing.ragged, True, blas)
-        return Cache(owner, [Stage(slice(0, len(cells)), tapes, x)], T, B, blas, batched, packing)
+        return cache_of_one(owner, tapes, x, T, B, blas, batched, packing)
 
     cpdef list present(self, bint training, bint of_input=True):
         """The cells of the present parameters."""

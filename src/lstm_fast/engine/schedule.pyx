@@ -18,6 +18,8 @@ lf_pool_init()
 
 # Multiply-adds of one thread between two looks at signals: 0.1 to 0.3 s.
 cdef double WORK_PER_SIGNAL_CHECK = 4e9
+# Multiply-adds of a call that is over before another Python thread would have begun: it keeps the GIL.
+cdef double SHORT_WORK = 5e4
 
 
 cdef void begin(Schedule *schedule, Split split, int jobs, Py_ssize_t count, double work, void *call,
@@ -183,6 +185,9 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
         for n in range(threads):
             lf_counter_set(&schedule.slabs[n], 0)
     if threads == 1:
+        if schedule.work < SHORT_WORK:
+            run_on(schedule, 0, 1)
+            return
         with nogil:
             run_on(schedule, 0, 1)
         return

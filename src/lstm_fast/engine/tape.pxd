@@ -47,3 +47,5 @@ cdef class Cache:
     cdef readonly list _stages
     cdef readonly Py_ssize_t _T, _B
     cdef readonly bint _blas, _batched
+
+cdef Cache cache_of_one(owner, list tapes, x, Py_ssize_t T, Py_ssize_t B, bint blas, bint batched, packing)

@@ -126,3 +126,13 @@ cdef class Cache:
 
     def __reduce__(self):
         raise TypeError("a cache can be neither pickled nor copied")
+
+
+cdef Cache cache_of_one(owner, list tapes, x, Py_ssize_t T, Py_ssize_t B, bint blas, bint batched, packing):
+    """The cache of a network that one call of the engine computes without noise."""
+    cdef Stage stage = Stage.__new__(Stage)
+    cdef Cache cache = Cache.__new__(Cache)
+    stage.cells, stage.kept, stage.x = slice(0, len(tapes)), tapes, x
+    cache._owner, cache._stages, cache._packing = owner, [stage], packing
+    cache._T, cache._B, cache._blas, cache._batched = T, B, blas, batched
+    return cache

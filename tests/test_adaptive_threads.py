@@ -104,6 +104,26 @@ def test_projection_in_pieces(rng, threads):
     assert calls()[1] == before + 2
 
 
+@pytest.mark.parametrize("in_pieces", [False, True])
+@pytest.mark.parametrize("size", [(60, 40, 20, 128), (50, 1, 20, 250)], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"reverse": True}, {"num_layers": 2}, {"bidirectional": True}]
+)
+def test_threads_copy_the_input(rng, size, options, in_pieces):
+    """Backward sees that of the call, not of an earlier one whose memory serves again."""
+    T, B, I, H = size
+    lstm, x = lstm_fast.LSTM(I, H, seed=0, **options), rng.standard_normal((2, T, B, I), "f")
+    dy = rng.standard_normal((T, B, H * (1 + ("bidirectional" in options))), "f")
+    expected = [lstm.backward(dy, None, lstm.forward(one)[2])[2] for one in x]
+    lstm_fast.set_num_threads(3)
+    for one, grads in zip(x[::-1], expected[::-1], strict=True):
+        hold(1 if in_pieces else 3, 3)
+        given = one.copy()
+        cache = lstm.forward(given)[2]
+        given[:] = np.nan
+        assert_identical(lstm.backward(dy, None, cache)[2], grads)
+
+
 RAGGED = [
     ((60, 40, 20, 128, 1, False), {}),
     ((70, 9, 20, 250, 1, False), {"reverse": True}),

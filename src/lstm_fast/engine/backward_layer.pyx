@@ -227,15 +227,14 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
     return scratch.h_before
 
 
-cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t origin, int part,
-                    int parts) noexcept nogil:
-    """The steps of chunk n, from the last; in a pipeline with dx after each block of them."""
+cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t first_t, Py_ssize_t end_t,
+                    Py_ssize_t origin, int part, int parts) noexcept nogil:
+    """The steps of chunk n, of these times, from the last; in a pipeline with dx after each block of them."""
     cdef Py_ssize_t H = job.H, T = job.rows.T, high = job.bounds[n], low = job.bounds[n + 1], s = high, until, row
     cdef Py_ssize_t first_row = 0, end_row = job.rows.B, first, end
     cdef int step_part = part, step_parts = parts
     if job.by_rows:
-        share_rows(job.rows, time_of(job, high - 1 if job.reverse else low),
-                   time_of(job, low if job.reverse else high - 1) + 1, part, parts, &first_row, &end_row)
+        share_rows(job.rows, first_t, end_t, part, parts, &first_row, &end_row)
         step_part, step_parts = 0, 1
     while s > low:
         until = max(low, s - job.block)
@@ -274,7 +273,7 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
     if job.packed_size:
         packer, packers = 0, 1
     if phase == 0:
-        run_steps(job, scratch, n, origin, part, parts)
+        run_steps(job, scratch, n, first_t, end_t, origin, part, parts)
     elif phase == 1:
         if job.dx_by_rows:
             own_input_gradient(job, scratch.of_ih, origin, first_t, end_t, part, parts)

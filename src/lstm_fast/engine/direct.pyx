@@ -11,7 +11,7 @@ cimport numpy as cnp
 from lstm_fast.engine.backward cimport backward
 from lstm_fast.engine.batch cimport Ragged
 from lstm_fast.engine.forward cimport forward
-from lstm_fast.engine.memory cimport copied, new_array
+from lstm_fast.engine.memory cimport new_array
 from lstm_fast.engine.packing cimport Packing, plain_packing
 from lstm_fast.engine.tape cimport Cache, Stage, Tape, cache_of_one
 
@@ -232,13 +232,10 @@ cdef class OneCall:
                      list cells=None, bint copy=True):
         """Call `forward` in training without noise: what `Network.train` does then."""
         cdef bint blas = self.blas
-        x, h0, c0, y, hn, cn = arrays
-        if copy and packing is None:
-            x = copied(x, pooled=False)
         cells = self.present(True) if cells is None else cells
-        tapes = forward(cells, (x, h0, c0, y, hn, cn), self.directions, self.reverse,
-                        None if packing is None else packing.ragged, True, blas)
-        return cache_of_one(owner, tapes, x, T, B, blas, batched, packing)
+        tapes = forward(cells, arrays, self.directions, self.reverse, None if packing is None else packing.ragged, True,
+                        blas, None, copy and packing is None)
+        return cache_of_one(owner, tapes, (<Tape>tapes[0]).x_owner, T, B, blas, batched, packing)
 
     cpdef list present(self, bint training, bint of_input=True):
         """The cells of the present parameters."""

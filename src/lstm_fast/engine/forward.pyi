@@ -14,4 +14,5 @@ def forward(
     training: bool = False,
     blas: bool = False,
     noise: list[Noise] | None = None,
+    copy: bool = False,
 ) -> list[Tape]: ...

@@ -13,10 +13,10 @@ from libc.string cimport memcpy, memmove, memset
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_of, share_rows
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
-from lstm_fast.engine.forward_layer cimport chunk_end, copy_y, mark_chunks, run_chunk, run_step
+from lstm_fast.engine.forward_layer cimport chunk_end, copy_x, copy_y, mark_chunks, run_chunk, run_step
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
-                                      data_or_null, new_buffer, take, times)
+                                      data_or_null, new_array, new_buffer, take, times)
 from lstm_fast.engine.plan cimport Place, Split, plan, slab_of
 from lstm_fast.engine.runtime.gemm cimport load_gemm
 from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set, lf_counter_wait,
@@ -149,8 +149,8 @@ cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint maske
             norm.scale_ih, norm.scale_c = take(arena, call.chunk_rows * size), take(arena, B * size)
 
 
-cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y,
-                      bint reverse, Ragged ragged, list noise):
+cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, cnp.ndarray h0, cnp.ndarray c0,
+                      cnp.ndarray y, bint reverse, Ragged ragged, list noise):
     """Fill the jobs in, and return the tapes that they write in training, else None."""
     cdef Cell cell
     cdef Tape tape = None, below
@@ -172,7 +172,9 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray h0, cnp
             job.users_b = cnp.PyArray_STRIDE(y, cnp.PyArray_NDIM(y) - 2) // <Py_ssize_t>call.size
         if call.training:
             below, tape = tape, new_tape(cell, ragged, job)
-            tape.x_owner, tape.x = x, job.x
+            tape.x_owner, tape.x = kept, data_of(kept)
+            if kept is not x and n == 0:
+                job.kept_x = data_of(kept)
             if call.chained and below is not None:
                 tape.x_owner = below.memory
                 tape.x = job.x = at(below.h, 0 if reverse else B * P, job.k)
@@ -306,7 +308,7 @@ cdef void run_steps(void *what, Py_ssize_t first_step, Py_ssize_t end_step, cons
 
 
 cdef void write_results(const Call *call, cnp.ndarray hn, cnp.ndarray cn) noexcept:
-    """The state after the last step of each row, and y where the threads have not copied it from the tapes."""
+    """The state after the last step of each row, and what the threads have not copied: x to the tapes, y from them."""
     cdef const ForwardJob *job
     cdef Py_ssize_t n, row, t, T = call.rows.T, B = call.rows.B, H = call.H, P = call.P
     for n in range(call.count):
@@ -319,12 +321,15 @@ cdef void write_results(const Call *call, cnp.ndarray hn, cnp.ndarray cn) noexce
                     at(job.h0, row * P, job.k) if t < 0 else y_at(job, t, row), P * call.size)
             memcpy(at(data_of(cn), (n * B + row) * H, job.k),
                    at(<char *>job.step.c, (row if t < 0 else c_row(job, t) + row) * call.padded, job.k), H * call.size)
-        if job.users_y != NULL and call.split.in_pieces and not call.split.by_rows:
-            copy_y(job, 0, T, 0, B)
+        if call.split.in_pieces and not call.split.by_rows:
+            if job.kept_x != NULL:
+                copy_x(job, 0, T, 0, 1)
+            if job.users_y != NULL:
+                copy_y(job, 0, T, 0, B)
 
 
 cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=False, Ragged ragged=None,
-                   bint training=False, bint blas=False, list noise=None):
+                   bint training=False, bint blas=False, list noise=None, bint copy=False):
     """Run chained layers of one direction, or one layer in two.
 
     The caller has checked: every array has the cells' dtype in native byte order and is aligned, the shapes fit,
@@ -355,12 +360,14 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
         Project the input with BLAS instead of the own product.
     noise : list of Noise, optional
         For each cell.
+    copy : bool
+        In training, keep a copy of `x`.
 
     Returns
     -------
     list of Tape
-        One for each cell; None unless training. They keep a reference to `x`: the caller must not
-        write to it.
+        One for each cell; None unless training. They keep a reference to `x`, to which the caller must not
+        write, or to its copy.
     """
     cdef Call call
     cdef Arena arena
@@ -368,7 +375,7 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
     cdef Buffer scratch
     cdef Cell cell = cells[0]
     cdef list tapes
-    cdef cnp.ndarray x, h0, c0, y, hn, cn
+    cdef cnp.ndarray x, h0, c0, y, hn, cn, kept
     x, h0, c0, y, hn, cn = arrays
     call.count, call.chained, call.training, call.blas = <int>len(cells), directions == 1, training, blas
     call.variants, call.layer_norm = noise is not None, False
@@ -381,7 +388,10 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
         scratch = new_buffer(arena.used, 1)
         arena = arena_of(scratch.data, arena.used)
         carve_scratch(&call, cells, noise, &arena)
-    tapes = set_up_jobs(&call, cells, x, h0, c0, y, reverse, ragged, noise)
+    kept = x
+    if copy and training:
+        kept = new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number)
+    tapes = set_up_jobs(&call, cells, x, kept, h0, c0, y, reverse, ragged, noise)
     if call.rows.total > 0:
         if call.split.in_pieces and not call.split.by_rows:
             mark_chunks(call.jobs, call.chunks)

@@ -58,6 +58,7 @@ cdef struct ForwardJob:
     Py_ssize_t I, H, P        # P: columns of h and y
     Py_ssize_t panels         # of units
     const char *x             # (N, I)
+    char *kept_x              # where x is copied to; NULL: it is kept itself, or not at all
     char *own_x               # of threads that share the rows of a ragged batch: their rows of a chunk in one piece
     const char *h0            # (B, P)
     const char *w_ih          # own product: packed in gates; BLAS: (4H, I)

@@ -6,6 +6,7 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts) noexcept nogil
 cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char *projected, int part,
                    int parts) noexcept nogil
+cdef void copy_x(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, int part, int parts) noexcept nogil
 cdef void copy_y(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
                  Py_ssize_t end_row) noexcept nogil
 cdef Py_ssize_t chunk_end(const ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, Py_ssize_t first_row,

@@ -152,6 +152,14 @@ cdef Py_ssize_t take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, 
     return end
 
 
+cdef void copy_x(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, int part, int parts) noexcept nogil:
+    """One of `parts` shares of x of the times first_t .. end_t - 1, for backward; not of a ragged batch."""
+    cdef Py_ssize_t first, end, row = job.rows.B * job.I
+    share(end_t - first_t, part, parts, &first, &end)
+    memcpy(at(job.kept_x, (first_t + first) * row, job.k), at(job.x, (first_t + first) * row, job.k),
+           (end - first) * row * job.k.itemsize)
+
+
 cdef void copy_y(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
                  Py_ssize_t end_row) noexcept nogil:
     """Some rows of y at the times first_t .. end_t - 1, for the user."""
@@ -197,6 +205,8 @@ cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step,
     cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
     cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
     cdef char *operands = job.operands + part * job.operands_size
+    if job.kept_x != NULL:
+        copy_x(job, first_t, end_t, part, parts)
     if job.by_rows:
         part, parts = 0, 1
     share(job.panels, part, parts, &step.first_panel, &step.end_panel)

@@ -17,7 +17,7 @@ cdef class Buffer:
 
 cdef Buffer new_buffer(size_t elements, size_t itemsize)
 cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int type_number)
-cdef cnp.ndarray copied(cnp.ndarray a, bint pooled=*)
+cdef cnp.ndarray copied(cnp.ndarray a)
 cdef cnp.ndarray new_vector(Py_ssize_t n, int type_number)
 cdef cnp.ndarray new_matrix(Py_ssize_t rows, Py_ssize_t columns, int type_number)
 cdef int real_type(cnp.ndarray a, str name) except -1

@@ -126,14 +126,9 @@ cdef cnp.ndarray new_array(int ndim, const cnp.npy_intp *shape, int type_number)
     return array
 
 
-cdef cnp.ndarray copied(cnp.ndarray a, bint pooled=True):
-    """A copy of an array in C order, of float32 or float64, in memory as of `empty` or, unless `pooled`, in NumPy's."""
-    cdef int ndim = cnp.PyArray_NDIM(a), type_number = cnp.PyArray_TYPE(a)
-    cdef cnp.ndarray copy
-    if pooled:
-        copy = new_array(ndim, cnp.PyArray_DIMS(a), type_number)
-    else:
-        copy = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), type_number, False)
+cdef cnp.ndarray copied(cnp.ndarray a):
+    """A copy of an array in C order, of float32 or float64."""
+    cdef cnp.ndarray copy = new_array(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a))
     memcpy(cnp.PyArray_DATA(copy), cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
     return copy
 

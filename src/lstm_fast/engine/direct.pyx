@@ -157,19 +157,18 @@ cdef class OneCall:
 
     def infer(self, x, state, out, lengths=None):
         """What a call of `LSTM` returns; None if the arguments have another form."""
-        cdef tuple arrays = self.call(None, x, state, out, lengths, False, False)
-        return None if arrays is None else (arrays[3], (arrays[4], arrays[5]))
+        return self.call(None, x, state, out, lengths, False, False)
 
     def train(self, owner, x, state, out, bint copy=True, lengths=None):
         """What `LSTM.forward` returns where nothing is noisy; None if the arguments have another form."""
-        cdef tuple arrays = self.call(owner, x, state, out, lengths, True, copy)
-        return None if arrays is None else (arrays[3], (arrays[4], arrays[5]), arrays[6])
+        return self.call(owner, x, state, out, lengths, True, copy)
 
     cdef tuple call(self, owner, x, state, out, lengths, bint training, bint copy):
-        """x, h0, c0, y, hn, cn of a call, the last three written, and in training its cache; or None."""
+        """y, (hn, cn) and in training the cache; None if the arguments have another form."""
         cdef tuple arrays = None if self.form is None else self.form.arguments(x, state, out)
         cdef tuple inner = arrays
         cdef Packing packing = None
+        cdef Cache cache = None
         cdef Py_ssize_t T, B
         if arrays is None:
             return None
@@ -180,12 +179,13 @@ cdef class OneCall:
                 return None
             inner = packing.arguments(arrays)
         if training:
-            arrays += (self.keep(owner, inner, T, B, True, packing, None, copy),)
+            cache = self.keep(owner, inner, T, B, True, packing, None, copy)
         else:
             self.run(inner, None if packing is None else packing.ragged)
         if packing is not None:
             packing.results(inner, arrays)
-        return arrays
+        end = arrays[4], arrays[5]
+        return (arrays[3], end, cache) if training else (arrays[3], end)
 
     def step(self, x, tuple now not None, y, tuple later not None):
         """Run a time step of a stream, whose states are `now` and `later`; False if x or y have another form."""

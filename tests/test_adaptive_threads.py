@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.comparing import assert_identical
 from support.internals import (
+    Ragged,
     assume_meeting,
     calls,
     hold,
@@ -21,6 +22,7 @@ from support.internals import (
     usable_now,
 )
 from support.processes import run_python
+from support.ragged import LENGTHS
 from test_schedule import everything
 
 import lstm_fast
@@ -520,6 +522,31 @@ def test_plan(threads, call, ragged, busy, backward):
     one = jobs * T * step
     several = max(w + b * BARRIER for w, b in zip(work, barriers, strict=True))
     assert several <= one or split["threads"] == 1
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("kind", [*LENGTHS])
+@pytest.mark.parametrize("backward", [False, True])
+def test_plan_of_rows_of_different_lengths(rng, threads, kind, backward):
+    """Each thread has rows, and no more steps than its share and a row; in a chunk of time, too."""
+    T, B, H = 60, 150, 64
+    lengths = np.sort(LENGTHS[kind](rng, T, B))[::-1]
+    T, total = int(lengths[0]), int(lengths.sum())
+    step = 4.0 * H * H * total / max(T, 1)
+    lstm_fast.set_num_threads(threads)
+    split, _ = planned(
+        *(1, True, T, total // max(T, 1), True, 4, 16 * H * H, step, 9 * T * step, True, backward)
+    )
+    if not split["by_rows"]:
+        assert threads == 1 or total // max(T, 1) < threads
+        return
+    for first_t, end_t in [(0, T), (T // 3, T // 2), (T - 1, T)]:
+        shares = Ragged(lengths).shares(split["threads"], first_t, end_t)
+        assert [shares[0][0], *(end for _, end in shares)] == [*(n for n, _ in shares), B]
+        steps = np.clip(lengths, first_t, end_t) - first_t
+        work = [steps[first:end].sum() for first, end in shares]
+        assert max(work) <= steps.sum() / len(work) + end_t - first_t
+        assert min(work) > 0 or (first_t, end_t) != (0, T)
 
 
 @pytest.mark.parametrize("backward", [False, True])

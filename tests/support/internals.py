@@ -9,6 +9,7 @@ from lstm_fast.engine import rows as engine_rows
 from lstm_fast.engine import sessions as engine_sessions
 from lstm_fast.engine import update
 from lstm_fast.engine.backward import backward as engine_backward
+from lstm_fast.engine.batch import Ragged
 from lstm_fast.engine.cell import Cell
 from lstm_fast.engine.chunks import segments
 from lstm_fast.engine.forward import forward as engine_forward
@@ -36,6 +37,7 @@ __all__ = [
     "Layout",
     "Packed",
     "Parameters",
+    "Ragged",
     "assume_meeting",
     "calls",
     "checkpoints",

@@ -46,6 +46,15 @@ cdef class Ragged:
         self.rows.T, self.rows.B, self.rows.total = T, B, offsets[T]
         self.rows.counts, self.rows.offsets, self.rows.lengths = counts, offsets, length
 
+    def shares(self, int parts, Py_ssize_t first_t, Py_ssize_t end_t):
+        """The rows (first, end) of each of so many threads at the times first_t .. end_t - 1. For tests."""
+        cdef Py_ssize_t first, end
+        found = []
+        for part in range(parts):
+            share_rows(&self.rows, first_t, end_t, part, parts, &first, &end)
+            found.append((first, end))
+        return found
+
 
 cdef cnp.ndarray new_integers(cnp.npy_intp n):
     """An uninitialised array (n,) of intp."""

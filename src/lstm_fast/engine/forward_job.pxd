@@ -94,9 +94,9 @@ cdef inline bint is_apart(const ForwardJob *job) noexcept nogil:
     return job.variant == NULL or job.variant.norm.ih == NULL
 
 
-cdef inline Py_ssize_t projected_row(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t t, Py_ssize_t first_row,
-                                     Py_ssize_t end_row) noexcept nogil:
-    """Where a chunk that begins with time first_t has time t of the row first_row, of a thread with these rows."""
+cdef inline Py_ssize_t place_in_chunk(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t t, Py_ssize_t first_row,
+                                      Py_ssize_t end_row) noexcept nogil:
+    """Which row of a chunk that begins with time first_t has time t of the row first_row, of a thread with these."""
     if not is_apart(job):
         return rows_before(job.rows, t) - rows_before(job.rows, first_t) + first_row
     return (first_row * job.chunk_steps + own_before(job.rows, t, first_row, end_row)

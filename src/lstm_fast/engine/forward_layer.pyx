@@ -3,7 +3,7 @@
 from libc.string cimport memcpy
 
 from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, c_row, is_apart, projected_row, y_at
+from lstm_fast.engine.forward_job cimport ForwardJob, c_row, is_apart, place_in_chunk, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at
@@ -31,37 +31,33 @@ cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssiz
         p.columns, p.out_panel = 4 * job.H, panel
         p.first_panel, p.end_panel = 0, (4 * job.H + panel - 1) // panel
     if apart and job.own_x != NULL:
-        run = gather(job, first_t, end_t, first_row, end_row)
-        project_run(job, &p, at(job.own_x, own * job.I, job.k), &run, projected, own, 1, operands)
+        p.rows = gather(job, at(job.own_x, own * job.I, job.k), first_t, end_t, first_row, end_row)
+        if p.rows > 0:
+            project_rows(job, &p, at(job.own_x, own * job.I, job.k), 1, projected, own, 1, operands)
         return
     while next_run(job.rows, first_t, end_t, first_row, end_row, n, &run):
-        project_run(job, &p, at(job.x, run.start * job.I, job.k), &run, projected,
-                    own + run.own_start if apart else run.start - first, run.own_step if apart else run.step, operands)
+        p.rows = run.count
+        project_rows(job, &p, at(job.x, run.start * job.I, job.k), run.step, projected,
+                     own + run.own_start if apart else run.start - first, run.own_step if apart else run.step, operands)
         n += 1
 
 
-cdef Run gather(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
-                Py_ssize_t end_row) noexcept nogil:
-    """Copy the input of a thread's rows of a ragged batch, few of which follow one another, to `own_x`."""
-    cdef Py_ssize_t t, rows, size = job.I * <Py_ssize_t>job.k.itemsize
-    cdef Run run
-    cdef char *x = job.own_x + first_row * job.chunk_steps * size
-    run.start = run.count = run.own_start = 0
-    run.step = run.own_step = 1
+cdef Py_ssize_t gather(const ForwardJob *job, char *x, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
+                       Py_ssize_t end_row) noexcept nogil:
+    """Copy the input of a thread's rows of a ragged batch, few of which follow one another; returns how many."""
+    cdef Py_ssize_t t, rows, copied = 0, size = job.I * <Py_ssize_t>job.k.itemsize
     for t in range(first_t, end_t):
-        rows = min(end_row, rows_at(job.rows, t)) - first_row
-        if rows <= 0:
-            continue
-        memcpy(x + run.count * size, job.x + (rows_before(job.rows, t) + first_row) * size, rows * size)
-        run.count += rows
-    return run
+        rows = max(0, min(end_row, rows_at(job.rows, t)) - first_row)
+        memcpy(x + copied * size, job.x + (rows_before(job.rows, t) + first_row) * size, rows * size)
+        copied += rows
+    return copied
 
 
-cdef void project_run(const ForwardJob *job, lf_product *p, const char *x, const Run *run, char *projected,
-                      Py_ssize_t row, Py_ssize_t row_step, char *operands) noexcept nogil:
-    """Project some rows of input to the chunk's rows row, row + row_step ..."""
+cdef void project_rows(const ForwardJob *job, lf_product *p, const char *x, Py_ssize_t x_step, char *projected,
+                       Py_ssize_t row, Py_ssize_t row_step, char *operands) noexcept nogil:
+    """Project p.rows rows of input, each x_step after the one before, to the chunk's rows row, row + row_step ..."""
     cdef Py_ssize_t row_size = job.step.projected_row
-    p.rows, p.a, p.a_row = run.count, x, run.step * job.I
+    p.a, p.a_row = x, x_step * job.I
     if job.rounds_x:
         p.a = rounded(job.of_x, operands, p.a, &p.a_row, p.rows, job.I)
     p.out, p.out_row = at(projected, row * row_size, job.k), row_step * row_size
@@ -143,7 +139,7 @@ cdef Py_ssize_t take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, 
     cdef Py_ssize_t end = max(first_row, min(end_row, rows_at(job.rows, t)))
     cdef Py_ssize_t running = first_row if s == 0 else max(first_row, min(end, rows_at(job.rows, before)))
     cdef Py_ssize_t x_row = step.projected_row
-    cdef const char *x = at(projected, projected_row(job, first_t, t, first_row, end_row) * x_row, job.k)
+    cdef const char *x = at(projected, place_in_chunk(job, first_t, t, first_row, end_row) * x_row, job.k)
     step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
     if running > first_row:
         step_rows(job, step, x, t, before, first_row, running, part, operands)

@@ -1,7 +1,7 @@
 """One step of a variant of the cell: as that of a plain one, or, with layer norm, of whole rows between products."""
 
 from lstm_fast.engine.batch cimport rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, projected_row
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, place_in_chunk
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
@@ -15,7 +15,7 @@ cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t,
     """Layer norm of what `project` wrote, for some rows of the times first_t .. end_t - 1."""
     cdef Py_ssize_t t, row, kept
     for t in range(first_t, end_t):
-        row = projected_row(job, first_t, t, first_row, end_row)
+        row = place_in_chunk(job, first_t, t, first_row, end_row)
         kept = rows_before(job.rows, t) + first_row if job.training else row
         job.k.normalise(at(projected, row * 4 * job.H, job.k), 4 * job.H,
                         at(job.variant.norm.scale_ih, kept, job.k), LAYER_NORM_EPSILON,

@@ -195,9 +195,10 @@ def test_forward_into_part_of_an_array_and_into_its_state(isa, dtype, rng, rever
     tapes = engine_forward([cell], (args["x"], h, c, y, h, c), reverse=reverse, training=True)
     assert (np.delete(wide, np.s_[H : 2 * H], axis=2) == 7).all()
     wide[:, :, H : 2 * H], strided = dy, y.copy()
-    dx, dh0, dc0, (grads,) = engine_backward(tapes, wide[:, :, H : 2 * H], dhn[None], dcn[None])
+    dx, dh0, dc0, grads = engine_backward(tapes, wide[:, :, H : 2 * H], dhn[None], dcn[None])
     actual = {"y": strided, "hn": h[0], "cn": c[0], "dx": dx, "dh0": dh0[0], "dc0": dc0[0]}
-    assert_identical(actual | {f"d{name}": grad for name, grad in grads.items()}, expected)
+    named = zip(cell.parameters, grads, strict=True)
+    assert_identical(actual | {f"d{name}": grad for name, grad in named}, expected)
 
 
 @pytest.mark.parametrize("of_input", [False, True])
@@ -218,9 +219,11 @@ def test_weights_packed_in_one_pass_are_those_packed_in_two(isa, dtype, rng, of_
             *(np.empty_like(d) for d in (dy, dhn[None], dcn[None])),
         )
         tapes = engine_forward([cell], arrays, training=True)
-        dx, dh0, dc0, (grads,) = engine_backward(tapes, dy, dhn[None], dcn[None], of_input=of_input)
+        dx, dh0, dc0, grads = engine_backward(tapes, dy, dhn[None], dcn[None], of_input=of_input)
         assert (dx is None) != of_input
         found.append(
-            {"y": arrays[3], "dh0": dh0, "dc0": dc0} | grads | ({"dx": dx} if of_input else {})
+            {"y": arrays[3], "dh0": dh0, "dc0": dc0}
+            | dict(zip(cell.parameters, grads, strict=True))
+            | ({"dx": dx} if of_input else {})
         )
     assert_identical(*found)

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include "lstm_fast/barrier.h"
 #include "lstm_fast/cores.h"
@@ -31,7 +32,9 @@ typedef struct lf_offer {
     struct lf_offer *next;
 } lf_offer;
 
+/* How many, at most: no more than there are cores, and each with a small stack, since there may be a limit on memory. */
 #define LF_MOST_HELPERS 63
+#define LF_HELPER_STACK ((size_t)2 << 20)
 
 static struct {
     pthread_mutex_t lock;
@@ -40,7 +43,7 @@ static struct {
     int asked;      /* for helpers, by the calls of now */
     int helpers;
     int idle;  /* helpers that sleep and were not called */
-    int ready; /* whether there can be any: not where semaphores have to have names */
+    int most;  /* of them: 0 where semaphores have to have names */
 } lf_pool = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Ask for slices of a tenth of a millisecond, the least there is. Other systems take no notice. */
@@ -129,7 +132,10 @@ static void lf_pool_in_parent(void)
 static void lf_pool_in_child(void)
 {
     pthread_mutex_init(&lf_pool.lock, NULL);
-    lf_pool.ready = sem_init(&lf_pool.wanted, 0, 0) == 0;
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    lf_pool.most = cores > LF_MOST_HELPERS ? LF_MOST_HELPERS : cores > 0 ? (int)cores : 1;
+    if (sem_init(&lf_pool.wanted, 0, 0) != 0)
+        lf_pool.most = 0;
     lf_pool.open = NULL;
     lf_pool.asked = lf_pool.helpers = lf_pool.idle = 0;
 }
@@ -150,6 +156,7 @@ static int lf_pool_grow(void)
     sigfillset(&all);
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&detached, LF_HELPER_STACK);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     const int started = !pthread_create(&thread, &detached, lf_help, (void *)(intptr_t)(lf_pool.helpers + 1));
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -170,7 +177,7 @@ static inline void lf_offer_open(lf_offer *offer, void (*run)(void *, int), void
     pthread_mutex_lock(&lf_pool.lock);
     lf_pool_add(offer);
     lf_pool.asked += offer->asked = places;
-    while (lf_pool.ready && lf_pool.helpers < lf_pool.asked && lf_pool.helpers < LF_MOST_HELPERS && lf_pool_grow())
+    while (lf_pool.helpers < lf_pool.asked && lf_pool.helpers < lf_pool.most && lf_pool_grow())
         places--;
     while (places-- > 0 && lf_pool.idle > 0) {
         lf_pool.idle--;

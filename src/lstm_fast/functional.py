@@ -26,17 +26,18 @@ __all__ = ["lstm_backward", "lstm_forward"]
 class Cache:
     """What `lstm_backward` needs from `lstm_forward`. Opaque."""
 
-    __slots__ = ("_blas", "_dtype", "_packing", "_shape", "_tapes")
+    __slots__ = ("_blas", "_dtype", "_names", "_packing", "_shape", "_tapes")
 
     def __init__(
         self,
         tapes: list[Tape],
+        names: tuple[str, ...],  # of the parameters
         blas: bool,
         dtype: np.dtype[Any],
         shape: tuple[int, int, int, int],  # T, B, H, columns of y
         packing: Packing | None,
     ) -> None:
-        self._tapes, self._blas = tapes, blas
+        self._tapes, self._names, self._blas = tapes, names, blas
         self._dtype, self._shape, self._packing = dtype, shape, packing
 
 
@@ -212,7 +213,8 @@ def lstm_forward(
     )
     if packing is not None:
         packing.results(inner, arrays)
-    cache = Cache(tapes, blas, dtype, (T, B, H, P), packing) if training else None
+    shape = T, B, H, P
+    cache = Cache(tapes, cell.parameters, blas, dtype, shape, packing) if training else None
     return y, (hn[0], cn[0]), cache
 
 
@@ -292,8 +294,8 @@ def lstm_backward(
     packing, dstate = cache._packing, [None if a is None else a[None] for a in (dhn, dcn)]
     if packing is not None:
         dy, *dstate = packing.gradients((dy, *dstate))
-    dx, *states, (grads,) = backward(cache._tapes, dy, *dstate, blas=cache._blas)
+    dx, *states, grads = backward(cache._tapes, dy, *dstate, blas=cache._blas)
     if packing is not None:
         dx = packing.unpack_gradient(dx)
         states = [packing.unsort(a) for a in states]
-    return dx, (states[0][0], states[1][0]), grads
+    return dx, (states[0][0], states[1][0]), dict(zip(cache._names, grads, strict=True))

@@ -228,8 +228,9 @@ class LSTM(Recurrent):
             As of a call.
         checkpoint : int, optional
             Store the state about every so many time steps and recompute the rest in `backward`:
-            less memory, for up to a third more time. Segments are whole chunks of at least 512
-            rows; the last is stored entirely. The bits of all results stay the same.
+            less memory, for up to a third more time. Segments have at least 256 rows of all times
+            together, large batches 512; the last is stored entirely. The bits of all results stay
+            the same.
 
         Returns
         -------

@@ -20,6 +20,7 @@ from lstm_fast.engine.runtime.isa import elementwise, isas
 from lstm_fast.engine.runtime.isa import use as use_isa
 from lstm_fast.engine.runtime.threads import openmp
 from lstm_fast.engine.schedule import time_alone
+from lstm_fast.engine.sums import bands_of
 from lstm_fast.engine.tape import Cache
 from lstm_fast.engine.watch import calls, hold, see, usable_now
 from lstm_fast.network import cells, storage
@@ -39,6 +40,7 @@ __all__ = [
     "Parameters",
     "Ragged",
     "assume_meeting",
+    "bands_of",
     "calls",
     "checkpoints",
     "elementwise",

@@ -1,7 +1,7 @@
 """The engine, in Cython: it runs the C kernels over time and threads, forward and backward.
 
     direct                   short calls: arguments that already have the engine's form
-    forward, backward        one call: its plan, its memory, its results
+    forward, backward        one call: plan, memory, results; chunks, sums: backward's cuts and sums
     forward_*, backward_*    one layer and direction of it: job, chunk of time, variant of the cell
     plan, schedule, memory   which thread does what, and how; buffers and arrays
     cell, tape               packed weights; what forward keeps for backward
@@ -14,6 +14,4 @@ It imports NumPy and the headers in ``include/``, and nothing of the package abo
 
 from .runtime import Array
 
-__all__ = ["Array", "Gradients"]
-
-Gradients = dict[str, Array]  # of the parameters of one cell
+__all__ = ["Array"]

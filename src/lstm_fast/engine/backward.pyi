@@ -1,6 +1,7 @@
 from typing import Any
 
-from lstm_fast.engine import Array, Gradients
+from lstm_fast.engine import Array
+from lstm_fast.engine.sums import Sums
 from lstm_fast.engine.tape import Tape
 
 def backward(
@@ -9,7 +10,7 @@ def backward(
     dhn: Array | None,
     dcn: Array | None,
     *,
-    grads: list[Gradients] | None = None,
+    sums: Sums | None = None,
     blas: bool = False,
     of_input: bool = True,
-) -> tuple[Any, Array, Array, list[Gradients]]: ...
+) -> tuple[Any, Array, Array, Any]: ...

@@ -7,12 +7,12 @@
 """
 
 cimport numpy as cnp
-from libc.string cimport memmove, memset
+from libc.string cimport memset
 
 from lstm_fast.engine.runtime.arithmetic import add
 from lstm_fast.engine.backward_job cimport BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of
 from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase, run_unit
-from lstm_fast.engine.batch cimport Rows
+from lstm_fast.engine.batch cimport Rows, set_band
 from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.chunks cimport chunk_rows_of, cut_into_chunks
 from lstm_fast.engine.matrix cimport operand_row
@@ -23,6 +23,7 @@ from lstm_fast.engine.runtime.gemm cimport load_gemm
 from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set,
                                                lf_variant_backward)
 from lstm_fast.engine.schedule cimport Schedule, begin, run_all
+from lstm_fast.engine.sums cimport Sum, Sums, bands_of
 from lstm_fast.engine.tape cimport Tape
 
 cnp.import_array()
@@ -39,16 +40,21 @@ cdef Py_ssize_t PIPELINE_BLOCKS = 8
 
 
 cdef struct Call:
-    BackwardJob *jobs
-    int count                 # of jobs: layers, each the input of the next (chained), or else directions
+    BackwardJob *jobs         # of each band of the batch, all that there are in one
+    int layers                # each the input of the next (chained), or else directions
+    int bands                 # of the batch: see sums.pyx
+    int count                 # of jobs
     bint chained, blas
     bint layer_norm           # whether some cell has it
     Rows rows
+    Rows *of_bands            # those of each band
+    Py_ssize_t *times         # for these, if they are ragged: 2 (T + 1) of each
     Py_ssize_t H, P, padded   # of every cell
     size_t size               # bytes of a number
     Split split
     double work               # multiply-adds
-    Py_ssize_t chunk_rows     # the most rows of a chunk
+    Py_ssize_t chunk_rows     # the most rows of a chunk,
+    Py_ssize_t band_rows      # and of it in a band
     Py_ssize_t widest         # the most columns of an input or of h
     size_t packed_size        # bytes of the widest of these, packed
     int packers               # threads of a group that pack it for themselves; 1: they share one
@@ -60,9 +66,9 @@ cdef void plan_call(Call *call, list tapes) except *:
     """How the call is split over threads, and how large its chunks of time are."""
     cdef Tape tape
     cdef Cell cell = None
-    cdef Py_ssize_t H = call.H, P = call.P, T = call.rows.T
+    cdef Py_ssize_t H = call.H, P = call.P, T = call.rows.T, B = call.rows.B
     cdef size_t size = call.size
-    cdef double total = call.rows.total, step_work = total / max(T, 1) * 4 * H * P
+    cdef double total = call.rows.total, step_work = total / max(T, 1) / call.bands * 4 * H * P
     call.work, call.widest, call.layer_norm = 0, max(H, P), False
     for tape in tapes:
         cell = tape.cell
@@ -70,12 +76,14 @@ cdef void plan_call(Call *call, list tapes) except *:
         call.layer_norm = call.layer_norm or cell.layer_norm
         call.widest = max(call.widest, cell.input_size)
         call.work += total * call.padded * (8 * P + 8 * cell.input_size + (3 * P if cell.proj_size else 0))
-    call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, call.rows.B))
-    call.split = plan(call.count, call.chained, T, call.rows.total // max(T, 1), call.rows.counts != NULL,
+    call.band_rows = call.chunk_rows = min(call.rows.total, chunk_rows_of(cell, B, call.bands))
+    if call.bands > 1 and call.rows.counts == NULL:
+        call.band_rows = call.chunk_rows // B * ((B + call.bands - 1) // call.bands)
+    call.split = plan(call.layers, call.chained, call.bands, T, call.rows.total // max(T, 1), call.rows.counts != NULL,
                       1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work,
                       not call.blas, call.count == 1 and not cell.proj_size, True)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
-    call.packed_size = times(times(call.chunk_rows, panels_of(call.widest, cell.k) * 4 * cell.k.lanes), size)
+    call.packed_size = times(times(call.band_rows, panels_of(call.widest, cell.k) * 4 * cell.k.lanes), size)
     call.packers = (call.split.threads + call.split.groups - 1) // call.split.groups
     if call.blas:
         call.packed_size = 0
@@ -92,18 +100,23 @@ cdef void carve_scratch(Call *call, list tapes, Arena *arena) except *:
     cdef BackwardVariant *variant
     cdef Tape tape = tapes[0]
     cdef Py_ssize_t n, B = call.rows.B, H = call.H, P = call.P
+    cdef Py_ssize_t groups = call.bands if call.split.in_pieces else call.split.groups
     cdef size_t size = call.size
     call.jobs = <BackwardJob *>take(arena, call.count * sizeof(BackwardJob))
-    call.scratch = <Scratch *>take(arena, call.split.groups * sizeof(Scratch))
-    for n in range(call.split.groups):
+    call.of_bands = <Rows *>take(arena, call.bands * sizeof(Rows))
+    call.times = NULL
+    if call.bands > 1 and call.rows.counts != NULL:
+        call.times = <Py_ssize_t *>take(arena, call.bands * 2 * (call.rows.T + 1) * sizeof(Py_ssize_t))
+    call.scratch = <Scratch *>take(arena, groups * sizeof(Scratch))
+    for n in range(groups):
         carve_chunk(&measured if call.scratch == NULL else &call.scratch[n], call, tape, arena)
     for n in range(call.count):
-        tape = tapes[n]
+        tape = tapes[n % call.layers]
         job = &counted if call.jobs == NULL else &call.jobs[n]
         memset(job, 0, sizeof(BackwardJob))
         job.dc, job.dgates_after = take(arena, times(B, call.padded) * size), take(arena, times(B, 4 * H) * size)
         job.bounds = <Py_ssize_t *>take(arena, (call.rows.T + 1) * sizeof(Py_ssize_t))
-        if call.chained and n > 0:
+        if call.chained and 0 < n < call.layers:
             job.dx = take(arena, times(times(call.rows.total, P), size))
         if tape.variant:
             job.variant = <BackwardVariant *>take(arena, sizeof(BackwardVariant))
@@ -117,7 +130,7 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     """The same for what a group of threads needs for a chunk, as far as the cells need it."""
     cdef bint projected = tape.cell.proj_size > 0
     cdef bint masked = tape.noise is not None and tape.noise.recurrent is not None
-    cdef size_t rows = call.chunk_rows, size = call.size, columns
+    cdef size_t rows = call.band_rows, size = call.size, columns
     cdef size_t dgates_size = times(times(rows, 4 * call.H), size)
     cdef size_t p_size = times(times(rows, call.P), size), h_size = times(times(rows, call.H), size)
     memset(scratch, 0, sizeof(Scratch))
@@ -125,6 +138,8 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     if call.layer_norm:
         scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
     scratch.packed = take(arena, times(call.packers, call.packed_size))
+    if call.bands > 1 and tape.ragged is not None:
+        scratch.dx = take(arena, times(times(rows, call.widest), size))
     if tape.ragged is not None or masked:
         scratch.h_before = take(arena, p_size)
     if projected or tape.noise is not None:
@@ -150,49 +165,71 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
                 memset(scratch.of_dy, 0, columns * size)  # what rows are padded with is not written again
 
 
-cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cnp.ndarray dc, list dxs, list grads,
-                      bint accumulate) except *:
+cdef void set_up_bands(Call *call, Sums sums) except *:
+    """Fill in which rows each band has."""
+    cdef int band
+    if call.bands == 1:
+        call.of_bands[0] = call.rows
+        return
+    for band in range(call.bands):
+        set_band(&call.of_bands[band], &call.rows, sums.bounds[band], sums.bounds[band + 1],
+                 call.times + band * 2 * (call.rows.T + 1))
+
+
+cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cnp.ndarray dc, list dxs,
+                      Sums sums) except *:
     """Fill the jobs in."""
     cdef Tape tape
     cdef Cell cell
     cdef BackwardJob *job
-    cdef Py_ssize_t n, T = call.rows.T, B = call.rows.B, H = call.H, P = call.P, size = call.size
-    cdef int rows_axis
-    for n in range(call.count):
-        tape, job = tapes[n], &call.jobs[n]
+    cdef Sum into
+    cdef Py_ssize_t j, n, first, end, T = call.rows.T, B = call.rows.B, H = call.H, P = call.P, size = call.size
+    cdef int rows_axis, band
+    for j in range(call.count):
+        band, n = <int>(j // call.layers), j % call.layers
+        first, end = sums.bounds[band], sums.bounds[band + 1]
+        tape, job = tapes[n], &call.jobs[j]
         cell = tape.cell
-        job.k, job.rows, job.reverse = cell.k, &call.rows, tape.reverse
+        job.k, job.rows, job.batch, job.reverse = cell.k, &call.of_bands[band], &call.rows, tape.reverse
         job.I, job.H, job.P, job.padded = cell.input_size, H, P, call.padded
         job.gemm, job.of = load_gemm(size) if call.blas else NULL, cell.of_h
         job.dy_row = P if cell.full else operand_row(cell.of_h, P)
         job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
-        job.pipelined = call.chained and call.count > 1 and call.split.groups > 1
+        job.pipelined = call.chained and call.layers > 1 and call.split.groups > 1 and call.bands == 1
         job.packed_size = call.packed_size if call.packers > 1 else 0
         job.dx_by_rows = (job.by_rows and job.rows.counts == NULL and not call.blas and not job.pipelined
                           and (times(4 * H, job.I) * size <= CACHED_WEIGHTS or call.chunk_rows >= MANY_ROWS * B))
+        job.dx_by_rows = job.dx_by_rows or (call.bands > 1 and job.rows.counts == NULL)
         if job.pipelined:
             job.block = max(1, T // PIPELINE_BLOCKS)
-            job.above = &call.jobs[n + 1].done if n < call.count - 1 else NULL
-        job.x, job.h, job.gates, job.c = tape.x, tape.h, tape.gates, tape.c
+            job.above = &call.jobs[n + 1].done if n < call.layers - 1 else NULL
+        job.x, job.h = at(tape.x, first * job.I, job.k), at(tape.h, first * P, job.k)
+        job.gates = at(tape.gates, first * 4 * call.padded, job.k)
+        job.c = at(tape.c, first * call.padded, job.k)
         job.w_ih = data_of(cell.kept_ih) if call.blas else NULL
         job.columns_ih = cell.columns_ih.data if cell.columns_ih is not None else NULL
         job.columns_hh = cell.columns_hh.data
         job.columns_hr = cell.columns_hr.data if cell.proj_size else NULL
-        if call.chained and n < call.count - 1:
-            job.dy, job.dy_t, job.dy_b = call.jobs[n + 1].dx, B * P, P
+        if call.chained and n < call.layers - 1:
+            job.dy, job.dy_t, job.dy_b = at(call.jobs[n + 1].dx, first * P, job.k), B * P, P
         elif dy is not None:
             rows_axis = cnp.PyArray_NDIM(dy) - 2
-            job.dy = at(data_of(dy), 0 if call.chained else n * P, job.k)
             job.dy_t, job.dy_b = cnp.PyArray_STRIDE(dy, 0) // size, cnp.PyArray_STRIDE(dy, rows_axis) // size
+            job.dy = at(data_of(dy), first * job.dy_b + (0 if call.chained else n * P), job.k)
         if not call.chained or n == 0:
             job.dx = data_or_null(dxs[n])
-        job.dh = at(data_of(dh), n * B * P, job.k)
-        job.dw_ih, job.dw_hh = data_of(grads[n]["w_ih"]), data_of(grads[n]["w_hh"])
-        job.dw_hr = data_of(grads[n]["w_hr"]) if cell.proj_size else NULL
-        job.db, job.accumulate = data_or_null(bias_gradient(grads[n])), accumulate
+        else:
+            job.dx = call.jobs[n].dx
+        if job.dx != NULL:
+            job.dx = at(job.dx, first * job.I, job.k)
+        job.dh = at(data_of(dh), (n * B + first) * P, job.k)
+        into = sums.of(n, band)
+        job.dw_ih, job.dw_hh, job.dw_hr, job.db = into.w_ih, into.w_hh, into.w_hr, into.bias
+        job.accumulate = sums.begun
         if tape.variant:
-            set_up_variant(job, tape, grads[n])
-        copy_rows(job.dc, call.padded * size, at(data_of(dc), n * B * H, job.k), H * size, B, H * size)
+            set_up_variant(job, tape, sums.by_name(n))
+        copy_rows(job.dc, call.padded * size, at(data_of(dc), (n * B + first) * H, job.k), H * size, end - first,
+                  H * size)
         cut_into_chunks(job, call.chunk_rows)
         lf_barrier_init(&job.barrier, job.waited)
         lf_counter_set(&job.done, 0)
@@ -240,13 +277,15 @@ cdef void run_chunks(void *what, Py_ssize_t first_chunk, Py_ssize_t end_chunk, c
 
 
 cdef void run_phases(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
-    """A piece of some phases, counted through those of each job of each chunk."""
+    """A piece of some phases, counted through those of each layer or direction of each chunk; each band has pieces."""
     cdef Call *call = <Call *>what
     cdef Py_ssize_t u, n, j
+    cdef int pieces = here.parts // call.bands, band = here.part // pieces
     for u in range(first, end):
-        n, j = u // (PHASES * call.count), call.count - 1 - u // PHASES % call.count
+        n, j = u // (PHASES * call.layers), call.layers - 1 - u // PHASES % call.layers
+        j += band * call.layers
         if n < call.jobs[j].chunks:
-            run_phase(&call.jobs[j], call.scratch, n, <int>(u % PHASES), here.part, here.parts)
+            run_phase(&call.jobs[j], &call.scratch[band], n, <int>(u % PHASES), here.part % pieces, pieces)
 
 
 cdef void run_units(void *what, Py_ssize_t first, Py_ssize_t end, const Place *here) noexcept nogil:
@@ -265,7 +304,7 @@ cdef Py_ssize_t first_unit(const BackwardJob *job, Py_ssize_t n) noexcept nogil:
     return job.rows.T - job.bounds[n] + n * PHASES
 
 
-cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, list grads=None, bint blas=False,
+cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dcn, Sums sums=None, bint blas=False,
                      bint of_input=True):
     """Gradients of what one call of `forward` computed.
 
@@ -278,8 +317,8 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
         From `forward`; not changed.
     dy : ndarray, shape of y, or None for zeros
     dhn, dcn : ndarray, shapes (L, B, P) and (L, B, H), or None for zeros
-    grads : list of dict, optional
-        What this function returned for later time steps, to which the gradients of the weights are added.
+    sums : Sums, optional
+        To which the gradients of the parameters are added, where others of other time steps may be.
     blas : bool
         BLAS instead of the own products over whole chunks.
     of_input : bool
@@ -289,8 +328,8 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     -------
     dx : ndarray, shape of x, or None
     dh0, dc0 : ndarray, shapes (L, B, P) and (L, B, H)
-    grads : list of dict
-        For each cell, by the names of its parameters and in their order.
+    grads : list of ndarray
+        Of all parameters of the first cell, in order, then of the others; None with `sums`.
     """
     cdef Call call
     cdef Arena arena
@@ -298,28 +337,26 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     cdef Buffer scratch
     cdef Tape tape = tapes[0]
     cdef Cell cell = tape.cell
-    cdef cnp.ndarray x = tape.x_owner, second_bias
-    cdef Py_ssize_t n, B = tape.rows.B, L = len(tapes), chunks
-    cdef bint fresh = grads is None
-    call.count, call.chained = <int>L, L == 1 or (<Tape>tapes[1]).x_owner is tape.memory
+    cdef cnp.ndarray x = tape.x_owner
+    cdef Py_ssize_t n, j, first, end, B = tape.rows.B, L = len(tapes), chunks
+    cdef bint own = sums is None
+    call.chained = L == 1 or (<Tape>tapes[1]).x_owner is tape.memory
     call.blas, call.rows, call.size = blas, tape.rows, cell.k.itemsize
     call.H, call.P, call.padded = cell.hidden_size, cell.output_size, cell.padded
     for tape in tapes:
         if tape.cell.columns_ih is None and (of_input or (call.chained and tape is not tapes[0])):
             raise RuntimeError("the weights were packed for no gradient of the input")
     dh, dc = copy_or_zeros(dhn, L, B, call.P, cell.type_number), copy_or_zeros(dcn, L, B, call.H, cell.type_number)
-    if fresh:
-        grads = [new_gradients((<Tape>tape_).cell) for tape_ in tapes]
+    if own:
+        sums = new_sums(tapes, blas)
+    call.layers, call.bands, call.count = <int>L, sums.bands, <int>L * sums.bands
     dxs = [new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number) if of_input else None
            for _ in range(1 if call.chained else L)]
     if call.rows.total == 0:
-        if fresh:
-            for one in grads:
-                for grad in one.values():
-                    grad[...] = 0
+        sums.nothing()
         if of_input:
             dxs[0][...] = 0
-        return dxs[0], dh, dc, grads
+        return dxs[0], dh, dc, sums.total() if own else None
 
     plan_call(&call, tapes)
     arena = arena_of(small, SMALL_SCRATCH)
@@ -328,9 +365,10 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
         scratch = new_buffer(arena.used, 1)
         arena = arena_of(scratch.data, arena.used)
         carve_scratch(&call, tapes, &arena)
-    set_up_jobs(&call, tapes, dy, dh, dc, dxs, grads, not fresh)
+    set_up_bands(&call, sums)
+    set_up_jobs(&call, tapes, dy, dh, dc, dxs, sums)
     chunks = 0
-    for n in range(L):
+    for n in range(call.count):
         chunks = max(chunks, call.jobs[n].chunks)
     if call.split.in_pieces:
         if call.split.by_rows:
@@ -341,16 +379,15 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     else:
         begin(&call.schedule, call.split, call.count, chunks, call.work, &call, run_chunks)
     run_all(&call.schedule, call.blas)
-    for n in range(L):
-        copy_rows(at(data_of(dc), n * B * call.H, call.jobs[n].k), call.H * call.size, call.jobs[n].dc,
-                  call.padded * call.size, B, call.H * call.size)
-        second_bias = (<dict>grads[n]).get("b_hh")
-        if second_bias is not None:
-            memmove(data_of(second_bias), call.jobs[n].db, cnp.PyArray_NBYTES(second_bias))
+    sums.begun = True
+    for j in range(call.count):
+        first, end = sums.bounds[j // L], sums.bounds[j // L + 1]
+        copy_rows(at(data_of(dc), (j % L * B + first) * call.H, cell.k), call.H * call.size, call.jobs[j].dc,
+                  call.padded * call.size, end - first, call.H * call.size)
     for dx in dxs[1:]:
         if of_input:
             add(dxs[0], dx)
-    return dxs[0], dh, dc, grads
+    return dxs[0], dh, dc, sums.total() if own else None
 
 
 cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2, int type_number):
@@ -358,24 +395,12 @@ cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_
     return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else copied(a)
 
 
-cdef dict new_gradients(Cell cell):
-    """Arrays for the gradients of a cell's parameters, by their names and in their order; vectors of zeros."""
-    cdef dict grads = {}
-    cdef tuple shape
-    cdef cnp.npy_intp[2] extents
-    cdef Py_ssize_t n
-    for n in range(len(cell.shapes)):
-        shape = cell.shapes[n]
-        extents[0] = shape[0]
-        if len(shape) == 2:
-            extents[1] = shape[1]
-            grads[cell.parameters[n]] = new_array(2, extents, cell.type_number)
-        else:
-            grads[cell.parameters[n]] = cnp.PyArray_ZEROS(1, extents, cell.type_number, False)
-    return grads
-
-
-cdef cnp.ndarray bias_gradient(dict grads):
-    """That of both biases together, where there are any: the array of the first one."""
-    first = grads.get("b_ih")
-    return grads.get("b_hh") if first is None else first
+cdef Sums new_sums(list tapes, bint blas):
+    """For one call alone."""
+    cdef Tape tape
+    cdef list cells = []
+    cdef bint plain = not blas
+    for tape in tapes:
+        cells.append(tape.cell)
+        plain = plain and not tape.variant
+    return Sums(cells, bands_of(cells, tape.rows.T, tape.rows.B, tape.ragged, plain))

@@ -49,7 +49,8 @@ cdef struct BackwardJob:
     # One layer and direction. Steps are counted in forward's order, times in that of the input.
     const lf_kernels *k
     const lf_products *of          # products: of the dtype, or of bfloat16
-    const Rows *rows
+    const Rows *rows               # its own: all of the batch, or a band of them
+    const Rows *batch              # those of arrays, which begin with its first row
     gemm_function gemm             # NULL: own products
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units
@@ -96,6 +97,7 @@ cdef struct Scratch:
     char *of_ih                    # operands of products, 4H: of dgates_ih; the same array, where these are not rounded
     char *of_hh                    # 4H: the same of dgates_hh
     char *of_dy                    # dy_row: the same of dy
+    char *dx                       # I: of a band of a ragged batch, which has them elsewhere; else NULL
     char *h_before                 # P: h(t-1), gathered where it is not to be had as it is
     char *hidden                   # H: with projection, o tanh(c)
     char *dy                       # P: with projection or noise, gradients of y(t)
@@ -109,7 +111,7 @@ cdef struct Scratch:
 
 
 cdef inline const char *dy_at(const BackwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
-    cdef Py_ssize_t start = t * job.dy_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.dy_b
+    cdef Py_ssize_t start = t * job.dy_t if job.batch.offsets == NULL else job.batch.offsets[t] * job.dy_b
     return at(job.dy, start + row * job.dy_b, job.k)
 
 

@@ -32,11 +32,12 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts) noexcept nogil:
     """The rows first_row .. end_row - 1 at time t.
 
-    `later` is of_hh of the step after it for row 0 of the batch; NULL: the row has none. `origin` is the row
-    with which the chunk begins.
+    `later` is of_hh of the step after it for the job's row 0; NULL: the row has none. `origin` is the row with which
+    the chunk begins.
     """
     cdef Py_ssize_t H = job.H, P = job.P, rows = end_row - first_row, row, column, columns
-    cdef Py_ssize_t row_at_t = rows_before(job.rows, t) + first_row, in_chunk = row_at_t - origin, before
+    cdef Py_ssize_t row_at_t = rows_before(job.batch, t) + first_row, before
+    cdef Py_ssize_t in_chunk = rows_before(job.rows, t) + first_row - origin
     cdef lf_cell_backward step
     cdef lf_product p
     p = product_of(job, rows, later, 4 * H if later != NULL else 0, job.columns_hh, P, part, parts)
@@ -54,7 +55,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
         p.init, p.init_row = at(job.dh, first_row * P, job.k), P
     before = first_row  # c0
     if t != time_of(job, 0) and first_row < rows_at(job.rows, t + 1 if job.reverse else t - 1):
-        before += job.rows.B + rows_before(job.rows, t + 1 if job.reverse else t - 1)
+        before += job.batch.B + rows_before(job.batch, t + 1 if job.reverse else t - 1)
     if job.variant != NULL:
         variant_rows(job, scratch, &p, row_at_t, in_chunk, before, first_row, later != NULL, part, parts)
         return
@@ -67,7 +68,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
     step.product = p
     step.gates = at(job.gates, row_at_t * 4 * job.padded, job.k)
     step.c_prev = at(job.c, before * job.padded, job.k)
-    step.c = at(job.c, (job.rows.B + row_at_t) * job.padded, job.k)
+    step.c = at(job.c, (job.batch.B + row_at_t) * job.padded, job.k)
     step.dc = at(job.dc, first_row * job.padded, job.k)
     step.dgates = at(scratch.dgates, in_chunk * 4 * H, job.k)
     step.unprojected_h = at(scratch.hidden, in_chunk * H, job.k) if job.columns_hr != NULL else NULL
@@ -121,17 +122,16 @@ cdef const char *later_dgates(const BackwardJob *job, const Scratch *scratch, Py
     return operands_at(job, scratch.of_hh, (rows_before(job.rows, time_of(job, s + 1)) - origin) * 4 * job.H)
 
 
-cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t first, Py_ssize_t rows, int part,
+cdef void input_gradient(const BackwardJob *job, char *dx, const char *dgates, Py_ssize_t rows, int part,
                          int parts) noexcept nogil:
-    """dx of `rows` rows from `first` on, whose dgates are given as operands."""
+    """dx of some rows, whose dgates are given as operands: one of `parts` shares of them."""
     cdef Py_ssize_t I = job.I, H = job.H, row, end_row
-    cdef char *dx
     cdef lf_product p
     if job.dx == NULL:
         return
     share(rows, part, parts, &row, &end_row)
     dgates = operands_at(job, dgates, row * 4 * H)
-    dx = at(job.dx, (first + row) * I, job.k)
+    dx = at(dx, row * I, job.k)
     if job.gemm != NULL:
         job.gemm(False, False, <int>(end_row - row), <int>I, <int>(4 * H), dgates, <int>(4 * H), job.w_ih, <int>I,
                  dx, <int>I, False)
@@ -141,19 +141,37 @@ cdef void input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t 
         job.of.product(&p)
 
 
+cdef void put_input_gradient(const BackwardJob *job, const char *dx, Py_ssize_t first_t, Py_ssize_t end_t, int part,
+                             int parts) noexcept nogil:
+    """Put what this thread has computed of a band's dx, at the times first_t .. end_t - 1, where the batch has it."""
+    cdef Py_ssize_t t, row, size = job.I * job.k.itemsize, origin = rows_before(job.rows, first_t)
+    cdef Py_ssize_t first, end, low, high
+    if job.dx == NULL:
+        return
+    share(rows_before(job.rows, end_t) - origin, part, parts, &first, &end)
+    for t in range(first_t, end_t):
+        row = rows_before(job.rows, t) - origin
+        low, high = max(first, row), min(end, row + rows_at(job.rows, t))
+        if low < high:
+            memcpy(job.dx + (rows_before(job.batch, t) + low - row) * size, dx + low * size, (high - low) * size)
+
+
 cdef void own_input_gradient(const BackwardJob *job, const char *dgates, Py_ssize_t origin, Py_ssize_t first_t,
                              Py_ssize_t end_t, int part, int parts) noexcept nogil:
     """dx of the chunk's times first_t .. end_t - 1, of the rows of the batch whose dgates this thread has computed."""
-    cdef Py_ssize_t I = job.I, H = job.H, first_row, end_row, n = 0
+    cdef Py_ssize_t I = job.I, H = job.H, first_row, end_row, row, step, n = 0
     cdef lf_product p
     cdef Run run
     if job.dx == NULL:
         return
     share_rows(job.rows, first_t, end_t, part, parts, &first_row, &end_row)
-    while next_run(job.rows, first_t, end_t, first_row, end_row, n, &run):
-        p = product_of(job, run.count, operands_at(job, dgates, (run.start - origin) * 4 * H), 4 * H, job.columns_ih, I,
-                       0, 1)
-        p.a_row, p.out_row = run.step * 4 * H, run.step * I
+    while next_run(job.batch, first_t, end_t, first_row, end_row, n, &run):
+        if run.step > 1:  # all times of a row
+            row, step = run.start - rows_before(job.batch, first_t), job.rows.B
+        else:
+            row, step = rows_before(job.rows, first_t + n) - origin + first_row, 1
+        p = product_of(job, run.count, operands_at(job, dgates, row * 4 * H), 4 * H, job.columns_ih, I, 0, 1)
+        p.a_row, p.out_row = step * 4 * H, run.step * I
         p.out = at(job.dx, run.start * I, job.k)
         job.of.product(&p)
         n += 1
@@ -166,6 +184,22 @@ cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssi
     if job.gemm == NULL:
         share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
         job.of.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel, 0, rows)
+
+
+cdef void pack_times(const BackwardJob *job, char *packed, const char *m, Py_ssize_t first_t, Py_ssize_t end_t,
+                     Py_ssize_t columns, int part, int parts) noexcept nogil:
+    """The same of an array of all rows of the batch, whose row 0 is the job's first one at time first_t."""
+    cdef Py_ssize_t t, row, first_panel, end_panel, origin = rows_before(job.rows, first_t)
+    cdef Py_ssize_t rows = rows_before(job.rows, end_t) - origin
+    if job.rows.B == job.batch.B:
+        pack_right(job, packed, m, rows, columns, part, parts)
+        return
+    share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
+    for t in range(first_t, end_t):
+        row = rows_before(job.rows, t) - origin
+        job.of.pack_columns(packed, at(m, (rows_before(job.batch, t) - rows_before(job.batch, first_t) - row) * columns,
+                                       job.k), columns, rows, columns, first_panel, end_panel, row,
+                            row + rows_at(job.rows, t))
 
 
 cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows, const char *d,
@@ -201,14 +235,14 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
     """
     cdef Py_ssize_t t, first, end, row_size = job.P * job.k.itemsize, running, before
     cdef const char *start = job.h  # of h0, and of y
-    cdef const char *y = job.h + job.rows.B * row_size
+    cdef const char *y = job.h + job.batch.B * row_size
     cdef const char *recurrent = NULL
     if job.variant != NULL:
         recurrent = job.variant.recurrent
     if job.rows.counts == NULL and recurrent == NULL:
-        return job.h + (first_t + job.reverse) * job.rows.B * row_size
+        return job.h + (first_t + job.reverse) * job.batch.B * row_size
     if job.reverse:
-        start, y = job.h + job.rows.total * row_size, job.h
+        start, y = job.h + job.batch.total * row_size, job.h
     cdef char *out = scratch.h_before
     if parts == 0:
         return out
@@ -218,7 +252,7 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
         out = scratch.h_before + (rows_before(job.rows, t) - rows_before(job.rows, first_t)) * row_size
         if 0 <= before < job.rows.T:
             running = min(rows_at(job.rows, t), rows_at(job.rows, before))
-            memcpy(out, y + rows_before(job.rows, before) * row_size, running * row_size)
+            memcpy(out, y + rows_before(job.batch, before) * row_size, running * row_size)
         memcpy(out + running * row_size, start + running * row_size,
                (rows_at(job.rows, t) - running) * row_size)
         if recurrent != NULL:
@@ -251,8 +285,9 @@ cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_s
         if job.pipelined:
             lf_barrier_wait(&job.barrier, parts)
             row = rows_before(job.rows, first)
-            input_gradient(job, operands_at(job, scratch.of_ih, (row - origin) * 4 * H), row,
-                           rows_before(job.rows, end) - row, part, parts)
+            input_gradient(job, at(job.dx, row * job.I, job.k),
+                           operands_at(job, scratch.of_ih, (row - origin) * 4 * H), rows_before(job.rows, end) - row,
+                           part, parts)
             lf_barrier_wait(&job.barrier, parts)
             if part == 0:
                 lf_counter_set(&job.done, T - until)
@@ -266,7 +301,7 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
     cdef Py_ssize_t end_t = time_of(job, low if job.reverse else high - 1) + 1
     cdef Py_ssize_t origin = rows_before(job.rows, first_t), rows = rows_before(job.rows, end_t) - origin
     cdef bint accumulate = job.accumulate or n > 0
-    cdef const char *x = at(job.x, origin * I, job.k)
+    cdef const char *x = at(job.x, rows_before(job.batch, first_t) * I, job.k)
     cdef const char *h
     cdef char *packed = scratch.packed + part * job.packed_size
     cdef int packer = part, packers = parts
@@ -277,8 +312,11 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
     elif phase == 1:
         if job.dx_by_rows:
             own_input_gradient(job, scratch.of_ih, origin, first_t, end_t, part, parts)
+        elif scratch.dx != NULL:
+            input_gradient(job, scratch.dx, scratch.of_ih, rows, part, parts)
+            put_input_gradient(job, scratch.dx, first_t, end_t, part, parts)
         elif not job.pipelined:
-            input_gradient(job, scratch.of_ih, origin, rows, part, parts)
+            input_gradient(job, at(job.dx, origin * I, job.k), scratch.of_ih, rows, part, parts)
         hidden_before(job, scratch, first_t, end_t, part, parts)
         if job.db != NULL:
             share(4 * H, part, parts, &first, &end)
@@ -288,13 +326,15 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         if part == 0 and low > 0:
             memcpy(job.dgates_after, operands_at(job, scratch.of_hh, (rows_before(job.rows, t) - origin) * 4 * H),
                    rows_at(job.rows, t) * 4 * H * job.of.operand_size)
-        pack_right(job, packed, x, rows, I, packer, packers)
+        pack_times(job, packed, x, first_t, end_t, I, packer, packers)
     elif phase == 2:
         outer(job, packed, accumulate, job.dw_ih, 4 * H, scratch.of_ih, 4 * H, x, rows, I, part, parts)
     elif phase < 5:
         h = hidden_before(job, scratch, first_t, end_t, 0, 0)
-        if phase == 3:
+        if phase == 3 and h == scratch.h_before:
             pack_right(job, packed, h, rows, P, packer, packers)
+        elif phase == 3:
+            pack_times(job, packed, h, first_t, end_t, P, packer, packers)
         else:
             outer(job, packed, accumulate, job.dw_hh, 4 * H, scratch.of_hh, 4 * H, h, rows, P, part, parts)
     elif job.columns_hr != NULL:

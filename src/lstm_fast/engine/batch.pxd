@@ -26,6 +26,8 @@ cdef struct Run:
 
 cdef bint next_run(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row, Py_ssize_t end_row,
                    Py_ssize_t n, Run *run) noexcept nogil
+cdef void set_band(Rows *band, const Rows *rows, Py_ssize_t first_row, Py_ssize_t end_row,
+                   Py_ssize_t *times) noexcept
 cdef void share_rows(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, int part, int parts, Py_ssize_t *first,
                      Py_ssize_t *end) noexcept nogil
 

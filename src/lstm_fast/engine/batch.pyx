@@ -124,3 +124,22 @@ cdef void share_rows(const Rows *rows, Py_ssize_t first_t, Py_ssize_t end_t, int
             end[0] = row
             return
         steps += max(0, min(end_t, rows.lengths[row]) - first_t)
+
+
+cdef void set_band(Rows *band, const Rows *rows, Py_ssize_t first_row, Py_ssize_t end_row,
+                   Py_ssize_t *times) noexcept:
+    """The rows first_row .. end_row - 1 as a batch of their own; `times`, of 2 (T + 1), if they are ragged."""
+    cdef Py_ssize_t t
+    cdef Py_ssize_t *offsets
+    band[0] = rows[0]
+    band.B, band.total = end_row - first_row, (end_row - first_row) * rows.T
+    if rows.counts == NULL:
+        return
+    offsets = times + rows.T + 1
+    band.counts, band.offsets, band.lengths = times, offsets, rows.lengths + first_row
+    offsets[0] = 0
+    for t in range(rows.T + 1):
+        times[t] = min(band.B, max(0, rows.counts[t] - first_row))
+        if t < rows.T:
+            offsets[t + 1] = offsets[t] + times[t]
+    band.total = offsets[rows.T]

@@ -26,6 +26,7 @@ cdef class Cell:
     cdef object w_ln_ih, w_ln_hh, w_ln_c, b_ln_c, w_ln, norm_bias  # (4H,), (4H,), (H,), (H,), (4H,), (4H,)
     cdef readonly tuple parameters  # names of what it was made from, in order
     cdef tuple shapes               # of these
+    cdef int biases                 # of 4H numbers among them, after w_ih and w_hh
     cdef Buffer gates_ih, gates_hh, bias, project_hr            # forward
     cdef Buffer columns_ih, columns_hh, columns_hr              # backward
     cdef bint prepared

@@ -75,6 +75,7 @@ cdef class Cell:
                 shapes.append(value.shape)
             n += 1
         self.parameters, self.shapes = tuple(parameters), tuple(shapes)
+        self.biases = (b_ih is not None) + (b_hh is not None)
         self.set_precision(w_ih, inputs, bfloat16)
         if self.full or bfloat16:  # else only packed weights are kept
             self.w_ih, self.w_hh, self.w_hr = w_ih, w_hh, w_hr

@@ -13,11 +13,11 @@ cdef Py_ssize_t LEAST_CHUNK_ROWS = 256
 
 cdef void cut_into_chunks(BackwardJob *job, Py_ssize_t chunk_rows) noexcept:
     """Fill `bounds`, of room for T + 1. Depends on the batch alone: the bits of the weights' gradients do on it."""
-    cdef Py_ssize_t s = job.rows.T, rows = 0, running
+    cdef Py_ssize_t s = job.batch.T, rows = 0, running
     job.chunks = 0
     job.bounds[0] = s
     while s > 0:
-        running = rows_at(job.rows, time_of(job, s - 1))
+        running = rows_at(job.batch, time_of(job, s - 1))
         if rows > 0 and rows + running > chunk_rows:
             job.chunks += 1
             job.bounds[job.chunks] = s
@@ -29,12 +29,16 @@ cdef void cut_into_chunks(BackwardJob *job, Py_ssize_t chunk_rows) noexcept:
     job.bounds[job.chunks] = 0
 
 
-cdef Py_ssize_t chunk_rows_of(Cell cell, Py_ssize_t B) except? -1:
-    return max(LEAST_CHUNK_ROWS, B, <Py_ssize_t>(CHUNK_BYTES // times(4 * cell.hidden_size, cell.k.itemsize)))
+cdef Py_ssize_t chunk_rows_of(Cell cell, Py_ssize_t B, int bands) except? -1:
+    """The most rows of a chunk, of a batch in so many bands (see sums.pyx)."""
+    cdef Py_ssize_t rows = <Py_ssize_t>(CHUNK_BYTES // times(4 * cell.hidden_size, cell.k.itemsize))
+    return max(max(rows, LEAST_CHUNK_ROWS) * bands, B)
 
 
-def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint reverse, Py_ssize_t steps):
+def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint reverse, Py_ssize_t steps, int bands):
     """Cut a sequence into segments that can be differentiated one by one, with the same bits.
+
+    Parameters are those of the sequence, the least time steps of a segment, and the batch's `bands`.
 
     Returns
     -------
@@ -49,8 +53,8 @@ def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint
     rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
     if ragged is not None:
         rows = ragged.rows
-    job.rows, job.reverse, job.bounds = &rows, reverse, <Py_ssize_t *>bounds.data
-    cut_into_chunks(&job, chunk_rows_of(cell, B))
+    job.rows, job.batch, job.reverse, job.bounds = &rows, &rows, reverse, <Py_ssize_t *>bounds.data
+    cut_into_chunks(&job, chunk_rows_of(cell, B, bands))
     found = []
     for n in range(1, job.chunks + 1):
         if high - job.bounds[n] >= steps or n == job.chunks:

@@ -249,14 +249,11 @@ cdef class OneCall:
 
 
 cdef dict by_name(tuple names, list grads):
-    """The gradients of all cells by the names that they have in the network."""
+    """The gradients by the names that the parameters have in the network."""
     cdef dict found = {}
-    cdef dict of_cell
-    cdef Py_ssize_t n = 0
-    for of_cell in grads:
-        for value in of_cell.values():
-            found[names[n]] = value
-            n += 1
+    cdef Py_ssize_t n
+    for n in range(len(names)):
+        found[names[n]] = grads[n]
     return found
 
 

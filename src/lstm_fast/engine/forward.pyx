@@ -78,7 +78,7 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     call.blas = call.blas and call.rows.total > 0
     cell = cells[0]
     call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
-    call.split = plan(call.count, call.chained, T, 1 if call.blas else call.rows.total // max(T, 1), ragged,
+    call.split = plan(call.count, call.chained, 1, T, 1 if call.blas else call.rows.total // max(T, 1), ragged,
                       1 if call.layer_norm else cell.panels, times(times(4, call.padded), P) * call.size, step_work,
                       call.work, not call.blas, call.count == 1 and cell.proj_size == 0, False)
     call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(chunk_bytes // (times(4 * call.padded, call.size))))

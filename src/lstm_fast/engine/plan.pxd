@@ -11,7 +11,7 @@ cdef struct Split:
     bint by_rows  # each thread of a group has batch rows of its own; else units, and a barrier per step
     bint in_pieces  # of rows, a slab of time each, or of units, a step each: helpers take them as they come
 
-cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
+cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
                 size_t weights, double step_work, double total_work, bint adaptive, bint by_steps,
                 bint backward) noexcept
 

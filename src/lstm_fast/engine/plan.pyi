@@ -3,6 +3,7 @@ from typing import Any
 def planned(
     jobs: int,
     chained: bool,
+    bands: int,
     steps: int,
     rows: int,
     ragged: bool,

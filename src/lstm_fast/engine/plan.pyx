@@ -27,7 +27,7 @@ cdef extern from *:
 cdef double CALL_WORK = 3e5
 cdef double STEP_WORK = 6e3
 cdef double STEP_WORK_OF_MEETING = 80
-# The same of backward, whose threads exchange all gradients of pre-activations: that takes 50 microseconds.
+# The same of backward, where threads exchange all gradients of pre-activations: that takes 50 microseconds.
 cdef double BACKWARD_WORK = 4e6
 # Batch rows of a thread, at least: that fill a register tile well enough; in backward, where one panel may be all that
 # there is to share; one where so many bytes of weights are read in less time than it takes to meet others.
@@ -50,14 +50,14 @@ cdef Py_ssize_t SLABS = 8
 cdef Py_ssize_t READING_ROWS = 16
 
 
-cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
+cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
                 size_t weights, double step_work, double total_work, bint adaptive, bint by_steps,
                 bint backward) noexcept:
     """How to split a call over threads.
 
-    It has so many jobs: layers that are chained, each the input of the next, or directions of one layer. On average
-    `rows` run in a step. `step_work` counts the multiply-adds of a time step of one job, `total_work` those of the
-    call.
+    It has so many jobs: layers that are chained, each the input of the next, or directions of one layer; in backward
+    for each of some `bands` of the batch, which do not need one another. On average `rows` of the batch run in a
+    step. `step_work` counts the multiply-adds of a time step of one job, `total_work` those of the call.
 
     Two directions are independent: each gets half of the threads, and every core reads the weights of one.
 
@@ -86,7 +86,8 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
         (100, 1, 16, 32)      units 0.70: one thread
     """
     cdef Split split
-    cdef int most = available() if total_work >= (BACKWARD_WORK if backward else CALL_WORK) else 1, each, equal
+    cdef bint exchange = backward and bands == 1
+    cdef int most = available() if total_work >= (BACKWARD_WORK if exchange else CALL_WORK) else 1, each, equal
     cdef Py_ssize_t least, pieces
     cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * KEEPING_ROWS else CACHED_WEIGHTS
     split.in_pieces = False
@@ -94,15 +95,21 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
         equal = usable(&of_teams, most)
         if equal < most and total_work >= PIECES_WORK:
             least = TILE_ROWS if weights <= (cached if by_steps else KEPT_WEIGHTS) else READING_ROWS
-            split.by_rows = rows >= 2 * least and not ragged
-            pieces = rows // least if split.by_rows else panels if by_steps and step_work >= PIECE_STEP_WORK else 1
+            split.by_rows = bands > 1 or (rows >= 2 * least and not ragged)
+            pieces = panels if by_steps and step_work >= PIECE_STEP_WORK else 1
+            if split.by_rows:
+                pieces = max(bands, rows // least)
             each = <int>min(pieces, usable(&of_pieces, most), MOST_PIECES)
+            each -= each % bands
             if each > equal:
                 split.threads, split.groups, split.in_pieces = each, 1, True
                 return split
         most = equal
     split.groups = min(jobs, most) if not chained else 1
+    if most % (split.groups * bands) == 0:
+        split.groups *= bands
     most //= split.groups
+    rows //= bands
     least = 1 if weights <= SMALL_WEIGHTS else BACKWARD_ROWS if backward else TILE_ROWS
     cdef Py_ssize_t by_rows = min(most, rows // least)
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
@@ -113,7 +120,7 @@ cdef Split plan(int jobs, bint chained, Py_ssize_t steps, Py_ssize_t rows, bint 
     else:
         split.by_rows = by_rows > 1 and by_rows >= by_units
     each = <int>max(1, by_rows if split.by_rows else by_units)
-    if chained and not split.by_rows and steps >= PIPELINE_STEPS:
+    if chained and bands == 1 and not split.by_rows and steps >= PIPELINE_STEPS:
         split.groups = max(1, min(jobs, most // each))
     split.threads = each * split.groups
     return split
@@ -160,8 +167,8 @@ cdef Place place(int thread, int threads, int groups, int jobs) noexcept nogil:
     return found
 
 
-def planned(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, by_steps, backward):
+def planned(jobs, chained, bands, steps, rows, ragged, panels, weights, step_work, total_work, by_steps, backward):
     """What `plan` says of such a call, and the place of each thread, each as a dict. For tests."""
-    cdef Split split = plan(jobs, chained, steps, rows, ragged, panels, weights, step_work, total_work, True, by_steps,
-                            backward)
-    return split, [place(thread, split.threads, split.groups, jobs) for thread in range(split.threads)]
+    cdef Split split = plan(jobs, chained, bands, steps, rows, ragged, panels, weights, step_work, total_work, True,
+                            by_steps, backward)
+    return split, [place(thread, split.threads, split.groups, jobs * bands) for thread in range(split.threads)]

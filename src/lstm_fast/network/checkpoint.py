@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import Array, Gradients
+from ..engine import Array
 from ..engine.backward import backward
 from ..engine.batch import Ragged
 from ..engine.cell import Cell
 from ..engine.chunks import segments
 from ..engine.forward import forward
 from ..engine.memory import empty
+from ..engine.sums import Sums, bands_of
 from ..engine.tape import Noise, Tape
 
 __all__ = ["Checkpoint"]
@@ -62,7 +63,9 @@ class Checkpoint:
         self._noise, self._jobs, self._reverse = noise, jobs, reverse
         self._columns = slice(jobs.start * hn.shape[2], (jobs.start + 1) * hn.shape[2])
         T, B = x.shape[:2] if ragged is None else (len(ragged.counts) - 1, len(ragged.lengths))
-        self._segments = segments(cells[0], T, B, ragged, self._reverse, steps)
+        self._bands = bands_of(cells, T, B, ragged, noise is None and not blas)
+        bands = len(self._bands) - 1
+        self._segments = segments(cells[0], T, B, ragged, self._reverse, steps, bands)
         self._states: list[State] = []
         state: State = tuple(None if a is None else a[self._jobs].copy() for a in (h0, c0))  # type: ignore[assignment]
         last = hn[self._jobs], cn[self._jobs]
@@ -128,26 +131,26 @@ class Checkpoint:
         dhn: Array | None,
         dcn: Array | None,
         of_input: bool,
-    ) -> tuple[Any, Array, Array, list[Gradients]]:
+    ) -> tuple[Any, Array, Array, list[Array]]:
         """Return what `engine.backward` does, for these cells of all that it is given."""
         dh, dc = (None if a is None else a[self._jobs] for a in (dhn, dcn))
         dx = empty(self._x.shape, self._x.dtype) if of_input else None
-        grads: list[Gradients] | None = None
+        sums = Sums(self._cells, self._bands)
         tapes, self._tapes = self._tapes, []
         for times, state in zip(reversed(self._segments), reversed(self._states), strict=True):
             rows, _ = self._rows(times)
             tapes = tapes or self._forward(times, state, None, self._end, True)
-            of_rows, dh, dc, grads = backward(
+            of_rows, dh, dc, _ = backward(
                 tapes,
                 None if dy is None else dy[rows][..., self._columns],
                 dh,
                 dc,
-                grads=grads,
+                sums=sums,
                 blas=self._blas,
                 of_input=of_input,
             )
             if dx is not None:
                 dx[rows] = of_rows
             tapes = []
-        assert dh is not None and dc is not None and grads is not None
-        return dx, dh, dc, grads
+        assert dh is not None and dc is not None
+        return dx, dh, dc, sums.total()

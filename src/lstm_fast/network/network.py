@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ..engine import Array, Gradients
+from ..engine import Array
 from ..engine.backward import backward
 from ..engine.batch import Ragged
 from ..engine.cell import Cell
@@ -336,7 +336,7 @@ class Network(Generic[Source]):
         wiring = self._wiring
         dhs: list[Array] = []
         dcs: list[Array] = []
-        grads: list[Gradients] = []
+        grads: list[Array] = []
         for kept in reversed(cache._stages):
             stage = kept.cells
             dx, dh, dc, of_stage = _differentiate(
@@ -354,19 +354,15 @@ class Network(Generic[Source]):
                 np.multiply(dx, kept.mask, out=dx)
             wiring.residual_backward(dx, dy, stage)
             dy = dx
+        named = dict(zip(self.parameters.names, grads, strict=True))
         if self.settings.differ:
-            return dy, dhs, dcs, self._named(grads)
-        return dy, np.concatenate(dhs), np.concatenate(dcs), self._named(grads)
-
-    def _named(self, grads: list[Gradients]) -> dict[str, Array]:
-        """Return the gradients of all cells by the names that they have in the network."""
-        values = (value for of_cell in grads for value in of_cell.values())
-        return dict(zip(self.parameters.names, values, strict=True))
+            return dy, dhs, dcs, named
+        return dy, np.concatenate(dhs), np.concatenate(dcs), named
 
 
 def _differentiate(
     kept: Kept, dy: Array | None, dh: Any, dc: Any, blas: bool, of_input: bool
-) -> tuple[Any, Array, Array, list[Gradients]]:
+) -> tuple[Any, Array, Array, list[Array]]:
     """Return the gradients of one call of the engine; of its input, too, if that is wanted."""
     if not isinstance(kept[0], Checkpoint):
         return backward(kept, dy, dh, dc, blas=blas, of_input=of_input)

@@ -3,11 +3,14 @@
 import os
 from operator import index
 
+from lstm_fast.engine.runtime.kernels cimport lf_now
+
 cdef extern from *:
     """
     #include <pthread.h>
     #include <sched.h>
     #include <stdlib.h>
+    #include <sys/mman.h>
     #ifdef _OPENMP
     #include <omp.h>
     #define LF_OPENMP _OPENMP
@@ -65,25 +68,30 @@ cdef extern from *:
         return NULL;
     }
 
-    /* How many of `wanted` threads can live at the same time. */
-    static inline int lf_startable(int wanted)
+    /* How many of `wanted` threads can live at the same time, with `spare` bytes of memory left. They have to be mapped
+     * meanwhile: the C library keeps the stacks of threads that ended. */
+    static inline int lf_startable(int wanted, size_t spare)
     {
         pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
         pthread_t *threads = malloc(wanted * sizeof *threads);
+        void *room = mmap(NULL, spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         int n = 0;
-        if (!threads)
-            return 0;
+        if (!threads || room == MAP_FAILED)
+            wanted = 0;
         pthread_mutex_lock(&gate);
         while (n < wanted && pthread_create(&threads[n], NULL, lf_pass, &gate) == 0)
             n++;
         pthread_mutex_unlock(&gate);
         for (int i = 0; i < n; i++)
             pthread_join(threads[i], NULL);
+        if (room != MAP_FAILED)
+            munmap(room, spare);
         free(threads);
         return n;
     }
 
     static _Thread_local int lf_proven; /* threads of the largest team that this thread is known to get */
+    static _Thread_local long long lf_until; /* when a larger team may be tried again, after one did not start */
     static _Thread_local int lf_most;   /* threads that another library allows this thread; 0: it did not say */
     """
     const int LF_OPENMP
@@ -92,8 +100,9 @@ cdef extern from *:
     int lf_end_pool() nogil
     int lf_cpus()
     int lf_initial_threads()
-    int lf_startable(int wanted)
+    int lf_startable(int wanted, size_t spare)
     int lf_proven
+    long long lf_until
     int lf_most
 
 cdef extern from "<pthread.h>" nogil:
@@ -105,8 +114,10 @@ cdef bint _ask_system = True   # OMP_NUM_THREADS is not set: affinity mask and c
 cdef int _quota = 0            # CPUs that the control group grants; 0: no limit
 cdef bint _pool_remains = False  # before a fork: GNU OpenMP's pool of the forking thread could not be ended
 cdef bint _pool_lost = False   # it did not survive the fork: another parallel region would hang
-# Threads that must be startable beside a team, so that what OpenMP allocates besides has room, too.
-cdef int SPARE_THREADS = 2
+# Bytes of memory that there must be beside a team, for OpenMP and for calls.
+cdef size_t SPARE_BYTES = 32 << 20
+# Nanoseconds after which a team is tried again that did not start.
+cdef long long TRY_AGAIN = 1_000_000_000
 
 
 # A thread that forks takes its pool of threads, whoever made it, into the child, where they do not exist: GNU OpenMP
@@ -174,15 +185,16 @@ cdef int startable(int threads) noexcept:
     """How many of these threads a parallel region may ask for.
 
     GNU OpenMP ends the process where it cannot start a thread, as under a limit on memory or on threads. So a larger
-    team than any before is tried first: 20 to 50 microseconds for each thread, once.
+    team than any before is tried first: 20 to 50 microseconds for each thread, once, or once a second if it fails.
     """
-    global lf_proven
+    global lf_proven, lf_until
     cdef int n
-    if threads > lf_proven:
-        n = lf_startable(threads - 1 + SPARE_THREADS) - SPARE_THREADS
-        threads = max(1, min(threads, n + 1))
-        lf_proven = max(lf_proven, threads)
-    return threads
+    if threads > lf_proven and lf_now() >= lf_until:
+        n = lf_startable(threads - 1, SPARE_BYTES) + 1
+        lf_proven = max(lf_proven, n)
+        if n < threads:
+            lf_until = lf_now() + TRY_AGAIN
+    return max(1, min(threads, lf_proven))
 
 
 cdef int team_size() noexcept nogil:

@@ -79,6 +79,12 @@ static inline long long lf_counter_add(lf_counter *c, long long n)
     return atomic_fetch_add_explicit(&c->n, n, memory_order_acq_rel);
 }
 
+/* Make the number n + 1 if it is n; tells whether it was. */
+static inline int lf_counter_raise(lf_counter *c, long long n)
+{
+    return atomic_compare_exchange_strong(&c->n, &n, n + 1);
+}
+
 /* Make the number n if that is less, */
 static inline void lf_counter_least(lf_counter *c, long long n)
 {

@@ -36,10 +36,15 @@ typedef struct lf_offer {
 #define LF_MOST_HELPERS 63
 #define LF_HELPER_STACK ((size_t)2 << 20)
 
+/* Nanoseconds for which a helper looks for another call before it sleeps: who computes one after the other begins the
+ * next one sooner, and to wake a thread takes 20 to 50 microseconds. */
+#define LF_LOOKING 100000
+
 static struct {
     pthread_mutex_t lock;
     sem_t wanted;   /* not a condition variable: there, who signals may have to wait for those signalled before */
-    lf_offer *open; /* those with places */
+    lf_offer *open; /* those with places, */
+    lf_counter count; /* and how many they are, for who has not the lock */
     int asked;      /* for helpers, by the calls of now */
     int helpers;
     int idle;  /* helpers that sleep and were not called */
@@ -67,6 +72,7 @@ static void lf_small_slices(void)
 /* Put an offer on the list of those with places, and take it off. */
 static void lf_pool_add(lf_offer *offer)
 {
+    lf_counter_add(&lf_pool.count, 1);
     offer->next = lf_pool.open;
     lf_pool.open = offer;
 }
@@ -76,20 +82,37 @@ static void lf_pool_remove(lf_offer *offer)
     for (lf_offer **at = &lf_pool.open; *at; at = &(*at)->next)
         if (*at == offer) {
             *at = offer->next;
+            lf_counter_add(&lf_pool.count, -1);
             return;
         }
 }
 
-/* What a helper does, of this number: with the lock, but where it runs calls, moves or sleeps. */
+/* Wait a while for an offer, and do not sleep. */
+static void lf_pool_look(void)
+{
+    const long long since = lf_now();
+    while (!lf_counter_get(&lf_pool.count) && lf_now() - since < LF_LOOKING)
+        LF_PAUSE();
+}
+
+/* What a helper does, of this number: with the lock, but where it runs calls, moves, looks or sleeps. */
 static void *lf_help(void *number)
 {
-    int stuck = 0; /* on the core of a caller, who needs it */
+    int stuck = 0;  /* on the core of a caller, who needs it */
+    int looked = 0; /* and there was no offer */
     lf_small_slices();
     pthread_mutex_lock(&lf_pool.lock);
     for (;;) {
         lf_offer *offer = lf_pool.open;
+        if (!offer && !looked) {
+            pthread_mutex_unlock(&lf_pool.lock);
+            lf_pool_look();
+            looked = 1;
+            pthread_mutex_lock(&lf_pool.lock);
+            continue;
+        }
         if (!offer || stuck) {
-            stuck = 0;
+            stuck = looked = 0;
             lf_pool.idle++;
             pthread_mutex_unlock(&lf_pool.lock);
             while (sem_wait(&lf_pool.wanted) != 0)
@@ -105,6 +128,7 @@ static void *lf_help(void *number)
             pthread_mutex_lock(&lf_pool.lock);
             continue;
         }
+        looked = 0;
         offer->came++;
         if (--offer->places == 0)
             lf_pool_remove(offer);
@@ -137,6 +161,7 @@ static void lf_pool_in_child(void)
     if (sem_init(&lf_pool.wanted, 0, 0) != 0)
         lf_pool.most = 0;
     lf_pool.open = NULL;
+    lf_counter_set(&lf_pool.count, 0);
     lf_pool.asked = lf_pool.helpers = lf_pool.idle = 0;
 }
 

@@ -35,6 +35,8 @@ cdef Py_ssize_t PACKER_ROWS = 64
 # Bytes of weights that stay in a cache while a thread computes dx of few rows after few, and rows that are not few.
 cdef size_t CACHED_WEIGHTS = 1 << 19
 cdef Py_ssize_t MANY_ROWS = 32
+# What the cells of a step cost, and other small things, in columns of a product.
+cdef Py_ssize_t CELL_COST = 8
 # In a pipeline of layers dx goes to the layer below in so many blocks.
 cdef Py_ssize_t PIPELINE_BLOCKS = 8
 
@@ -59,6 +61,7 @@ cdef struct Call:
     size_t packed_size        # bytes of the widest of these, packed
     int packers               # threads of a group that pack it for themselves; 1: they share one
     Scratch *scratch          # one for each group of threads
+    double[PHASES] cost       # of the phases of a chunk, beside one another: what they multiply a row of dgates by
     Schedule schedule
 
 
@@ -84,6 +87,9 @@ cdef void plan_call(Call *call, list tapes) except *:
                       not call.blas, call.count == 1 and not cell.proj_size, True)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
     call.packed_size = times(times(call.band_rows, panels_of(call.widest, cell.k) * 4 * cell.k.lanes), size)
+    tape = tapes[0]
+    call.cost = [P + CELL_COST, tape.cell.input_size + CELL_COST, tape.cell.input_size, CELL_COST, P,
+                 CELL_COST if tape.cell.proj_size else 0, P // 4 if tape.cell.proj_size else 0]
     call.packers = (call.split.threads + call.split.groups - 1) // call.split.groups
     if call.blas:
         call.packed_size = 0
@@ -373,9 +379,10 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
     if call.split.in_pieces:
         if call.split.by_rows:
             begin(&call.schedule, call.split, call.count, chunks * PHASES * L, call.work, &call, run_phases)
+            call.schedule.cost, call.schedule.period = call.cost, PHASES
         else:
             begin(&call.schedule, call.split, call.count, first_unit(call.jobs, chunks), call.work, &call, run_units)
-        call.schedule.meet = True
+        call.schedule.meet = call.bands == 1 or call.split.threads > call.bands
     else:
         begin(&call.schedule, call.split, call.count, chunks, call.work, &call, run_chunks)
     run_all(&call.schedule, call.blas)

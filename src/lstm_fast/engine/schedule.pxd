@@ -21,9 +21,11 @@ cdef struct Schedule:
     # With pieces:
     Py_ssize_t slab            # units of time of a piece that are taken at once
     bint meet                  # a slab comes after all pieces of the slab before, else after its own piece of it
-    lf_counter taken           # pieces of slabs
-    lf_counter done
-    lf_counter[MOST_PIECES] slabs  # done, of each piece
+    const double *cost         # of the units of a period, as multiples of one another; NULL: all cost the same
+    int period
+    lf_counter[MOST_PIECES] taken  # slabs of each piece that somebody has taken,
+    lf_counter[MOST_PIECES] slabs  # and that are done
+    lf_counter done            # slabs of all pieces
     # What threads tell of their time, in nanoseconds since the call began
     lf_counter cpu             # of the first thread
     lf_counter[MOST_KNOWN] name   # of each thread, once it has begun

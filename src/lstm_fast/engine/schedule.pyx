@@ -9,8 +9,8 @@ from lstm_fast.engine.runtime.cores cimport (lf_bring, lf_cpu, lf_is_on, lf_keep
 from lstm_fast.engine.runtime.gemm import held_to_one_thread
 from lstm_fast.engine.runtime.helpers cimport lf_offer, lf_offer_close, lf_offer_open, lf_pool_init
 from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_least,
-                                               lf_counter_most, lf_counter_set, lf_counter_spin, lf_fpenv,
-                                               lf_fpenv_enter, lf_fpenv_leave, lf_now, lf_sleep)
+                                               lf_counter_most, lf_counter_raise, lf_counter_set, lf_counter_spin,
+                                               lf_fpenv, lf_fpenv_enter, lf_fpenv_leave, lf_now, lf_sleep)
 from lstm_fast.engine.runtime.threads cimport startable, team_size
 from lstm_fast.engine.watch cimport learn, of_pieces, of_teams, watching
 
@@ -24,9 +24,10 @@ cdef double SHORT_WORK = 5e4
 
 cdef void begin(Schedule *schedule, Split split, int jobs, Py_ssize_t count, double work, void *call,
                 void (*run)(void *, Py_ssize_t, Py_ssize_t, const Place *) noexcept nogil) noexcept:
-    """Fill in all but `slab` and `meet`, which are 1 and False."""
+    """Fill in all but `slab` and `meet`, which are 1 and False, and `cost`."""
     schedule.split, schedule.jobs, schedule.count, schedule.work = split, jobs, count, work
     schedule.call, schedule.run, schedule.slab, schedule.meet = call, run, 1, False
+    schedule.cost, schedule.period = NULL, 1
 
 
 cdef void spread(Schedule *schedule, int thread) noexcept nogil:
@@ -81,39 +82,77 @@ cdef void wait(Schedule *schedule, int thread, lf_counter *counter, long long n,
     lf_counter_add(waited, lf_now() - start)
 
 
+cdef double cost_of(const Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
+    """Of some units of time, of a piece."""
+    cdef Py_ssize_t u
+    cdef double cost = 0
+    if schedule.cost == NULL:
+        return end - first
+    for u in range(first, end):
+        cost += schedule.cost[u % schedule.period]
+    return cost
+
+
+cdef int furthest_piece(Schedule *schedule, Py_ssize_t slabs, int thread, lf_counter *waited, int mine) noexcept nogil:
+    """Take a slab of the piece that is furthest behind of those that can go on, rather of one's own; -1: all are taken.
+
+    So a piece stays with a thread, and near its core, but for one whose thread is late. A piece whose thread has lost
+    its core holds up nobody who finds another one.
+    """
+    cdef int part, found, last, pieces = schedule.split.threads
+    cdef long long taken, least, behind
+    while True:
+        found = last = -1
+        least = behind = slabs
+        for part in range(pieces):
+            taken = lf_counter_get(&schedule.taken[part])
+            if taken < behind:
+                last, behind = part, taken
+            if lf_counter_get(&schedule.slabs[part]) < taken:
+                continue
+            if schedule.meet and lf_counter_get(&schedule.done) < taken * pieces:
+                continue
+            if taken < least or (taken == least and part == mine and taken < slabs):
+                found, least = part, taken
+        if last < 0:
+            return -1
+        if found < 0 and schedule.meet:
+            wait(schedule, thread, &schedule.done, behind * pieces, waited)
+        elif found < 0:
+            wait(schedule, thread, &schedule.slabs[last], behind, waited)
+        elif lf_counter_raise(&schedule.taken[found], least):
+            return found
+
+
 cdef void run_pieces(Schedule *schedule, int thread) noexcept nogil:
-    """Take pieces of slabs of time, in order, until there are no more."""
-    cdef Py_ssize_t pieces = schedule.split.threads, first = schedule.first, end = schedule.end
+    """Take slabs of time of pieces, until there are no more."""
+    cdef Py_ssize_t first = schedule.first, end = schedule.end, slab, start
     cdef Py_ssize_t slabs = (end - first + schedule.slab - 1) // schedule.slab
-    cdef Py_ssize_t n, ran = 0, slab, start
-    cdef long long since = lf_now(), alone
+    cdef double ran = 0, alone
+    cdef long long since = lf_now()
     cdef lf_counter waited
     cdef Place here
     lf_counter_set(&waited, 0)
-    here.group, here.parts, here.first_job, here.end_job = 0, <int>pieces, 0, schedule.jobs
+    here.group, here.part, here.parts, here.first_job, here.end_job = 0, -1, schedule.split.threads, 0, schedule.jobs
     while True:
         if thread == 0:
             lf_counter_set(&schedule.cpu, lf_cpu())
         elif lf_is_on(<int>lf_counter_get(&schedule.cpu)):
             break  # to come back on another one
-        n = lf_counter_add(&schedule.taken, 1)
-        if n >= slabs * pieces:
+        here.part = furthest_piece(schedule, slabs, thread, &waited, here.part)
+        if here.part < 0:
             break
-        here.part, slab = <int>(n % pieces), n // pieces
-        if schedule.meet:
-            wait(schedule, thread, &schedule.done, slab * pieces, &waited)
-        else:
-            wait(schedule, thread, &schedule.slabs[here.part], slab, &waited)
-        hold(schedule, thread, n)
+        slab = <Py_ssize_t>lf_counter_get(&schedule.slabs[here.part])
+        hold(schedule, thread, slab * here.parts + here.part)
         start = first + slab * schedule.slab
         schedule.run(schedule.call, start, min(end, start + schedule.slab), &here)
         lf_counter_set(&schedule.slabs[here.part], slab + 1)
         lf_counter_add(&schedule.done, 1)
         hold(schedule, thread, NOTHING)
-        ran += 1
+        ran += cost_of(schedule, start, min(end, start + schedule.slab))
     if ran > 0:
-        alone = (lf_now() - since - lf_counter_get(&waited)) * slabs * pieces // ran
-        lf_counter_least(&schedule.least, alone)
+        alone = (lf_now() - since - lf_counter_get(&waited)) * cost_of(schedule, first, end) * here.parts / ran
+        lf_counter_least(&schedule.least, <long long>alone)
 
 
 cdef void hold(Schedule *schedule, int thread, long long what) noexcept nogil:
@@ -179,10 +218,10 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
     schedule.first, schedule.end, schedule.since = first, end, 0
     lf_counter_set(&schedule.waited, 0)
     if in_pieces:
-        lf_counter_set(&schedule.taken, 0)
         lf_counter_set(&schedule.done, 0)
         lf_counter_set(&schedule.least, 1 << 62)
         for n in range(threads):
+            lf_counter_set(&schedule.taken[n], 0)
             lf_counter_set(&schedule.slabs[n], 0)
     if threads == 1:
         if schedule.work < SHORT_WORK:

@@ -173,6 +173,7 @@ cdef extern from "lstm_fast/barrier.h" nogil:
     void lf_counter_set(lf_counter *, long long)
     long long lf_counter_get(lf_counter *)
     long long lf_counter_add(lf_counter *, long long)
+    bint lf_counter_raise(lf_counter *, long long)
     void lf_counter_least(lf_counter *, long long)
     void lf_counter_most(lf_counter *, long long)
     void lf_counter_wait(lf_counter *, long long, lf_counter *waited)

@@ -35,9 +35,9 @@ static inline void lf_sleep(void)
     nanosleep(&least, NULL);
 }
 
-/* Wait until the condition holds, or, with `give_up`, no longer than threads spin; a long wait's nanoseconds are added
- * to a sum that all threads share. */
-#define LF_WAIT_UNTIL(condition, sum, give_up)                                     \
+/* Wait until the condition holds, or no longer than this, if not 0, without sleeping; a long wait's nanoseconds are
+ * added to a sum that all threads share. */
+#define LF_WAIT_UNTIL(condition, sum, nanoseconds)                                 \
     do {                                                                           \
         long long since = 0, now = 0;                                              \
         for (int spins = 0; !(condition); spins++) {                               \
@@ -46,9 +46,9 @@ static inline void lf_sleep(void)
                 if (!since)                                                        \
                     since = now;                                                   \
             }                                                                      \
-            if (now - since < LF_SPINNING)                                         \
+            if (now - since < ((nanoseconds) ? (nanoseconds) : LF_SPINNING))       \
                 LF_PAUSE();                                                        \
-            else if (give_up)                                                      \
+            else if (nanoseconds)                                                  \
                 break;                                                             \
             else                                                                   \
                 lf_sleep();                                                        \
@@ -107,10 +107,10 @@ static inline void lf_counter_wait(lf_counter *c, long long n, lf_counter *waite
     LF_WAIT_UNTIL(lf_counter_get(c) >= n, &waited->n, 0);
 }
 
-/* The same without sleeping; tells whether the number was reached. */
-static inline int lf_counter_spin(lf_counter *c, long long n, lf_counter *waited)
+/* The same without sleeping, for so many nanoseconds; tells whether the number was reached. */
+static inline int lf_counter_spin(lf_counter *c, long long n, long long nanoseconds, lf_counter *waited)
 {
-    LF_WAIT_UNTIL(lf_counter_get(c) >= n, &waited->n, 1);
+    LF_WAIT_UNTIL(lf_counter_get(c) >= n, &waited->n, nanoseconds);
     return lf_counter_get(c) >= n;
 }
 

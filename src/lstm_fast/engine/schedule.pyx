@@ -38,8 +38,9 @@ cdef void spread(Schedule *schedule, int thread) noexcept nogil:
         lf_keep_off(<int>lf_counter_get(&schedule.cpu))
 
 
-# Nanoseconds for which a thread does not sleep that waits.
+# Nanoseconds for which a thread does not sleep that waits; and after which it asks whether another has lost its core.
 cdef long long PATIENCE = 2_000_000
+cdef long long LOST = 40_000
 
 # What a thread holds that is at work, but not in pieces; that has no piece of them; that is not there.
 cdef long long SOMETHING, NOTHING, ABSENT
@@ -66,7 +67,7 @@ cdef void wait(Schedule *schedule, int thread, lf_counter *counter, long long n,
     cdef int name
     cdef long long start, since, ran
     cdef lf_counter within
-    if lf_counter_spin(counter, n, waited):
+    if lf_counter_spin(counter, n, LOST, waited):
         return
     lf_counter_set(&within, 0)
     start = lf_now()
@@ -75,7 +76,7 @@ cdef void wait(Schedule *schedule, int thread, lf_counter *counter, long long n,
         since, ran = lf_now(), lf_time_of(name)
         if since - start > PATIENCE:
             lf_sleep()
-        if lf_counter_spin(counter, n, &within):
+        if lf_counter_spin(counter, n, LOST, &within):
             break
         if name and 2 * (lf_time_of(name) - ran) < lf_now() - since:
             lf_bring(name)

@@ -177,7 +177,7 @@ cdef extern from "lstm_fast/barrier.h" nogil:
     void lf_counter_least(lf_counter *, long long)
     void lf_counter_most(lf_counter *, long long)
     void lf_counter_wait(lf_counter *, long long, lf_counter *waited)
-    bint lf_counter_spin(lf_counter *, long long, lf_counter *waited)
+    bint lf_counter_spin(lf_counter *, long long, long long nanoseconds, lf_counter *waited)
     ctypedef struct lf_barrier:
         pass
     void lf_barrier_init(lf_barrier *, lf_counter *waited)

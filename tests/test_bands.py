@@ -96,8 +96,8 @@ def test_which_batches_have_bands():
     assert bands_of([cell], 10, 8, None, True) == [0, 8]  # little work
     assert bands_of([cell], 0, 8, None, True) == [0, 8]
     assert bands_of([cell], 100, 8, None, False) == [0, 8]
-    assert bands_of([cell_of(20, 256)], 100, 8, None, True) == [0, 8]  # large weights
-    assert bands_of([cell, cell_of(64, 256)], 100, 8, None, True) == [0, 8]
+    assert bands_of([cell_of(20, 512)], 100, 8, None, True) == [0, 8]  # large weights
+    assert bands_of([cell, cell_of(64, 512)], 100, 8, None, True) == [0, 8]
     assert bands_of([cell_of(20, 64, bfloat16=True)], 100, 8, None, True) == [0, 8]
     ragged = Ragged(np.array([100, 100, 100, 100, 50, 50, 40, 30, 20, 0]))
     assert bands_of([cell], 100, 10, ragged, True) == [0, 3, 10]  # about as many steps in each

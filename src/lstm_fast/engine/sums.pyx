@@ -16,10 +16,10 @@ from lstm_fast.engine.memory cimport Arena, Buffer, arena_of, data_of, new_array
 cnp.import_array()
 
 # Rows of a batch that has bands, at least: a band's fill a register tile. Multiply-adds for each cell, at least, that
-# are worth setting a band up; and bytes of weights, at most: the sums stay in a cache beside the rest.
+# are worth setting a band up; and bytes of weights, at most, beyond which sums take long to read and write.
 cdef Py_ssize_t LEAST_ROWS = 8
 cdef double LEAST_WORK = 4e6
-cdef size_t MOST_BYTES = 1 << 19
+cdef size_t MOST_BYTES = 1 << 21
 
 
 cpdef list bands_of(list cells, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint plain):

@@ -241,10 +241,16 @@ class LSTM(Recurrent):
             holds 24 H bytes in float32 (H a multiple of 16), and 4 I for the input.
         """
         network = self._network
+        one_call = network.one_call
+        plain = mask is None and padding == "zero"
+        if plain and one_call is not None and checkpoint is None:
+            found = one_call.train(self, x, state, out, True, lengths)
+            if found is not None:
+                return found
         if checkpoint is not None:
             checkpoint = min(checks.integer("checkpoint", checkpoint, 1), sys.maxsize)
-        if mask is None and padding == "zero":
-            found = network.train_as_is(self, x, state, out, checkpoint, lengths=lengths)
+        if plain and lengths is None:
+            found = network.train_as_is(self, x, state, out, checkpoint)
             if found is not None:
                 return found
         given = Arguments(network.settings, x, state, lengths, mask, padding, out)
@@ -285,11 +291,15 @@ class LSTM(Recurrent):
         ValueError
             If a shape is wrong, or `cache` comes from another LSTM.
         """
+        network = self._network
+        if network.one_call is not None:
+            found = network.one_call.differentiate(self, cache, dy, dstate)
+            if found is not None:
+                return found
         if not isinstance(cache, Cache):
             raise TypeError(f"cache: expected what forward returned, got {type(cache).__name__}")
         if cache._owner is not self:
             raise ValueError("cache: comes from another LSTM")
-        network = self._network
         found = network.differentiate_as_is(cache, dy, dstate)
         if found is not None:
             return found
@@ -298,7 +308,11 @@ class LSTM(Recurrent):
         return *given.results(dx, dh0, dc0), grads
 
     def _forward(self, x: Any, state: Any, lengths: Any, owned: bool) -> tuple[Array, State, Cache]:
-        found = self._network.train_as_is(self, x, state, copy=not owned, lengths=lengths)
+        network, found = self._network, None
+        if network.one_call is not None:
+            found = network.one_call.train(self, x, state, None, not owned, lengths)
+        if found is None and lengths is None:
+            found = network.train_as_is(self, x, state, copy=not owned)
         return self.forward(x, state, lengths=lengths) if found is None else found
 
     def _options(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Version:
 
 class OneCall:
     blas: bool
+    quiet: bool
     noise: list[Noise] | None
     def __init__(
         self,
@@ -47,7 +48,7 @@ class OneCall:
     ) -> tuple[Array, tuple[Array, Array], Cache] | None: ...
     def step(self, x: Any, now: Any, y: Any, later: Any) -> bool: ...
     def differentiate(
-        self, cache: Cache, dy: Any, dstate: Any
+        self, owner: object, of_forward: Any, dy: Any, dstate: Any
     ) -> tuple[Array, tuple[Array, Array], dict[str, Array]] | None: ...
     def gradients(
         self,

@@ -136,6 +136,8 @@ cdef class OneCall:
         As of `forward`. May be set.
     noise : list of Noise, optional
         In inference. May be set.
+    quiet : bool
+        Whether nothing is noisy in training. May be set.
     """
 
     cdef Form form
@@ -147,7 +149,7 @@ cdef class OneCall:
     cdef bint for_training, for_blas
     cdef int directions
     cdef bint reverse
-    cdef public bint blas
+    cdef public bint blas, quiet
     cdef public list noise
 
     def __init__(self, Form form, Version version not None, tuple names not None, cells, int directions,
@@ -160,8 +162,8 @@ cdef class OneCall:
         return self.call(None, x, state, out, lengths, False, False)
 
     def train(self, owner, x, state, out, bint copy=True, lengths=None):
-        """What `LSTM.forward` returns where nothing is noisy; None if the arguments have another form."""
-        return self.call(owner, x, state, out, lengths, True, copy)
+        """What `LSTM.forward` returns where nothing is noisy; None if it is, or the arguments have another form."""
+        return self.call(owner, x, state, out, lengths, True, copy) if self.quiet else None
 
     cdef tuple call(self, owner, x, state, out, lengths, bint training, bint copy):
         """y, (hn, cn) and in training the cache; None if the arguments have another form."""
@@ -196,10 +198,15 @@ cdef class OneCall:
         self.run((x, h, c, y, hn, cn))
         return True
 
-    def differentiate(self, Cache cache not None, dy, dstate):
+    def differentiate(self, owner, of_forward, dy, dstate):
         """What `LSTM.backward` returns; None if the arguments have another form, or the cache more than one call."""
-        cdef Packing packing = cache._packing
-        if self.form is None or not cache._batched or (packing is not None and packing.concatenated):
+        cdef Cache cache
+        cdef Packing packing
+        if self.form is None or type(of_forward) is not Cache:
+            return None
+        cache = of_forward
+        packing = cache._packing
+        if cache._owner is not owner or not cache._batched or (packing is not None and packing.concatenated):
             return None
         cdef tuple arrays = self.form.gradients(dy, dstate, cache._T, cache._B)
         if arrays is None:

@@ -91,7 +91,7 @@ class Network(Generic[Source]):
                 *(self.form, parameters.version, parameters.names),
                 *(self._cells, wiring.directions, wiring.reverse),
             )
-            self.one_call.noise = noise.mean
+            self.one_call.noise, self.one_call.quiet = noise.mean, noise.quiet
         self.matmul = matmul
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -125,7 +125,7 @@ class Network(Generic[Source]):
         """Change a rate of dropout or zoneout."""
         self.noise.set(name, value)
         if self.one_call is not None:
-            self.one_call.noise = self.noise.mean
+            self.one_call.noise, self.one_call.quiet = self.noise.mean, self.noise.quiet
 
     @property
     def blas(self) -> bool:
@@ -179,12 +179,9 @@ class Network(Generic[Source]):
         out: Any = None,
         checkpoint: int | None = None,
         copy: bool = True,
-        lengths: Any = None,
     ) -> tuple[Array, State, Cache] | None:
         """Return what `LSTM.forward` does; None if the arguments have another form."""
-        if self.one_call is not None and self.noise.quiet and checkpoint is None:
-            return self.one_call.train(owner, x, state, out, copy, lengths)
-        if self.form is None or lengths is not None:
+        if self.form is None:
             return None
         arrays = self.form.arguments(x, state, out)
         if arrays is None:
@@ -297,10 +294,6 @@ class Network(Generic[Source]):
         self, cache: Cache, dy: Any, dstate: Any
     ) -> tuple[Array, State, dict[str, Array]] | None:
         """Return what `LSTM.backward` does; None if the arguments have another form."""
-        if self.one_call is not None:
-            found = self.one_call.differentiate(cache, dy, dstate)
-            if found is not None:
-                return found
         if self.form is None or cache._packing is not None or not cache._batched:
             return None
         arrays = self.form.gradients(dy, dstate, cache._T, cache._B)

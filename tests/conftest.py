@@ -23,7 +23,7 @@ os.environ.setdefault("LSTM_FAST_ADAPTIVE_THREADS", "0")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from support import comparisons, signal_stack  # noqa: E402
-from support.internals import isas, new_cell, use_isa  # noqa: E402
+from support.internals import hold, isas, new_cell, use_isa  # noqa: E402
 
 import lstm_fast  # noqa: E402
 from lstm_fast import reference  # noqa: E402
@@ -98,6 +98,16 @@ def threads() -> Iterator[None]:
     """Lets a test call `set_num_threads`; afterwards the number is chosen automatically again."""
     yield
     lstm_fast.set_num_threads(None)
+
+
+@pytest.fixture
+def adaptive(threads: None) -> Iterator[None]:
+    """Adaptive threads, for which nothing has been seen yet."""
+    hold(0, 0)
+    lstm_fast.set_adaptive_threads(True)
+    yield
+    lstm_fast.set_adaptive_threads(False)
+    hold(0, 0)
 
 
 @pytest.fixture(autouse=True)

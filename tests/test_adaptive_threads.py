@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -31,14 +30,7 @@ MS = 1e-3
 LOST = 200 * MS
 
 
-@pytest.fixture(autouse=True)
-def adaptive(threads: None) -> Iterator[None]:
-    """Adaptive threads, for which nothing has been seen yet."""
-    hold(0, 0)
-    lstm_fast.set_adaptive_threads(True)
-    yield
-    lstm_fast.set_adaptive_threads(False)
-    hold(0, 0)
+pytestmark = pytest.mark.usefixtures("adaptive")
 
 
 # ---- pieces: T, B, I, H, layers, bidirectional; options, of which some leave out what others have
@@ -481,20 +473,22 @@ LANES = 16
 BARRIER = 6e3  # multiply-adds in the time of a barrier, at least
 
 
+# The same, forward and backward, and with the bands that backward has of 8 rows and more
+PLANNED = [
+    (call, backward, bands)
+    for call in CALLS
+    for backward, bands in ((False, 1), (True, 1), (True, 2))
+    if bands == 1 or call[1] >= 8
+]
+
+
 @pytest.mark.parametrize("threads", THREADS)
-@pytest.mark.parametrize("call", CALLS, ids=str)
+@pytest.mark.parametrize(("call", "backward", "bands"), PLANNED, ids=str)
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
-@pytest.mark.parametrize("backward", [0, 1, 2])
-def test_plan(threads, call, ragged, busy, backward):
-    """No thread is without work, none has much more than its share, barriers are paid for.
-
-    `backward` is the number of bands of a batch, which are jobs of their own.
-    """
+def test_plan(threads, call, backward, bands, ragged, busy):
+    """No thread is without work, none has much more than its share, barriers are paid for."""
     T, B, I, H, jobs, chained = call
-    bands = max(backward, 1)
-    if bands > 1 and (ragged or B < 8):
-        pytest.skip("such a batch has no bands")
     panels, step = -(-H // LANES), 4.0 * H * H * B / bands
     total = jobs * T * B * 4.0 * H * (I + H)
     lstm_fast.set_num_threads(threads)
@@ -502,7 +496,7 @@ def test_plan(threads, call, ragged, busy, backward):
         hold(threads - 1, threads)
     split, places = planned(
         *(jobs, chained, bands, T, B, ragged, panels, 16 * H * H, step, total),
-        *(jobs * bands == 1, backward > 0),
+        *(jobs * bands == 1, backward),
     )
     assert 1 <= split["threads"] <= threads
     if threads == 1 or total < 3e5:
@@ -542,24 +536,11 @@ def test_plan_of_rows_of_different_lengths(rng, threads, kind, backward):
     T, total = int(lengths[0]), int(lengths.sum())
     step = 4.0 * H * H * total / max(T, 1)
     lstm_fast.set_num_threads(threads)
-    split, _ = planned(
-        *(
-            1,
-            True,
-            1,
-            T,
-            total // max(T, 1),
-            True,
-            4,
-            16 * H * H,
-            step,
-            9 * T * step,
-            True,
-            backward,
-        )
-    )
+    rows = total // max(T, 1)
+    sizes = (1, True, 1, T, rows, True, 4, 16 * H * H, step, 9 * T * step)
+    split, _ = planned(*sizes, True, backward)
     if not split["by_rows"]:
-        assert threads == 1 or total // max(T, 1) < threads
+        assert threads == 1 or rows < threads
         return
     for first_t, end_t in [(0, T), (T // 3, T // 2), (T - 1, T)]:
         shares = Ragged(lengths).shares(split["threads"], first_t, end_t)

@@ -35,16 +35,6 @@ def lengths(rng, T, B, ragged):
     return {"lengths": found}
 
 
-@pytest.fixture
-def adaptive(threads):
-    """Threads that have seen nothing yet of others."""
-    hold(0, 0)
-    lstm_fast.set_adaptive_threads(True)
-    yield
-    lstm_fast.set_adaptive_threads(False)
-    hold(0, 0)
-
-
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_as_the_reference(isa, dtype, rng, threads, settings, ragged):

@@ -43,3 +43,4 @@ cdef class Ragged:
     cdef readonly object lengths, counts, offsets
 
 cdef Rows rows_of(cnp.ndarray x, Ragged ragged)
+cdef Rows rows_of_batch(Py_ssize_t T, Py_ssize_t B, Ragged ragged)

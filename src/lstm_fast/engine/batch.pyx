@@ -63,13 +63,17 @@ cdef cnp.ndarray new_integers(cnp.npy_intp n):
 
 cdef Rows rows_of(cnp.ndarray x, Ragged ragged):
     """The rows of an input, (T, B, I), (B, I) for one step, or (N, I) of a ragged batch."""
+    if cnp.PyArray_NDIM(x) == 3:
+        return rows_of_batch(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), ragged)
+    return rows_of_batch(1, cnp.PyArray_DIM(x, 0), ragged)
+
+
+cdef Rows rows_of_batch(Py_ssize_t T, Py_ssize_t B, Ragged ragged):
+    """The rows of a ragged batch, or, where that is None, of one whose rows all have T steps."""
     cdef Rows rows
     if ragged is not None:
         return ragged.rows
-    rows.T, rows.B = 1, cnp.PyArray_DIM(x, 0)
-    if cnp.PyArray_NDIM(x) == 3:
-        rows.T, rows.B = rows.B, cnp.PyArray_DIM(x, 1)
-    rows.total = rows.T * rows.B
+    rows.T, rows.B, rows.total = T, B, T * B
     rows.counts = rows.offsets = rows.lengths = NULL
     return rows
 

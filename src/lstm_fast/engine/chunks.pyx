@@ -1,7 +1,7 @@
 """How backward cuts time into chunks."""
 
 from lstm_fast.engine.backward_job cimport BackwardJob, time_of
-from lstm_fast.engine.batch cimport Ragged, Rows, rows_at
+from lstm_fast.engine.batch cimport Ragged, Rows, rows_at, rows_of_batch
 from lstm_fast.engine.cell cimport Cell
 from lstm_fast.engine.memory cimport Buffer, new_buffer, times
 
@@ -46,13 +46,10 @@ def segments(Cell cell not None, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint
         The first time of each segment and the one after its last, in the order of forward. Each has `steps`
         time steps or a few more, to hold whole chunks of `backward`; the first may have fewer.
     """
-    cdef Rows rows
+    cdef Rows rows = rows_of_batch(T, B, ragged)
     cdef BackwardJob job
     cdef Buffer bounds = new_buffer(T + 1, sizeof(Py_ssize_t))
     cdef Py_ssize_t n, high = T
-    rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
-    if ragged is not None:
-        rows = ragged.rows
     job.rows, job.batch, job.reverse, job.bounds = &rows, &rows, reverse, <Py_ssize_t *>bounds.data
     cut_into_chunks(&job, chunk_rows_of(cell, B, bands))
     found = []

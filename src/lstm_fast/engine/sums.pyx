@@ -9,7 +9,7 @@ two bands of rows, whatever the threads, with sums of their own, which are added
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from lstm_fast.engine.batch cimport Ragged, Rows, share_rows
+from lstm_fast.engine.batch cimport Ragged, Rows, rows_of_batch, share_rows
 from lstm_fast.engine.cell cimport Cell
 from lstm_fast.engine.memory cimport Arena, Buffer, arena_of, data_of, new_array, new_buffer, take, times
 
@@ -39,14 +39,11 @@ cpdef list bands_of(list cells, Py_ssize_t T, Py_ssize_t B, Ragged ragged, bint 
         The row with which each band begins, and B.
     """
     cdef Cell cell
-    cdef Rows rows
+    cdef Rows rows = rows_of_batch(T, B, ragged)
     cdef size_t weights
     cdef Py_ssize_t first, end
     if not plain or B < LEAST_ROWS:
         return [0, B]
-    rows.T, rows.B, rows.total, rows.counts, rows.offsets, rows.lengths = T, B, T * B, NULL, NULL, NULL
-    if ragged is not None:
-        rows = ragged.rows
     for cell in cells:
         weights = times(4 * cell.hidden_size, cell.input_size + cell.output_size)
         if (not (cell.plain and cell.full) or weights * cell.k.itemsize > MOST_BYTES

@@ -172,7 +172,7 @@ def test_functions_of_one_layer(isa, dtype, rng, option):
     compare(lambda: run_layer(lstm_fast, args, d_results), cleared=option in RAGGED)
 
 
-@pytest.mark.parametrize("sizes", SEVERAL_THREADS)
+@pytest.mark.parametrize("sizes", [*SEVERAL_THREADS, (60, 45, 70, 3, 0)])  # with bands
 def test_new_threads(isa, threads, dtype, rng, sizes):
     """Threads that start inside have the environment of the caller at first."""
     args, d_results = draw_layer(rng, *sizes, dtype=dtype)

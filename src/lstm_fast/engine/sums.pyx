@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_of_batch, share_rows
 from lstm_fast.engine.cell cimport Cell
 from lstm_fast.engine.memory cimport Arena, Buffer, arena_of, data_of, new_array, new_buffer, take, times
+from lstm_fast.engine.runtime.kernels cimport lf_fpenv, lf_fpenv_enter, lf_fpenv_leave
 
 cnp.import_array()
 
@@ -121,6 +122,7 @@ cdef class Sums:
         cdef cnp.ndarray second
         cdef Py_ssize_t n, H, P
         cdef int band
+        cdef lf_fpenv saved = lf_fpenv_enter()
         for n in range(len(self.cells)):
             cell, found = self.cells[n], self.of(n, 0)
             H, P = cell.hidden_size, cell.output_size
@@ -135,6 +137,7 @@ cdef class Sums:
             if cell.biases == 2:
                 second = self.arrays[self.first(n) + 3]
                 memcpy(data_of(second), found.bias, cnp.PyArray_NBYTES(second))
+        lf_fpenv_leave(saved)
         return self.arrays
 
 

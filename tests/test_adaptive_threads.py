@@ -467,6 +467,9 @@ CALLS = [
     (100, 32, 64, 64, 4, True),
     (100, 1, 256, 256, 2, False),
     (100, 32, 128, 128, 2, False),
+    (2000, 1, 500, 16, 1, True),
+    (2000, 1, 500, 16, 2, False),
+    (2000, 1, 20, 16, 1, True),
     (1, 1, 16, 32, 1, True),
 ]
 LANES = 16
@@ -508,6 +511,12 @@ def test_plan(threads, call, backward, bands, ragged, busy):
         assert split["threads"] % bands == 0
         return
     assert not (busy and split["threads"] == threads > 1)
+    if split["followed"]:  # one thread of a group has all steps: much less than what all share
+        assert backward and bands == 1 and not split["by_rows"] and I > H
+        assert 2 * split["groups"] <= split["threads"] <= total / 2e6
+        assert split["groups"] == (1 if chained else min(jobs, threads - busy))
+        return
+    assert not (backward and chained and I == 500 and threads - busy > 1)
     work, barriers = [], []
     for place in places:
         of_jobs = place["end_job"] - place["first_job"]
@@ -588,22 +597,31 @@ print(assume_meeting(-1))
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins threads to a core")
 @pytest.mark.skipif(not openmp()["version"], reason="built without OpenMP")
-def test_threads_on_one_core_are_seen_that_never_meet():
-    """Each has rows of its own, and both end late together: only their time on the core tells."""
+@pytest.mark.parametrize(
+    ("size", "call"),
+    [
+        ((400, 32, 64, 256), "lstm(x)"),
+        ((2000, 1, 500, 16), "lstm.backward(y, None, lstm.forward(x)[2])"),
+    ],
+)
+def test_threads_on_one_core_are_seen(size, call):
+    """They have rows of their own, and end late together; or one follows, and stands by."""
     code = """
 import os
 import numpy as np, lstm_fast
 from support.internals import calls, hold
 lstm_fast.set_num_threads(2)
-lstm, x = lstm_fast.LSTM(64, 256, seed=0), np.zeros((400, 32, 64), np.float32)
-lstm(x)
+T, B, I, H = SIZE
+lstm, x = lstm_fast.LSTM(I, H, seed=0), np.zeros((T, B, I), np.float32)
+y = lstm(x)[0]
 for task in os.listdir("/proc/self/task") if os.path.exists("/proc/self/task") else [0]:
     os.sched_setaffinity(int(task), {min(os.sched_getaffinity(0))})
 hold(0, 0)  # what the machine was busy with before is forgotten
 before = calls()[0]
 for _ in range(12):
-    lstm(x)
+    CALL
 print(calls()[0] - before)
 """
+    code = code.replace("SIZE", str(size)).replace("CALL", call)
     teams = int(run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1"))
     assert 1 <= teams < 6

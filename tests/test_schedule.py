@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from support.comparing import assert_identical
+from support.internals import calls, hold
 from support.processes import run_python
 
 import lstm_fast
@@ -25,16 +26,20 @@ STACKS = [
 def everything(stack, lengths=None, checkpoint=None, noisy=False, **options):
     """Return all results; those of training are those of inference unless it is `noisy`."""
     T, B, I, H, layers, bidirectional = stack
-    rng, jobs = np.random.default_rng(5), layers * (1 + bidirectional)
+    rng, jobs, P = (
+        np.random.default_rng(5),
+        layers * (1 + bidirectional),
+        options.get("proj_size", H),
+    )
     lstm = lstm_fast.LSTM(I, H, layers, bidirectional=bidirectional, seed=2, **options)
     x = rng.standard_normal((T, B, I), np.float32)
-    state = tuple(rng.standard_normal((2, jobs, B, H), np.float32))
-    dy = rng.standard_normal((T, B, H * (1 + bidirectional)), np.float32)
+    state = tuple(rng.standard_normal((jobs, B, n), np.float32) for n in (P, H))
+    dy = rng.standard_normal((T, B, P * (1 + bidirectional)), np.float32)
     inference = lstm(x, state, lengths=lengths)[0]
     y, states, cache = lstm.forward(x, state, lengths=lengths, checkpoint=checkpoint)
     if not noisy:
         np.testing.assert_array_equal(y, inference)
-    dx, dstates, grads = lstm.backward(dy, tuple(state), cache)
+    dx, dstates, grads = lstm.backward(dy, state, cache)
     return [inference, y, *states, dx, *dstates, *grads.values()]
 
 
@@ -48,6 +53,35 @@ def test_bits_do_not_depend_on_the_threads(isa, stack, threads):
             actual = everything(stack, lengths)
             assert_identical(actual, expected or actual)
             expected = expected or actual
+
+
+# In backward of each one thread computes the steps, and the others follow it
+FOLLOWED = [
+    ((160, 1, 200, 16, 1, False), {}),
+    ((160, 1, 200, 16, 1, False), {"reverse": True, "peephole": True, "zoneout": (0.1, 0.2)}),
+    ((160, 1, 200, 16, 1, False), {"matmul_precision": "bfloat16"}),
+    ((2200, 1, 170, 16, 1, False), {}),  # some chunks of time
+    ((2200, 1, 170, 16, 1, False), {"recurrent_dropout": 0.2, "reverse": True}),
+    ((7, 1, 5000, 16, 2, False), {}),  # layers one by one: too few steps for a pipeline
+    ((60, 1, 400, 40, 1, False), {"layer_norm": True}),
+    ((160, 1, 200, 20, 1, False), {"proj_size": 9}),
+]
+
+
+@pytest.mark.parametrize("lengths", [None, [40, 9, 160, 0]], ids=str)
+@pytest.mark.parametrize(("stack", "options"), FOLLOWED, ids=str)
+def test_bits_where_threads_follow_one(isa, stack, options, lengths, adaptive):
+    if lengths is not None:  # a row of most times
+        stack = (160, 4, *stack[2:])
+    noisy = bool({"zoneout", "recurrent_dropout"} & options.keys())
+    lstm_fast.set_num_threads(1)
+    expected = everything(stack, lengths, noisy=noisy, **options)
+    for count in (2, 3, 5):
+        lstm_fast.set_num_threads(count)
+        hold(count, 1)
+        before = calls()[0]
+        assert_identical(everything(stack, lengths, noisy=noisy, **options), expected)
+        assert calls()[0] > before
 
 
 def test_layers_are_what_they_are_one_by_one(rng):

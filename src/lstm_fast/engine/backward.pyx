@@ -37,8 +37,10 @@ cdef size_t CACHED_WEIGHTS = 1 << 19
 cdef Py_ssize_t MANY_ROWS = 32
 # What the cells of a step cost, and other small things, in columns of a product.
 cdef Py_ssize_t CELL_COST = 8
-# In a pipeline of layers dx goes to the layer below in so many blocks.
+# In a pipeline of layers dx goes to the layer below in so many blocks. Threads that follow one that computes the steps
+# compute it after so many of them.
 cdef Py_ssize_t PIPELINE_BLOCKS = 8
+cdef Py_ssize_t FOLLOWED_STEPS = 16
 
 
 cdef struct Call:
@@ -201,11 +203,14 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         job.gemm, job.of = load_gemm(size) if call.blas else NULL, cell.of_h
         job.dy_row = P if cell.full else operand_row(cell.of_h, P)
         job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
+        job.followed, job.stood_by = call.split.followed, &call.schedule.stood_by
         job.pipelined = call.chained and call.layers > 1 and call.split.groups > 1 and call.bands == 1
         job.packed_size = call.packed_size if call.packers > 1 else 0
         job.dx_by_rows = (job.by_rows and job.rows.counts == NULL and not call.blas and not job.pipelined
                           and (times(4 * H, job.I) * size <= CACHED_WEIGHTS or call.chunk_rows >= MANY_ROWS * B))
         job.dx_by_rows = job.dx_by_rows or (call.bands > 1 and job.rows.counts == NULL)
+        if job.followed:
+            job.block = FOLLOWED_STEPS
         if job.pipelined:
             job.block = max(1, T // PIPELINE_BLOCKS)
             job.above = &call.jobs[n + 1].done if n < call.layers - 1 else NULL
@@ -239,6 +244,7 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         cut_into_chunks(job, call.chunk_rows)
         lf_barrier_init(&job.barrier, job.waited)
         lf_counter_set(&job.done, 0)
+        lf_counter_set(&job.blocks, 0)
 
 
 cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:

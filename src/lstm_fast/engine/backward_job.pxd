@@ -56,7 +56,7 @@ cdef struct BackwardJob:
     bint by_rows                   # threads share the rows of the batch, else the units
     bint dx_by_rows                # likewise those of dx, else the rows of all times
     Py_ssize_t packed_size         # bytes of Scratch.packed of each thread; 0: all share one
-    Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline
+    Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline or by those who follow
     Py_ssize_t I, H, P             # P: columns of h and y
     Py_ssize_t padded
     Py_ssize_t dy_row              # operands from one row of Scratch.of_dy to the next
@@ -83,8 +83,11 @@ cdef struct BackwardJob:
     bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise
     BackwardVariant *variant       # NULL: a plain cell
     lf_barrier barrier
+    bint followed                  # one thread computes the steps, and dx is computed block by block behind it
+    lf_counter blocks              # of a chunk, of which somebody computes dx
+    lf_counter *stood_by           # nanoseconds that those who follow waited
     bint pipelined                 # dx is computed block by block, while other threads compute other layers
-    lf_counter done                # steps from the last one, whose dx the layer below may read
+    lf_counter done                # steps from the last one, of which others may read dgates, or in a pipeline dx
     lf_counter *above              # the same of the layer above, for which to wait; or NULL
     lf_counter *waited             # nanoseconds, of all threads
 

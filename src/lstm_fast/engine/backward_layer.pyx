@@ -17,8 +17,8 @@ from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients
 from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.plan cimport share
-from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_set, lf_counter_wait,
-                                               lf_product)
+from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_add, lf_counter_set,
+                                               lf_counter_wait, lf_product)
 
 
 # Large gradients of few rows, to which nothing more is added, are written past the caches: there they would take the
@@ -261,21 +261,29 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
     return scratch.h_before
 
 
+cdef void dx_of_steps(const BackwardJob *job, const Scratch *scratch, Py_ssize_t origin, Py_ssize_t low,
+                      Py_ssize_t high, int part, int parts) noexcept nogil:
+    """dx of the steps low .. high - 1 of a chunk: one of `parts` shares of its rows."""
+    cdef Py_ssize_t row = rows_before(job.rows, time_of(job, high - 1 if job.reverse else low))
+    cdef Py_ssize_t end = rows_before(job.rows, time_of(job, low if job.reverse else high - 1) + 1)
+    input_gradient(job, at(job.dx, row * job.I, job.k), operands_at(job, scratch.of_ih, (row - origin) * 4 * job.H),
+                   end - row, part, parts)
+
+
 cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t first_t, Py_ssize_t end_t,
                     Py_ssize_t origin, int part, int parts) noexcept nogil:
     """The steps of chunk n, of these times, from the last; in a pipeline with dx after each block of them."""
-    cdef Py_ssize_t H = job.H, T = job.rows.T, high = job.bounds[n], low = job.bounds[n + 1], s = high, until, row
-    cdef Py_ssize_t first_row = 0, end_row = job.rows.B, first, end
+    cdef Py_ssize_t T = job.rows.T, high = job.bounds[n], low = job.bounds[n + 1], s = high, until
+    cdef Py_ssize_t first_row = 0, end_row = job.rows.B
     cdef int step_part = part, step_parts = parts
     if job.by_rows:
         share_rows(job.rows, first_t, end_t, part, parts, &first_row, &end_row)
+    if job.by_rows or job.followed:
         step_part, step_parts = 0, 1
-    while s > low:
-        until = max(low, s - job.block)
+    while s > low and not (job.followed and part > 0):
+        high, until = s, max(low, s - job.block)
         if job.above != NULL:
             lf_counter_wait(job.above, T - until, job.waited)
-        first = time_of(job, s - 1 if job.reverse else until)
-        end = time_of(job, until if job.reverse else s - 1) + 1
         while s > until:
             s -= 1
             step_back(job, scratch, s, origin, later_dgates(job, scratch, n, s, origin), first_row, end_row, step_part,
@@ -284,13 +292,24 @@ cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_s
             end_rows(job, scratch, s, origin, first_row, end_row, step_part, step_parts)
         if job.pipelined:
             lf_barrier_wait(&job.barrier, parts)
-            row = rows_before(job.rows, first)
-            input_gradient(job, at(job.dx, row * job.I, job.k),
-                           operands_at(job, scratch.of_ih, (row - origin) * 4 * H), rows_before(job.rows, end) - row,
-                           part, parts)
+            dx_of_steps(job, scratch, origin, until, high, part, parts)
             lf_barrier_wait(&job.barrier, parts)
-            if part == 0:
-                lf_counter_set(&job.done, T - until)
+        if part == 0:
+            lf_counter_set(&job.done, T - until)
+    if job.followed:
+        follow_steps(job, scratch, n, origin)
+
+
+cdef void follow_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t origin) noexcept nogil:
+    """dx of blocks of the steps of chunk n that no other thread has taken, as soon as these are done."""
+    cdef Py_ssize_t low = job.bounds[n + 1], high, until
+    while True:
+        high = job.bounds[n] - <Py_ssize_t>lf_counter_add(&job.blocks, 1) * job.block
+        if high <= low:
+            return
+        until = max(low, high - job.block)
+        lf_counter_wait(&job.done, job.rows.T - until, job.stood_by)
+        dx_of_steps(job, scratch, origin, until, high, 0, 1)
 
 
 cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int phase, int part,
@@ -315,8 +334,8 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         elif scratch.dx != NULL:
             input_gradient(job, scratch.dx, scratch.of_ih, rows, part, parts)
             put_input_gradient(job, scratch.dx, first_t, end_t, part, parts)
-        elif not job.pipelined:
-            input_gradient(job, at(job.dx, origin * I, job.k), scratch.of_ih, rows, part, parts)
+        elif not (job.pipelined or job.followed):
+            dx_of_steps(job, scratch, origin, low, high, part, parts)
         hidden_before(job, scratch, first_t, end_t, part, parts)
         if job.db != NULL:
             share(4 * H, part, parts, &first, &end)
@@ -326,6 +345,7 @@ cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int 
         if part == 0 and low > 0:
             memcpy(job.dgates_after, operands_at(job, scratch.of_hh, (rows_before(job.rows, t) - origin) * 4 * H),
                    rows_at(job.rows, t) * 4 * H * job.of.operand_size)
+            lf_counter_set(&job.blocks, 0)
         pack_times(job, packed, x, first_t, end_t, I, packer, packers)
     elif phase == 2:
         outer(job, packed, accumulate, job.dw_ih, 4 * H, scratch.of_ih, 4 * H, x, rows, I, part, parts)

@@ -29,6 +29,10 @@ cdef double STEP_WORK = 6e3
 cdef double STEP_WORK_OF_MEETING = 80
 # The same of backward, where threads exchange all gradients of pre-activations: that takes 50 microseconds.
 cdef double BACKWARD_WORK = 4e6
+# The same, for each thread, where they follow one that computes the steps; and what these cost beside their products,
+# each, which has to be no more of the work than what can be shared.
+cdef double FOLLOWED_WORK = 2e6
+cdef double STEP_COST = 2e4
 # Batch rows of a thread, at least: that fill a register tile well enough; in backward, where one panel may be all that
 # there is to share; one where so many bytes of weights are read in less time than it takes to meet others.
 cdef Py_ssize_t TILE_ROWS = 3
@@ -69,7 +73,9 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     2 MB).
 
     Where the steps are too short for that, chained layers form a pipeline (a wavefront): each group of
-    threads has layers of its own and runs a chunk of time behind the group below.
+    threads has layers of its own and runs a chunk of time behind the group below. Or, in backward, one thread computes
+    the steps, and the others follow it with dx; then all of them share the products over all steps, more than half of
+    the work: (100, 1, 64, 64) takes 120 us back instead of 162 (EPYC 9004).
 
     All of this gives threads equal shares, for cores that they have to themselves. Where they have not (see watch.pyx)
     a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come. A call
@@ -90,7 +96,7 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     cdef int most = available() if total_work >= (BACKWARD_WORK if exchange else CALL_WORK) else 1, each, equal
     cdef Py_ssize_t least, pieces
     cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * KEEPING_ROWS else CACHED_WEIGHTS
-    split.in_pieces = False
+    split.followed = split.in_pieces = False
     if most > 1 and adaptive:
         equal = usable(&of_teams, most)
         if equal < most and total_work >= PIECES_WORK:
@@ -122,6 +128,11 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     each = <int>max(1, by_rows if split.by_rows else by_units)
     if chained and bands == 1 and not split.by_rows and steps >= PIPELINE_STEPS:
         split.groups = max(1, min(jobs, most // each))
+    cdef double steps_work = jobs * steps * step_work, products_work = total_work - steps_work
+    if (exchange and adaptive and each == 1 and not (chained and split.groups > 1)
+            and products_work >= steps_work + jobs * steps * STEP_COST):
+        each = <int>max(1, min(most, total_work / FOLLOWED_WORK / split.groups))
+        split.followed = each > 1
     split.threads = each * split.groups
     return split
 

@@ -218,6 +218,7 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
         threads = startable(threads)
     schedule.first, schedule.end, schedule.since = first, end, 0
     lf_counter_set(&schedule.waited, 0)
+    lf_counter_set(&schedule.stood_by, 0)
     if in_pieces:
         lf_counter_set(&schedule.done, 0)
         lf_counter_set(&schedule.least, 1 << 62)
@@ -256,7 +257,8 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
 cdef void learn_of(Schedule *schedule, int threads, long long time) noexcept:
     """Tell the watch what was seen of a call, if it had all of the threads that were asked for.
 
-    One thread alone takes no longer than all together were on cores: threads that meet nobody lose theirs unseen.
+    One thread alone takes no longer than all together were on cores: threads that meet nobody lose theirs unseen. Those
+    that stood by were on a core for nothing.
     """
     cdef long long alone
     if schedule.split.in_pieces:
@@ -264,7 +266,7 @@ cdef void learn_of(Schedule *schedule, int threads, long long time) noexcept:
     elif lf_counter_get(&schedule.finished) == threads:
         alone = time_alone(threads, lf_counter_get(&schedule.last), lf_counter_get(&schedule.ended),
                            lf_counter_get(&schedule.late), lf_counter_get(&schedule.waited))
-        learn(&of_teams, threads, time, min(alone, lf_counter_get(&schedule.ran)),
+        learn(&of_teams, threads, time, min(alone, lf_counter_get(&schedule.ran)) - lf_counter_get(&schedule.stood_by),
               lf_counter_get(&schedule.late) // (threads - 1))
 
 

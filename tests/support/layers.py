@@ -14,7 +14,7 @@ STATES = ["y", "hn", "cn"]
 # T, B, I, H and P, each large enough for several threads (test_threads.py makes sure of it). They
 # share the units where there is one row, and the rows where there is one vector of units.
 MANY_UNITS = [(16, 1, 30, 210, 0), (16, 1, 30, 210, 100)]
-MANY_ROWS = [(30, 45, 70, 3, 0), (30, 45, 70, 3, 2)]
+MANY_ROWS = [(50, 45, 70, 3, 0), (50, 45, 70, 3, 2)]
 SEVERAL_THREADS = [*MANY_UNITS, *MANY_ROWS]
 # Which axis of an array is that of the batch.
 BATCH_AXIS = {"y": 1, "dx": 1, "hn": 0, "cn": 0, "dh0": 0, "dc0": 0, "x": 1, "h0": 0, "c0": 0}

@@ -250,6 +250,36 @@ print(together < 2 * (time.thread_time() - begun), len(tasks()) > 1)
 
 
 @needs_linux
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_helpers_come_to_a_call_that_began_without_them():
+    """They are on the caller's core, and get another one a twentieth of a second later."""
+    code = """
+import threading
+cores, before = sorted(os.sched_getaffinity(0)), tasks()
+assert right()
+helpers = [int(task) for task in tasks().keys() - before.keys()]
+for task in [0, *helpers]:
+    os.sched_setaffinity(task, cores[:1])
+
+def release():
+    time.sleep(0.05)
+    for helper in helpers:
+        os.sched_setaffinity(helper, cores[1:])
+
+def ran():
+    return sum(int(Path(f"/proc/self/task/{n}/schedstat").read_text().split()[0]) for n in helpers)
+
+begun = ran()
+releasing = threading.Thread(target=release)
+releasing.start()
+lstm(np.ones((3500, 40, 20), np.float32))  # of one segment between two looks at signals
+releasing.join()
+print(ran() - begun > 20e6)
+"""
+    assert run_python(IN_PIECES + code, LSTM_FAST_ADAPTIVE_THREADS="1") == "True\n"
+
+
+@needs_linux
 def test_a_call_does_with_the_helpers_that_can_start():
     """One at most: the C library may have kept the stack of a thread that ended."""
     code = """

@@ -40,6 +40,11 @@ typedef struct lf_offer {
  * next one sooner, and to wake a thread takes 20 to 50 microseconds. */
 #define LF_LOOKING 100000
 
+/* And for how long one sleeps, first and at most, that cannot get off the core of the caller, who needs it, before it
+ * tries again: long calls would else go on without it. */
+#define LF_SHORT_NAP 50000
+#define LF_LONG_NAP 2000000
+
 static struct {
     pthread_mutex_t lock;
     sem_t wanted;   /* not a condition variable: there, who signals may have to wait for those signalled before */
@@ -98,7 +103,7 @@ static void lf_pool_look(void)
 /* What a helper does, of this number: with the lock, but where it runs calls, moves, looks or sleeps. */
 static void *lf_help(void *number)
 {
-    int stuck = 0;  /* on the core of a caller, who needs it */
+    struct timespec nap = {0, LF_SHORT_NAP};
     int looked = 0; /* and there was no offer */
     lf_small_slices();
     pthread_mutex_lock(&lf_pool.lock);
@@ -111,8 +116,8 @@ static void *lf_help(void *number)
             pthread_mutex_lock(&lf_pool.lock);
             continue;
         }
-        if (!offer || stuck) {
-            stuck = looked = 0;
+        if (!offer) {
+            looked = 0;
             lf_pool.idle++;
             pthread_mutex_unlock(&lf_pool.lock);
             while (sem_wait(&lf_pool.wanted) != 0)
@@ -124,11 +129,15 @@ static void *lf_help(void *number)
         if (lf_is_on(cpu)) {
             pthread_mutex_unlock(&lf_pool.lock);
             lf_keep_off(cpu);
-            stuck = lf_is_on(cpu);
+            if (lf_is_on(cpu)) {
+                nanosleep(&nap, NULL);
+                nap.tv_nsec = nap.tv_nsec < LF_LONG_NAP ? 2 * nap.tv_nsec : LF_LONG_NAP;
+            }
             pthread_mutex_lock(&lf_pool.lock);
             continue;
         }
         looked = 0;
+        nap.tv_nsec = LF_SHORT_NAP;
         offer->came++;
         if (--offer->places == 0)
             lf_pool_remove(offer);

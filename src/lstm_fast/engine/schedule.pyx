@@ -129,7 +129,7 @@ cdef void run_pieces(Schedule *schedule, int thread) noexcept nogil:
     """Take slabs of time of pieces, until there are no more."""
     cdef Py_ssize_t first = schedule.first, end = schedule.end, slab, start
     cdef Py_ssize_t slabs = (end - first + schedule.slab - 1) // schedule.slab
-    cdef double ran = 0, alone
+    cdef double ran = 0, piece, alone
     cdef long long since = lf_now()
     cdef lf_counter waited
     cdef Place here
@@ -151,8 +151,9 @@ cdef void run_pieces(Schedule *schedule, int thread) noexcept nogil:
         lf_counter_add(&schedule.done, 1)
         hold(schedule, thread, NOTHING)
         ran += cost_of(schedule, start, min(end, start + schedule.slab))
-    if ran > 0:
-        alone = (lf_now() - since - lf_counter_get(&waited)) * cost_of(schedule, first, end) * here.parts / ran
+    piece = cost_of(schedule, first, end)
+    if 2 * ran >= piece:  # what takes less may cost more or less than it is taken for
+        alone = (lf_now() - since - lf_counter_get(&waited)) * piece * here.parts / ran
         lf_counter_least(&schedule.least, <long long>alone)
 
 
@@ -262,7 +263,7 @@ cdef void learn_of(Schedule *schedule, int threads, long long time) noexcept:
     """
     cdef long long alone
     if schedule.split.in_pieces:
-        learn(&of_pieces, threads, time, lf_counter_get(&schedule.least), 0)
+        learn(&of_pieces, threads, time, min(lf_counter_get(&schedule.least), threads * time), 0)
     elif lf_counter_get(&schedule.finished) == threads:
         alone = time_alone(threads, lf_counter_get(&schedule.last), lf_counter_get(&schedule.ended),
                            lf_counter_get(&schedule.late), lf_counter_get(&schedule.waited))

@@ -65,6 +65,7 @@ FOLLOWED = [
     ((7, 1, 5000, 16, 2, False), {}),  # layers one by one: too few steps for a pipeline
     ((60, 1, 400, 40, 1, False), {"layer_norm": True}),
     ((160, 1, 200, 20, 1, False), {"proj_size": 9}),
+    ((160, 1, 200, 16, 1, True), {}),  # from four threads on
 ]
 
 

@@ -32,7 +32,7 @@ cdef struct Schedule:
     lf_counter[MOST_KNOWN] holds  # the piece of a slab that it computes; or that it has none, or is not there
     lf_counter ran             # on a core: of all threads of a team
     lf_counter waited          # for one another: of all threads
-    lf_counter stood_by        # the same, where threads have no more to do whatever the others do
+    lf_counter stood_by        # the same, of those who follow one that computes the steps: not for want of a core
     lf_counter late            # until they began
     lf_counter ended           # until they had nothing more to do
     lf_counter last            # the last of these

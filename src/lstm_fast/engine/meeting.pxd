@@ -1,3 +1,3 @@
 # How long two threads take to meet. See meeting.pyx.
 
-cdef long long meeting() noexcept
+cdef long long meeting(bint anew) noexcept

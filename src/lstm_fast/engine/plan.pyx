@@ -120,7 +120,7 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     cdef Py_ssize_t by_rows = min(most, rows // least)
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
     if by_units > 1 and watching():
-        by_units = min(by_units, <Py_ssize_t>(step_work / (1 + STEP_WORK_OF_MEETING * meeting())))
+        by_units = min(by_units, <Py_ssize_t>(step_work / (1 + STEP_WORK_OF_MEETING * meeting(of_teams.limit == 0))))
     if weights > cached:
         split.by_rows = by_rows > 1 and by_units < 2
     else:

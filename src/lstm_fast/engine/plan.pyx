@@ -155,7 +155,8 @@ cdef Split plan_shares(Py_ssize_t shares, double work) noexcept:
     """Each thread has an equal part of so many shares of the work, in multiply-adds; on busy cores who takes it."""
     cdef Split split
     cdef int most = <int>max(1, min(shares, available() if work >= CALL_WORK else 1))
-    split.threads, split.groups, split.by_rows, split.in_pieces = usable(&of_teams, most), 1, True, False
+    split.threads, split.groups, split.by_rows = usable(&of_teams, most), 1, True
+    split.followed = split.in_pieces = False
     if split.threads < most and work >= PIECES_WORK:
         most = min(usable(&of_pieces, most), MOST_PIECES)
         if most > split.threads:

@@ -26,11 +26,8 @@ STACKS = [
 def everything(stack, lengths=None, checkpoint=None, noisy=False, **options):
     """Return all results; those of training are those of inference unless it is `noisy`."""
     T, B, I, H, layers, bidirectional = stack
-    rng, jobs, P = (
-        np.random.default_rng(5),
-        layers * (1 + bidirectional),
-        options.get("proj_size", H),
-    )
+    rng, jobs = np.random.default_rng(5), layers * (1 + bidirectional)
+    P = options.get("proj_size", H)
     lstm = lstm_fast.LSTM(I, H, layers, bidirectional=bidirectional, seed=2, **options)
     x = rng.standard_normal((T, B, I), np.float32)
     state = tuple(rng.standard_normal((jobs, B, n), np.float32) for n in (P, H))

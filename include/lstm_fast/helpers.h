@@ -43,7 +43,7 @@ typedef struct lf_offer {
 /* And for how long one sleeps, first and at most, that cannot get off the core of the caller, who needs it, before it
  * tries again: long calls would else go on without it. */
 #define LF_SHORT_NAP 50000
-#define LF_LONG_NAP 2000000
+#define LF_LONG_NAP 1600000
 
 static struct {
     pthread_mutex_t lock;
@@ -131,7 +131,8 @@ static void *lf_help(void *number)
             lf_keep_off(cpu);
             if (lf_is_on(cpu)) {
                 nanosleep(&nap, NULL);
-                nap.tv_nsec = nap.tv_nsec < LF_LONG_NAP ? 2 * nap.tv_nsec : LF_LONG_NAP;
+                if (nap.tv_nsec < LF_LONG_NAP)
+                    nap.tv_nsec *= 2;
             }
             pthread_mutex_lock(&lf_pool.lock);
             continue;

@@ -37,9 +37,9 @@ cdef size_t CACHED_WEIGHTS = 1 << 19
 cdef Py_ssize_t MANY_ROWS = 32
 # What the cells of a step cost, and other small things, in columns of a product.
 cdef Py_ssize_t CELL_COST = 8
-# In a pipeline of layers dx goes to the layer below in so many blocks. Threads that follow one that computes the steps
-# compute it after so many of them.
+# In a pipeline of layers dx goes to the layer below in so many blocks.
 cdef Py_ssize_t PIPELINE_BLOCKS = 8
+# Steps of a block whose dx is computed by those who follow the thread that computes the steps.
 cdef Py_ssize_t FOLLOWED_STEPS = 16
 
 

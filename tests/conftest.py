@@ -23,7 +23,7 @@ os.environ.setdefault("LSTM_FAST_ADAPTIVE_THREADS", "0")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from support import comparisons, signal_stack  # noqa: E402
-from support.internals import hold, isas, new_cell, use_isa  # noqa: E402
+from support.internals import assume_meeting, hold, isas, new_cell, use_isa  # noqa: E402
 
 import lstm_fast  # noqa: E402
 from lstm_fast import reference  # noqa: E402
@@ -102,10 +102,12 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture
 def adaptive(threads: None) -> Iterator[None]:
-    """Adaptive threads, for which nothing has been seen yet."""
+    """Adaptive threads, for which nothing has been seen yet, on cores near one another."""
     hold(0, 0)
+    known = assume_meeting(60)
     lstm_fast.set_adaptive_threads(True)
     yield
+    assume_meeting(known)
     lstm_fast.set_adaptive_threads(False)
     hold(0, 0)
 

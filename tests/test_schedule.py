@@ -59,6 +59,7 @@ FOLLOWED = [
     ((160, 1, 200, 16, 1, False), {"matmul_precision": "bfloat16"}),
     ((2200, 1, 170, 16, 1, False), {}),  # some chunks of time
     ((2200, 1, 170, 16, 1, False), {"recurrent_dropout": 0.2, "reverse": True}),
+    ((160, 1, 200, 16, 1, False), {"checkpoint": 60}),
     ((7, 1, 5000, 16, 2, False), {}),  # layers one by one: too few steps for a pipeline
     ((60, 1, 400, 40, 1, False), {"layer_norm": True}),
     ((160, 1, 200, 20, 1, False), {"proj_size": 9}),

@@ -2,7 +2,7 @@
 
     direct                   short calls: arguments that already have the engine's form
     forward, backward        one call: plan, memory, results; chunks, sums: backward's cuts and sums
-    forward_*, backward_*    one layer and direction of it: job, chunk of time, variant of the cell
+    forward_*, backward_*    one layer and direction of it: job, chunk of time, variant; who follows
     plan, schedule, memory   which thread does what, and how; buffers and arrays
     cell, tape               packed weights; what forward keeps for backward
     matrix, rows, update     for blocks: products, what they compute row by row; for optimisers

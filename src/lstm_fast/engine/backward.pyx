@@ -10,18 +10,19 @@ cimport numpy as cnp
 from libc.string cimport memset
 
 from lstm_fast.engine.runtime.arithmetic import add
-from lstm_fast.engine.backward_job cimport BackwardJob, BackwardNorm, BackwardVariant, Scratch, panels_of
+from lstm_fast.engine.backward_job cimport OPERANDS, BackwardJob, BackwardVariant, Scratch, panels_of
+from lstm_fast.engine.backward_followed cimport Following, begin_following, run_followed
 from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase, run_unit
+from lstm_fast.engine.backward_variant cimport set_up_variant
 from lstm_fast.engine.batch cimport Rows, set_band
-from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.cell cimport Cell
 from lstm_fast.engine.chunks cimport chunk_rows_of, cut_into_chunks
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copied, copy_rows,
                                       data_of, data_or_null, new_array, new_buffer, take, times)
 from lstm_fast.engine.plan cimport Place, Split, plan
 from lstm_fast.engine.runtime.gemm cimport load_gemm
-from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set,
-                                               lf_variant_backward)
+from lstm_fast.engine.runtime.kernels cimport lf_barrier_init, lf_counter_set
 from lstm_fast.engine.schedule cimport Schedule, begin, run_all
 from lstm_fast.engine.sums cimport Sum, Sums, bands_of
 from lstm_fast.engine.tape cimport Tape
@@ -62,7 +63,8 @@ cdef struct Call:
     Py_ssize_t widest         # the most columns of an input or of h
     size_t packed_size        # bytes of the widest of these, packed
     int packers               # threads of a group that pack it for themselves; 1: they share one
-    Scratch *scratch          # one for each group of threads
+    Scratch *scratch          # one for each group of threads; two, where threads follow one
+    Following *following      # then one for each group
     double[PHASES] cost       # of the phases of a chunk, beside one another: what they multiply a row of dgates by
     Schedule schedule
 
@@ -95,7 +97,7 @@ cdef void plan_call(Call *call, list tapes) except *:
     call.packers = (call.split.threads + call.split.groups - 1) // call.split.groups
     if call.blas:
         call.packed_size = 0
-    if call.blas or call.split.in_pieces or 4 * H < PACKER_ROWS * call.packers:
+    if call.blas or call.split.in_pieces or call.split.followed or 4 * H < PACKER_ROWS * call.packers:
         call.packers = 1
 
 
@@ -109,14 +111,17 @@ cdef void carve_scratch(Call *call, list tapes, Arena *arena) except *:
     cdef Tape tape = tapes[0]
     cdef Py_ssize_t n, B = call.rows.B, H = call.H, P = call.P
     cdef Py_ssize_t groups = call.bands if call.split.in_pieces else call.split.groups
+    cdef Py_ssize_t scratches = (1 + call.split.followed) * groups
     cdef size_t size = call.size
     call.jobs = <BackwardJob *>take(arena, call.count * sizeof(BackwardJob))
     call.of_bands = <Rows *>take(arena, call.bands * sizeof(Rows))
     call.times = NULL
     if call.bands > 1 and call.rows.counts != NULL:
         call.times = <Py_ssize_t *>take(arena, call.bands * 2 * (call.rows.T + 1) * sizeof(Py_ssize_t))
-    call.scratch = <Scratch *>take(arena, groups * sizeof(Scratch))
-    for n in range(groups):
+    if call.split.followed:
+        call.following = <Following *>take(arena, groups * sizeof(Following))
+    call.scratch = <Scratch *>take(arena, scratches * sizeof(Scratch))
+    for n in range(scratches):
         carve_chunk(&measured if call.scratch == NULL else &call.scratch[n], call, tape, arena)
     for n in range(call.count):
         tape = tapes[n % call.layers]
@@ -139,13 +144,18 @@ cdef void carve_chunk(Scratch *scratch, const Call *call, Tape tape, Arena *aren
     cdef bint projected = tape.cell.proj_size > 0
     cdef bint masked = tape.noise is not None and tape.noise.recurrent is not None
     cdef size_t rows = call.band_rows, size = call.size, columns
+    cdef char *packed = NULL
+    cdef int operand
     cdef size_t dgates_size = times(times(rows, 4 * call.H), size)
     cdef size_t p_size = times(times(rows, call.P), size), h_size = times(times(rows, call.H), size)
     memset(scratch, 0, sizeof(Scratch))
     scratch.dgates = scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
     if call.layer_norm:
         scratch.dgates_ih = scratch.dgates_hh = take(arena, dgates_size)
-    scratch.packed = take(arena, times(call.packers, call.packed_size))
+    for operand in range(OPERANDS):
+        if operand == 0 or call.split.followed:
+            packed = take(arena, times(call.packers, call.packed_size))
+        scratch.packed[operand] = packed
     if call.bands > 1 and tape.ragged is not None:
         scratch.dx = take(arena, times(times(rows, call.widest), size))
     if tape.ragged is not None or masked:
@@ -203,13 +213,12 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         job.gemm, job.of = load_gemm(size) if call.blas else NULL, cell.of_h
         job.dy_row = P if cell.full else operand_row(cell.of_h, P)
         job.by_rows, job.block, job.waited = call.split.by_rows, T, &call.schedule.waited
-        job.followed, job.stood_by = call.split.followed, &call.schedule.stood_by
         job.pipelined = call.chained and call.layers > 1 and call.split.groups > 1 and call.bands == 1
         job.packed_size = call.packed_size if call.packers > 1 else 0
         job.dx_by_rows = (job.by_rows and job.rows.counts == NULL and not call.blas and not job.pipelined
                           and (times(4 * H, job.I) * size <= CACHED_WEIGHTS or call.chunk_rows >= MANY_ROWS * B))
         job.dx_by_rows = job.dx_by_rows or (call.bands > 1 and job.rows.counts == NULL)
-        if job.followed:
+        if call.split.followed:
             job.block = FOLLOWED_STEPS
         if job.pipelined:
             job.block = max(1, T // PIPELINE_BLOCKS)
@@ -244,44 +253,16 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         cut_into_chunks(job, call.chunk_rows)
         lf_barrier_init(&job.barrier, job.waited)
         lf_counter_set(&job.done, 0)
-        lf_counter_set(&job.blocks, 0)
-
-
-cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:
-    """The parts of a job that only variants have."""
-    cdef Cell cell = tape.cell
-    cdef BackwardVariant *variant = job.variant
-    cdef lf_variant_backward *step = &variant.step
-    cdef BackwardNorm *norm = &variant.norm
-    step.variant = &cell.variant
-    step.parts = LF_CELL | LF_OUTPUT
-    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
-    if cell.peephole is not None:
-        variant.dw_ch = data_of(grads["w_ch"])
-    if tape.noise is not None:
-        variant.recurrent = data_or_null(tape.noise.recurrent)
-        step.zone_h, step.zone_c = data_or_null(tape.noise.zone_h), data_or_null(tape.noise.zone_c)
-        step.zone_row = tape.noise.zone_row
-    variant.layer_norm = cell.layer_norm
-    if not cell.layer_norm:
-        return
-    norm.of_gates = cell.norm_of_gates
-    norm.hh, norm.c, norm.scale_hh = tape.norm.hh.data, tape.norm.c.data, tape.norm.scale_hh.data
-    if norm.of_gates:
-        norm.w_hh, norm.dw_hh = data_of(cell.w_ln), data_of(grads["w_ln"])
-        norm.peephole = NULL if cell.peephole is None else cell.peephole.data
-    else:
-        norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
-        norm.b_c = data_of(cell.b_ln_c)
-        norm.ih, norm.scale_ih, norm.scale_c = tape.norm.ih.data, tape.norm.scale_ih.data, tape.norm.scale_c.data
-        norm.dw_ih, norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
-        norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_or_null(grads.get("b_ln_c"))
 
 
 cdef void run_chunks(void *what, Py_ssize_t first_chunk, Py_ssize_t end_chunk, const Place *here) noexcept nogil:
     """One thread's share of some chunks of all jobs, counted from the last time step."""
     cdef Call *call = <Call *>what
     cdef Py_ssize_t j, n
+    if call.split.followed:
+        run_followed(call.jobs, &call.scratch[2 * here.group], &call.following[here.group], first_chunk, end_chunk,
+                     here)
+        return
     for n in range(first_chunk, end_chunk):
         for j in range(here.end_job - 1, here.first_job - 1, -1):  # a layer before the one below
             if n < call.jobs[j].chunks:
@@ -379,6 +360,9 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
         carve_scratch(&call, tapes, &arena)
     set_up_bands(&call, sums)
     set_up_jobs(&call, tapes, dy, dh, dc, dxs, sums)
+    if call.split.followed:
+        for n in range(call.split.groups):
+            begin_following(&call.following[n], &call.schedule.waited, &call.schedule.stood_by)
     chunks = 0
     for n in range(call.count):
         chunks = max(chunks, call.jobs[n].chunks)

@@ -1,7 +1,7 @@
 # One layer and direction, backward: what its steps need. Filled by backward.pyx; run by backward_layer.pyx and, for
 # variants of the cell, backward_variant.pyx.
 
-from lstm_fast.engine.batch cimport Rows
+from lstm_fast.engine.batch cimport Rows, rows_before
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.gemm cimport gemm_function
@@ -12,6 +12,11 @@ cdef extern from *:
     """
     #undef I /* complex.h's, which NumPy includes */
     """
+
+
+cdef enum:
+    # What dgates are multiplied with for the gradients of w_ih and w_hh, and dy for that of w_hr
+    OF_INPUT, OF_HIDDEN, OF_UNPROJECTED, OPERANDS
 
 
 cdef struct BackwardNorm:
@@ -56,7 +61,7 @@ cdef struct BackwardJob:
     bint by_rows                   # threads share the rows of the batch, else the units
     bint dx_by_rows                # likewise those of dx, else the rows of all times
     Py_ssize_t packed_size         # bytes of Scratch.packed of each thread; 0: all share one
-    Py_ssize_t block               # steps after which dx is computed, at most, in a pipeline or by those who follow
+    Py_ssize_t block               # steps after which others are told of them, at most
     Py_ssize_t I, H, P             # P: columns of h and y
     Py_ssize_t padded
     Py_ssize_t dy_row              # operands from one row of Scratch.of_dy to the next
@@ -83,9 +88,6 @@ cdef struct BackwardJob:
     bint accumulate                # add to dw_*, whose first chunk overwrites them otherwise
     BackwardVariant *variant       # NULL: a plain cell
     lf_barrier barrier
-    bint followed                  # one thread computes the steps, and dx is computed block by block behind it
-    lf_counter blocks              # of a chunk, of which somebody computes dx
-    lf_counter *stood_by           # nanoseconds that those who follow waited
     bint pipelined                 # dx is computed block by block, while other threads compute other layers
     lf_counter done                # steps from the last one, of which others may read dgates, or in a pipeline dx
     lf_counter *above              # the same of the layer above, for which to wait; or NULL
@@ -110,7 +112,16 @@ cdef struct Scratch:
     char *dw_c                     # H: terms of the gradient of its gain
     char *dw_ih                    # 4H: the same of the other two
     char *dw_hh                    # 4H
-    char *packed                   # a right-hand side of the weights' gradients, packed in columns, for each packer
+    char *packed[OPERANDS]         # right-hand sides of the weights' gradients, packed in columns, for each packer; the
+    #                                same array, where threads meet between them
+
+
+cdef struct Chunk:
+    # Some steps of a job, and their rows
+    Py_ssize_t n
+    Py_ssize_t low, high           # steps
+    Py_ssize_t first_t, end_t      # times
+    Py_ssize_t origin, rows        # the first row of the job's own, and how many
 
 
 cdef inline const char *dy_at(const BackwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
@@ -120,6 +131,16 @@ cdef inline const char *dy_at(const BackwardJob *job, Py_ssize_t t, Py_ssize_t r
 
 cdef inline Py_ssize_t time_of(const BackwardJob *job, Py_ssize_t s) noexcept nogil:
     return job.rows.T - 1 - s if job.reverse else s
+
+
+cdef inline Chunk chunk_of(const BackwardJob *job, Py_ssize_t n) noexcept nogil:
+    cdef Chunk chunk
+    chunk.n, chunk.low, chunk.high = n, job.bounds[n + 1], job.bounds[n]
+    chunk.first_t = time_of(job, chunk.high - 1 if job.reverse else chunk.low)
+    chunk.end_t = time_of(job, chunk.low if job.reverse else chunk.high - 1) + 1
+    chunk.origin = rows_before(job.rows, chunk.first_t)
+    chunk.rows = rows_before(job.rows, chunk.end_t) - chunk.origin
+    return chunk
 
 
 cdef inline Py_ssize_t panels_of(Py_ssize_t columns, const lf_kernels *k) noexcept nogil:

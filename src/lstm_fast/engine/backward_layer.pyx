@@ -11,14 +11,15 @@ packing o tanh(c) and dw_hr. Threads meet after each, or where each packs for it
 
 from libc.string cimport memcpy
 
-from lstm_fast.engine.backward_job cimport (BackwardJob, Scratch, dy_at, operands_at, panels_of, product_of,
-                                            product_of_dy, round_dy, round_gates, time_of)
+from lstm_fast.engine.backward_job cimport (OF_HIDDEN, OF_INPUT, OF_UNPROJECTED, BackwardJob, Chunk, Scratch, chunk_of,
+                                            dy_at, operands_at, panels_of, product_of, product_of_dy, round_dy,
+                                            round_gates, time_of)
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
 from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.plan cimport share
-from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_add, lf_counter_set,
-                                               lf_counter_wait, lf_product)
+from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_set, lf_counter_wait,
+                                               lf_product)
 
 
 # Large gradients of few rows, to which nothing more is added, are written past the caches: there they would take the
@@ -202,8 +203,8 @@ cdef void pack_times(const BackwardJob *job, char *packed, const char *m, Py_ssi
                             row + rows_at(job.rows, t))
 
 
-cdef void outer(BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows, const char *d,
-                Py_ssize_t d_row, const char *m, Py_ssize_t rows, Py_ssize_t columns, int part,
+cdef void outer(const BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows,
+                const char *d, Py_ssize_t d_row, const char *m, Py_ssize_t rows, Py_ssize_t columns, int part,
                 int parts) noexcept nogil:
     """dw (dw_rows, columns) = or += d (rows, dw_rows)' m (rows, columns): one of `parts` shares of dw's rows.
 
@@ -261,108 +262,124 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
     return scratch.h_before
 
 
-cdef void dx_of_steps(const BackwardJob *job, const Scratch *scratch, Py_ssize_t origin, Py_ssize_t low,
+cdef void dx_of_steps(const BackwardJob *job, const Scratch *scratch, const Chunk *chunk, Py_ssize_t low,
                       Py_ssize_t high, int part, int parts) noexcept nogil:
     """dx of the steps low .. high - 1 of a chunk: one of `parts` shares of its rows."""
     cdef Py_ssize_t row = rows_before(job.rows, time_of(job, high - 1 if job.reverse else low))
     cdef Py_ssize_t end = rows_before(job.rows, time_of(job, low if job.reverse else high - 1) + 1)
-    input_gradient(job, at(job.dx, row * job.I, job.k), operands_at(job, scratch.of_ih, (row - origin) * 4 * job.H),
-                   end - row, part, parts)
+    input_gradient(job, at(job.dx, row * job.I, job.k),
+                   operands_at(job, scratch.of_ih, (row - chunk.origin) * 4 * job.H), end - row, part, parts)
 
 
-cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t first_t, Py_ssize_t end_t,
-                    Py_ssize_t origin, int part, int parts) noexcept nogil:
-    """The steps of chunk n, of these times, from the last; in a pipeline with dx after each block of them."""
-    cdef Py_ssize_t T = job.rows.T, high = job.bounds[n], low = job.bounds[n + 1], s = high, until
-    cdef Py_ssize_t first_row = 0, end_row = job.rows.B
+cdef void run_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int part, int parts) noexcept nogil:
+    """The steps of chunk n, from the last; in a pipeline with dx after each block of them."""
+    cdef Chunk chunk = chunk_of(job, n)
+    cdef Py_ssize_t T = job.rows.T, s = chunk.high, high, until, first_row = 0, end_row = job.rows.B
     cdef int step_part = part, step_parts = parts
     if job.by_rows:
-        share_rows(job.rows, first_t, end_t, part, parts, &first_row, &end_row)
-    if job.by_rows or job.followed:
+        share_rows(job.rows, chunk.first_t, chunk.end_t, part, parts, &first_row, &end_row)
         step_part, step_parts = 0, 1
-    while s > low and not (job.followed and part > 0):
-        high, until = s, max(low, s - job.block)
+    while s > chunk.low:
+        high, until = s, max(chunk.low, s - job.block)
         if job.above != NULL:
             lf_counter_wait(job.above, T - until, job.waited)
         while s > until:
             s -= 1
-            step_back(job, scratch, s, origin, later_dgates(job, scratch, n, s, origin), first_row, end_row, step_part,
-                      step_parts)
+            step_back(job, scratch, s, chunk.origin, later_dgates(job, scratch, n, s, chunk.origin), first_row, end_row,
+                      step_part, step_parts)
             lf_barrier_wait(&job.barrier, step_parts)
-            end_rows(job, scratch, s, origin, first_row, end_row, step_part, step_parts)
+            end_rows(job, scratch, s, chunk.origin, first_row, end_row, step_part, step_parts)
         if job.pipelined:
             lf_barrier_wait(&job.barrier, parts)
-            dx_of_steps(job, scratch, origin, until, high, part, parts)
+            dx_of_steps(job, scratch, &chunk, until, high, part, parts)
             lf_barrier_wait(&job.barrier, parts)
         if part == 0:
             lf_counter_set(&job.done, T - until)
-    if job.followed:
-        follow_steps(job, scratch, n, origin)
 
 
-cdef void follow_steps(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t origin) noexcept nogil:
-    """dx of blocks of the steps of chunk n that no other thread has taken, as soon as these are done."""
-    cdef Py_ssize_t low = job.bounds[n + 1], high, until
-    while True:
-        high = job.bounds[n] - <Py_ssize_t>lf_counter_add(&job.blocks, 1) * job.block
-        if high <= low:
-            return
-        until = max(low, high - job.block)
-        lf_counter_wait(&job.done, job.rows.T - until, job.stood_by)
-        dx_of_steps(job, scratch, origin, until, high, 0, 1)
+cdef void keep_first_step(const BackwardJob *job, const Scratch *scratch, const Chunk *chunk) noexcept nogil:
+    """Its dgates, for the chunk before this one."""
+    cdef Py_ssize_t t = time_of(job, chunk.low), row = rows_before(job.rows, t) - chunk.origin
+    if chunk.low > 0:
+        memcpy(job.dgates_after, operands_at(job, scratch.of_hh, row * 4 * job.H),
+               rows_at(job.rows, t) * 4 * job.H * job.of.operand_size)
+
+
+cdef void add_vectors(const BackwardJob *job, const Scratch *scratch, const Chunk *chunk, int part,
+                      int parts) noexcept nogil:
+    """Add a chunk's terms to the gradients of all that is no matrix: one of `parts` shares of them."""
+    cdef Py_ssize_t first, end
+    if job.db != NULL:
+        share(4 * job.H, part, parts, &first, &end)
+        job.k.add_rows(at(job.db, first, job.k), at(scratch.dgates, first, job.k), 4 * job.H, chunk.rows, end - first)
+    if job.variant != NULL:
+        variant_gradients(job, scratch, chunk.rows, part, parts)
+
+
+cdef const char *operand_of(const BackwardJob *job, const Scratch *scratch, const Chunk *chunk,
+                            int operand) noexcept nogil:
+    """Where the right-hand side of a gradient begins."""
+    if operand == OF_INPUT:
+        return at(job.x, rows_before(job.batch, chunk.first_t) * job.I, job.k)
+    if operand == OF_HIDDEN:
+        return hidden_before(job, scratch, chunk.first_t, chunk.end_t, 0, 0)
+    return scratch.hidden
+
+
+cdef void pack_operand(const BackwardJob *job, const Scratch *scratch, const Chunk *chunk, int operand, char *packed,
+                       int part, int parts) noexcept nogil:
+    """Pack the right-hand side of a gradient: one of `parts` shares of it."""
+    cdef const char *m = operand_of(job, scratch, chunk, operand)
+    if operand == OF_UNPROJECTED and job.columns_hr == NULL:
+        return
+    if operand == OF_UNPROJECTED or m == scratch.h_before:
+        pack_right(job, packed, m, chunk.rows, job.H if operand == OF_UNPROJECTED else job.P, part, parts)
+    else:
+        pack_times(job, packed, m, chunk.first_t, chunk.end_t, job.I if operand == OF_INPUT else job.P, part, parts)
+
+
+cdef void add_product(const BackwardJob *job, const Scratch *scratch, const Chunk *chunk, int operand,
+                      const char *packed, int part, int parts) noexcept nogil:
+    """Add a chunk's product to the gradient of a matrix: one of `parts` shares of it."""
+    cdef const char *m = operand_of(job, scratch, chunk, operand)
+    cdef bint accumulate = job.accumulate or chunk.n > 0
+    cdef Py_ssize_t H = job.H
+    if operand == OF_INPUT:
+        outer(job, packed, accumulate, job.dw_ih, 4 * H, scratch.of_ih, 4 * H, m, chunk.rows, job.I, part, parts)
+    elif operand == OF_HIDDEN:
+        outer(job, packed, accumulate, job.dw_hh, 4 * H, scratch.of_hh, 4 * H, m, chunk.rows, job.P, part, parts)
+    elif job.columns_hr != NULL:
+        outer(job, packed, accumulate, job.dw_hr, job.P, scratch.of_dy, job.dy_row, m, chunk.rows, H, part, parts)
 
 
 cdef void run_phase(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, int phase, int part,
                     int parts) noexcept nogil:
     """One of `parts` shares of a phase of chunk n."""
-    cdef Py_ssize_t I = job.I, H = job.H, P = job.P, high = job.bounds[n], low = job.bounds[n + 1]
-    cdef Py_ssize_t first_t = time_of(job, high - 1 if job.reverse else low), t = time_of(job, low), first, end
-    cdef Py_ssize_t end_t = time_of(job, low if job.reverse else high - 1) + 1
-    cdef Py_ssize_t origin = rows_before(job.rows, first_t), rows = rows_before(job.rows, end_t) - origin
-    cdef bint accumulate = job.accumulate or n > 0
-    cdef const char *x = at(job.x, rows_before(job.batch, first_t) * I, job.k)
-    cdef const char *h
-    cdef char *packed = scratch.packed + part * job.packed_size
-    cdef int packer = part, packers = parts
+    cdef Chunk chunk = chunk_of(job, n)
+    cdef int operand = (phase - 1) // 2, packer = part, packers = parts
+    cdef char *packed
+    if phase == 0:
+        run_steps(job, scratch, n, part, parts)
+        return
+    if phase == 1:
+        if job.dx_by_rows:
+            own_input_gradient(job, scratch.of_ih, chunk.origin, chunk.first_t, chunk.end_t, part, parts)
+        elif scratch.dx != NULL:
+            input_gradient(job, scratch.dx, scratch.of_ih, chunk.rows, part, parts)
+            put_input_gradient(job, scratch.dx, chunk.first_t, chunk.end_t, part, parts)
+        elif not job.pipelined:
+            dx_of_steps(job, scratch, &chunk, chunk.low, chunk.high, part, parts)
+        hidden_before(job, scratch, chunk.first_t, chunk.end_t, part, parts)
+        add_vectors(job, scratch, &chunk, part, parts)
+        if part == 0:
+            keep_first_step(job, scratch, &chunk)
+    packed = scratch.packed[operand] + part * job.packed_size
     if job.packed_size:
         packer, packers = 0, 1
-    if phase == 0:
-        run_steps(job, scratch, n, first_t, end_t, origin, part, parts)
-    elif phase == 1:
-        if job.dx_by_rows:
-            own_input_gradient(job, scratch.of_ih, origin, first_t, end_t, part, parts)
-        elif scratch.dx != NULL:
-            input_gradient(job, scratch.dx, scratch.of_ih, rows, part, parts)
-            put_input_gradient(job, scratch.dx, first_t, end_t, part, parts)
-        elif not (job.pipelined or job.followed):
-            dx_of_steps(job, scratch, origin, low, high, part, parts)
-        hidden_before(job, scratch, first_t, end_t, part, parts)
-        if job.db != NULL:
-            share(4 * H, part, parts, &first, &end)
-            job.k.add_rows(at(job.db, first, job.k), at(scratch.dgates, first, job.k), 4 * H, rows, end - first)
-        if job.variant != NULL:
-            variant_gradients(job, scratch, rows, part, parts)
-        if part == 0 and low > 0:
-            memcpy(job.dgates_after, operands_at(job, scratch.of_hh, (rows_before(job.rows, t) - origin) * 4 * H),
-                   rows_at(job.rows, t) * 4 * H * job.of.operand_size)
-            lf_counter_set(&job.blocks, 0)
-        pack_times(job, packed, x, first_t, end_t, I, packer, packers)
-    elif phase == 2:
-        outer(job, packed, accumulate, job.dw_ih, 4 * H, scratch.of_ih, 4 * H, x, rows, I, part, parts)
-    elif phase < 5:
-        h = hidden_before(job, scratch, first_t, end_t, 0, 0)
-        if phase == 3 and h == scratch.h_before:
-            pack_right(job, packed, h, rows, P, packer, packers)
-        elif phase == 3:
-            pack_times(job, packed, h, first_t, end_t, P, packer, packers)
-        else:
-            outer(job, packed, accumulate, job.dw_hh, 4 * H, scratch.of_hh, 4 * H, h, rows, P, part, parts)
-    elif job.columns_hr != NULL:
-        if phase == 5:
-            pack_right(job, packed, scratch.hidden, rows, H, packer, packers)
-        else:
-            outer(job, packed, accumulate, job.dw_hr, P, scratch.of_dy, job.dy_row, scratch.hidden, rows, H, part,
-                  parts)
+    if phase % 2:
+        pack_operand(job, scratch, &chunk, operand, packed, packer, packers)
+    else:
+        add_product(job, scratch, &chunk, operand, packed, part, parts)
 
 
 cdef void run_unit(BackwardJob *job, const Scratch *scratch, Py_ssize_t n, Py_ssize_t u, int part,

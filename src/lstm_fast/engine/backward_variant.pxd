@@ -2,7 +2,9 @@
 
 from lstm_fast.engine.backward_job cimport BackwardJob, Scratch
 from lstm_fast.engine.runtime.kernels cimport lf_product
+from lstm_fast.engine.tape cimport Tape
 
+cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *
 cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) noexcept nogil
 cdef void variant_rows(BackwardJob *job, const Scratch *scratch, lf_product *p, Py_ssize_t row_at_t,
                        Py_ssize_t in_chunk, Py_ssize_t before, Py_ssize_t first_row, bint goes_on, int part,

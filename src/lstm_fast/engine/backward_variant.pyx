@@ -1,11 +1,44 @@
 """One step of a variant of the cell, backward: as that of a plain one, but for what noise and layer norm need."""
 
-from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, Scratch, operands_at, product_of_dy,
-                                            round_columns, round_dy, round_gates)
-from lstm_fast.engine.memory cimport at, strided
+from lstm_fast.engine.backward_job cimport (BackwardJob, BackwardNorm, BackwardVariant, Scratch, operands_at,
+                                            product_of_dy, round_columns, round_dy, round_gates)
+from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.memory cimport at, data_of, data_or_null, strided
 from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_wait, lf_product, lf_rows,
                                                lf_variant_backward)
+from lstm_fast.engine.tape cimport Tape
+
+
+cdef void set_up_variant(BackwardJob *job, Tape tape, dict grads) except *:
+    """The parts of a job that only variants have."""
+    cdef Cell cell = tape.cell
+    cdef BackwardVariant *variant = job.variant
+    cdef lf_variant_backward *step = &variant.step
+    cdef BackwardNorm *norm = &variant.norm
+    step.variant = &cell.variant
+    step.parts = LF_CELL | LF_OUTPUT
+    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
+    if cell.peephole is not None:
+        variant.dw_ch = data_of(grads["w_ch"])
+    if tape.noise is not None:
+        variant.recurrent = data_or_null(tape.noise.recurrent)
+        step.zone_h, step.zone_c = data_or_null(tape.noise.zone_h), data_or_null(tape.noise.zone_c)
+        step.zone_row = tape.noise.zone_row
+    variant.layer_norm = cell.layer_norm
+    if not cell.layer_norm:
+        return
+    norm.of_gates = cell.norm_of_gates
+    norm.hh, norm.c, norm.scale_hh = tape.norm.hh.data, tape.norm.c.data, tape.norm.scale_hh.data
+    if norm.of_gates:
+        norm.w_hh, norm.dw_hh = data_of(cell.w_ln), data_of(grads["w_ln"])
+        norm.peephole = NULL if cell.peephole is None else cell.peephole.data
+    else:
+        norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
+        norm.b_c = data_of(cell.b_ln_c)
+        norm.ih, norm.scale_ih, norm.scale_c = tape.norm.ih.data, tape.norm.scale_ih.data, tape.norm.scale_c.data
+        norm.dw_ih, norm.dw_hh = data_of(grads["w_ln_ih"]), data_of(grads["w_ln_hh"])
+        norm.dw_c, norm.db_c = data_of(grads["w_ln_c"]), data_or_null(grads.get("b_ln_c"))
 
 
 cdef void masked_product(BackwardJob *job, lf_product *p, Py_ssize_t first_row) noexcept nogil:

@@ -20,7 +20,7 @@ cdef enum:
 cdef long long MOST = 300
 
 # And for how long it holds.
-cdef long long VALID = 1_000_000_000
+cdef long long VALID = 250_000_000
 
 cdef long long _known = -1
 cdef long long _until = 0

@@ -1,7 +1,8 @@
 # Which thread does what in a call of the engine. See plan.pyx.
 
 cdef enum:
-    MOST_PIECES = 64  # of a call
+    MOST_PIECES = 64   # of a call
+    FOLLOWED_ROWS = 3  # of a batch: steps of more are shared as well as what follows them
 
 
 cdef struct Split:

@@ -29,15 +29,22 @@ cdef double STEP_WORK = 6e3
 cdef double STEP_WORK_OF_MEETING = 80
 # The same of backward, where threads exchange all gradients of pre-activations: that takes 50 microseconds.
 cdef double BACKWARD_WORK = 4e6
-# The same, for each thread, where they follow one that computes the steps; and what these cost beside their products,
-# each, which has to be no more of the work than what can be shared.
-cdef double FOLLOWED_WORK = 2e6
+# The same, for each thread, where they follow one that computes the steps; and for each step and nanosecond that two
+# take to meet, since its gradients go from core to core. And what a step costs besides: while others do so much in all,
+# there is no use for one more.
+cdef double FOLLOWED_WORK = 6e5
+cdef double FOLLOWED_STEP_WORK_OF_MEETING = 130
 cdef double STEP_COST = 2e4
 # Batch rows of a thread, at least: that fill a register tile well enough; in backward, where one panel may be all that
 # there is to share; one where so many bytes of weights are read in less time than it takes to meet others.
 cdef Py_ssize_t TILE_ROWS = 3
 cdef Py_ssize_t BACKWARD_ROWS = 2
 cdef size_t SMALL_WEIGHTS = 1 << 17
+# What a thread with one row makes of its core, beside one with more, where so many bytes of weights do not stay in its
+# L1 cache; and how much faster shares of the units have to be than rows, which tolerate a preempted core.
+cdef size_t NEAREST_WEIGHTS = 1 << 15
+cdef double ONE_ROW = 0.7
+cdef double FASTER = 1.05
 # Bytes of recurrent weights that every core can keep in its own L2 cache beside the rest; and of those that it rather
 # keeps than meet others after each step, forward with so many rows of its own.
 cdef Py_ssize_t KEEPING_ROWS = 10
@@ -93,13 +100,14 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     """
     cdef Split split
     cdef bint exchange = backward and bands == 1
-    cdef int most = available() if total_work >= (BACKWARD_WORK if exchange else CALL_WORK) else 1, each, equal
+    cdef int most = available() if total_work >= CALL_WORK else 1, followers = 1, each, equal
+    cdef double work_of_one = BACKWARD_WORK if exchange else CALL_WORK
     cdef Py_ssize_t least, pieces
     cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * KEEPING_ROWS else CACHED_WEIGHTS
     split.followed = split.in_pieces = False
     if most > 1 and adaptive:
         equal = usable(&of_teams, most)
-        if equal < most and total_work >= PIECES_WORK:
+        if equal < most and total_work >= max(PIECES_WORK, work_of_one):
             least = TILE_ROWS if weights <= (cached if by_steps else KEPT_WEIGHTS) else READING_ROWS
             split.by_rows = bands > 1 or (rows >= 2 * least and not ragged)
             pieces = panels if by_steps and step_work >= PIECE_STEP_WORK else 1
@@ -110,7 +118,9 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
             if each > equal:
                 split.threads, split.groups, split.in_pieces = each, 1, True
                 return split
-        most = equal
+        most = followers = equal
+    if total_work < work_of_one:
+        most = 1
     split.groups = min(jobs, most) if not chained else 1
     if most % (split.groups * bands) == 0:
         split.groups *= bands
@@ -119,22 +129,33 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     least = 1 if weights <= SMALL_WEIGHTS else BACKWARD_ROWS if backward else TILE_ROWS
     cdef Py_ssize_t by_rows = min(most, rows // least)
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
+    cdef double meeting_work = STEP_WORK
     if by_units > 1 and watching():
-        by_units = min(by_units, <Py_ssize_t>(step_work / (1 + STEP_WORK_OF_MEETING * meeting(of_teams.limit == 0))))
-    if weights > cached:
-        split.by_rows = by_rows > 1 and by_units < 2
-    else:
-        split.by_rows = by_rows > 1 and by_rows >= by_units
+        meeting_work = 1 + STEP_WORK_OF_MEETING * meeting(of_teams.limit == 0)
+        by_units = min(by_units, <Py_ssize_t>(step_work / meeting_work))
+    if exchange and adaptive and by_units < 2 and rows <= FOLLOWED_ROWS:
+        by_rows = 1
+    split.by_rows = by_rows > 1 and by_units < 2
+    if by_rows > 1 and not split.by_rows and weights <= cached:
+        split.by_rows = by_rows >= by_units and (ragged or FASTER * speed_by_rows(rows, by_rows, weights)
+                                                 >= by_units / (1 + by_units * meeting_work / step_work))
     each = <int>max(1, by_rows if split.by_rows else by_units)
     if chained and bands == 1 and not split.by_rows and steps >= PIPELINE_STEPS:
         split.groups = max(1, min(jobs, most // each))
-    cdef double steps_work = jobs * steps * step_work, products_work = total_work - steps_work
-    if (exchange and adaptive and each == 1 and not (chained and split.groups > 1)
-            and products_work >= steps_work + jobs * steps * STEP_COST):
-        each = <int>max(1, min(most, total_work / FOLLOWED_WORK / split.groups))
-        split.followed = each > 1
+    followers = <int>min(followers, total_work / FOLLOWED_WORK) // split.groups
+    if exchange and each == 1 and followers > 1 and not (chained and split.groups > 1):
+        work_of_one = total_work / (jobs * steps)
+        split.followed = not watching() or work_of_one >= FOLLOWED_STEP_WORK_OF_MEETING * meeting(of_teams.limit == 0)
+        if split.followed:
+            each = <int>min(followers, 2 + work_of_one / (step_work + STEP_COST))
     split.threads = each * split.groups
     return split
+
+
+cdef double speed_by_rows(Py_ssize_t rows, Py_ssize_t threads, size_t weights) noexcept:
+    """Of threads that share the rows of a batch, beside one."""
+    cdef Py_ssize_t most = (rows + threads - 1) // threads
+    return <double>rows / most * (ONE_ROW if most == 1 and weights > NEAREST_WEIGHTS else 1)
 
 
 # Bytes of packed weights, or of what is read and written in one pass, from which several threads pay.

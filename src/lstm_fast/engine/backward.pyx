@@ -24,7 +24,7 @@ from lstm_fast.engine.plan cimport Place, Split, plan
 from lstm_fast.engine.runtime.gemm cimport load_gemm
 from lstm_fast.engine.runtime.kernels cimport lf_barrier_init, lf_counter_set
 from lstm_fast.engine.schedule cimport Schedule, begin, run_all
-from lstm_fast.engine.sums cimport Sum, Sums, bands_of
+from lstm_fast.engine.sums cimport Sum, Sums
 from lstm_fast.engine.tape cimport Tape
 
 cnp.import_array()
@@ -223,9 +223,12 @@ cdef void set_up_jobs(Call *call, list tapes, cnp.ndarray dy, cnp.ndarray dh, cn
         if job.pipelined:
             job.block = max(1, T // PIPELINE_BLOCKS)
             job.above = &call.jobs[n + 1].done if n < call.layers - 1 else NULL
-        job.x, job.h = at(tape.x, first * job.I, job.k), at(tape.h, first * P, job.k)
-        job.gates = at(tape.gates, first * 4 * call.padded, job.k)
-        job.c = at(tape.c, first * call.padded, job.k)
+        job.kept = job.rows if tape.border < B else job.batch
+        job.kept_h = job.rows if tape.h_apart else job.batch
+        job.x = at(tape.x, first * job.I, job.k)
+        job.h = at(tape.h, (first * (T + 1) if tape.h_apart else first) * P, job.k)
+        job.gates = at(tape.gates, (first * T if tape.border < B else first) * 4 * call.padded, job.k)
+        job.c = at(tape.c, (first * (T + 1) if tape.border < B else first) * call.padded, job.k)
         job.w_ih = data_of(cell.kept_ih) if call.blas else NULL
         job.columns_ih = cell.columns_ih.data if cell.columns_ih is not None else NULL
         job.columns_hh = cell.columns_hh.data
@@ -341,7 +344,9 @@ cpdef tuple backward(list tapes, cnp.ndarray dy, cnp.ndarray dhn, cnp.ndarray dc
             raise RuntimeError("the weights were packed for no gradient of the input")
     dh, dc = copy_or_zeros(dhn, L, B, call.P, cell.type_number), copy_or_zeros(dcn, L, B, call.H, cell.type_number)
     if own:
-        sums = new_sums(tapes, blas)
+        sums = new_sums(tapes)
+    elif tape.border < B and sums.bounds[1] != tape.border:
+        raise RuntimeError("the tapes have other bands than the sums")
     call.layers, call.bands, call.count = <int>L, sums.bands, <int>L * sums.bands
     dxs = [new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number) if of_input else None
            for _ in range(1 if call.chained else L)]
@@ -392,12 +397,7 @@ cdef object copy_or_zeros(cnp.ndarray a, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_
     return cnp.PyArray_ZEROS(3, shape, type_number, False) if a is None else copied(a)
 
 
-cdef Sums new_sums(list tapes, bint blas):
+cdef Sums new_sums(list tapes):
     """For one call alone."""
     cdef Tape tape
-    cdef list cells = []
-    cdef bint plain = not blas
-    for tape in tapes:
-        cells.append(tape.cell)
-        plain = plain and not tape.variant
-    return Sums(cells, bands_of(cells, tape.rows.T, tape.rows.B, tape.ragged, plain))
+    return Sums([tape.cell for tape in tapes], (<Tape>tapes[0]).bounds)

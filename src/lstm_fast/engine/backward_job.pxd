@@ -55,7 +55,9 @@ cdef struct BackwardJob:
     const lf_kernels *k
     const lf_products *of          # products: of the dtype, or of bfloat16
     const Rows *rows               # its own: all of the batch, or a band of them
-    const Rows *batch              # those of arrays, which begin with its first row
+    const Rows *batch              # those of arrays, which begin with its first row,
+    const Rows *kept               # of gates and c,
+    const Rows *kept_h             # and of h
     gemm_function gemm             # NULL: own products
     bint reverse
     bint by_rows                   # threads share the rows of the batch, else the units

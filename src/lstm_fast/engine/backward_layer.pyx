@@ -15,7 +15,7 @@ from lstm_fast.engine.backward_job cimport (OF_HIDDEN, OF_INPUT, OF_UNPROJECTED,
                                             dy_at, operands_at, panels_of, product_of, product_of_dy, round_dy,
                                             round_gates, time_of)
 from lstm_fast.engine.backward_variant cimport masked_product, variant_gradients, variant_rows
-from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before, share_rows
+from lstm_fast.engine.batch cimport Rows, Run, next_run, rows_at, rows_before, share_rows
 from lstm_fast.engine.memory cimport at, strided
 from lstm_fast.engine.plan cimport share
 from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward, lf_counter_set, lf_counter_wait,
@@ -37,7 +37,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
     the chunk begins.
     """
     cdef Py_ssize_t H = job.H, P = job.P, rows = end_row - first_row, row, column, columns
-    cdef Py_ssize_t row_at_t = rows_before(job.batch, t) + first_row, before
+    cdef Py_ssize_t row_at_t = rows_before(job.kept, t) + first_row, before
     cdef Py_ssize_t in_chunk = rows_before(job.rows, t) + first_row - origin
     cdef lf_cell_backward step
     cdef lf_product p
@@ -56,7 +56,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
         p.init, p.init_row = at(job.dh, first_row * P, job.k), P
     before = first_row  # c0
     if t != time_of(job, 0) and first_row < rows_at(job.rows, t + 1 if job.reverse else t - 1):
-        before += job.batch.B + rows_before(job.batch, t + 1 if job.reverse else t - 1)
+        before += job.kept.B + rows_before(job.kept, t + 1 if job.reverse else t - 1)
     if job.variant != NULL:
         variant_rows(job, scratch, &p, row_at_t, in_chunk, before, first_row, later != NULL, part, parts)
         return
@@ -69,7 +69,7 @@ cdef void step_rows(BackwardJob *job, const Scratch *scratch, Py_ssize_t t, Py_s
     step.product = p
     step.gates = at(job.gates, row_at_t * 4 * job.padded, job.k)
     step.c_prev = at(job.c, before * job.padded, job.k)
-    step.c = at(job.c, (job.batch.B + row_at_t) * job.padded, job.k)
+    step.c = at(job.c, (job.kept.B + row_at_t) * job.padded, job.k)
     step.dc = at(job.dc, first_row * job.padded, job.k)
     step.dgates = at(scratch.dgates, in_chunk * 4 * H, job.k)
     step.unprojected_h = at(scratch.hidden, in_chunk * H, job.k) if job.columns_hr != NULL else NULL
@@ -187,20 +187,19 @@ cdef void pack_right(const BackwardJob *job, char *packed, const char *m, Py_ssi
         job.of.pack_columns(packed, m, columns, rows, columns, first_panel, end_panel, 0, rows)
 
 
-cdef void pack_times(const BackwardJob *job, char *packed, const char *m, Py_ssize_t first_t, Py_ssize_t end_t,
-                     Py_ssize_t columns, int part, int parts) noexcept nogil:
-    """The same of an array of all rows of the batch, whose row 0 is the job's first one at time first_t."""
+cdef void pack_times(const BackwardJob *job, char *packed, const char *m, const Rows *of_m, Py_ssize_t first_t,
+                     Py_ssize_t end_t, Py_ssize_t columns, int part, int parts) noexcept nogil:
+    """The same of an array with these rows, whose row 0 is the job's first one at time first_t."""
     cdef Py_ssize_t t, row, first_panel, end_panel, origin = rows_before(job.rows, first_t)
     cdef Py_ssize_t rows = rows_before(job.rows, end_t) - origin
-    if job.rows.B == job.batch.B:
+    if job.rows.B == of_m.B:
         pack_right(job, packed, m, rows, columns, part, parts)
         return
     share(panels_of(columns, job.k), part, parts, &first_panel, &end_panel)
     for t in range(first_t, end_t):
         row = rows_before(job.rows, t) - origin
-        job.of.pack_columns(packed, at(m, (rows_before(job.batch, t) - rows_before(job.batch, first_t) - row) * columns,
-                                       job.k), columns, rows, columns, first_panel, end_panel, row,
-                            row + rows_at(job.rows, t))
+        job.of.pack_columns(packed, at(m, (rows_before(of_m, t) - rows_before(of_m, first_t) - row) * columns, job.k),
+                            columns, rows, columns, first_panel, end_panel, row, row + rows_at(job.rows, t))
 
 
 cdef void outer(const BackwardJob *job, const char *packed, bint accumulate, char *dw, Py_ssize_t dw_rows,
@@ -241,7 +240,7 @@ cdef const char *hidden_before(const BackwardJob *job, const Scratch *scratch, P
     if job.variant != NULL:
         recurrent = job.variant.recurrent
     if job.rows.counts == NULL and recurrent == NULL:
-        return job.h + (first_t + job.reverse) * job.batch.B * row_size
+        return job.h + (first_t + job.reverse) * job.kept_h.B * row_size
     if job.reverse:
         start, y = job.h + job.batch.total * row_size, job.h
     cdef char *out = scratch.h_before
@@ -335,7 +334,8 @@ cdef void pack_operand(const BackwardJob *job, const Scratch *scratch, const Chu
     if operand == OF_UNPROJECTED or m == scratch.h_before:
         pack_right(job, packed, m, chunk.rows, job.H if operand == OF_UNPROJECTED else job.P, part, parts)
     else:
-        pack_times(job, packed, m, chunk.first_t, chunk.end_t, job.I if operand == OF_INPUT else job.P, part, parts)
+        pack_times(job, packed, m, job.batch if operand == OF_INPUT else job.kept_h, chunk.first_t, chunk.end_t,
+                   job.I if operand == OF_INPUT else job.P, part, parts)
 
 
 cdef void add_product(const BackwardJob *job, const Scratch *scratch, const Chunk *chunk, int operand,

@@ -15,4 +15,5 @@ def forward(
     blas: bool = False,
     noise: list[Noise] | None = None,
     copy: bool = False,
+    bounds: list[int] | None = None,
 ) -> list[Tape]: ...

@@ -11,18 +11,19 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memmove, memset
 
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_of, share_rows
-from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.cell cimport Cell
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
 from lstm_fast.engine.forward_layer cimport chunk_end, copy_x, copy_y, mark_chunks, run_chunk, run_step
+from lstm_fast.engine.forward_variant cimport set_up_variant
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copy_rows, data_of,
-                                      data_or_null, new_array, new_buffer, take, times)
+                                      new_array, new_buffer, take, times)
 from lstm_fast.engine.plan cimport Place, Split, plan, slab_of
 from lstm_fast.engine.runtime.gemm cimport load_gemm
-from lstm_fast.engine.runtime.kernels cimport (LF_CELL, LF_OUTPUT, lf_barrier_init, lf_counter_set, lf_counter_wait,
-                                               lf_variant_forward)
+from lstm_fast.engine.runtime.kernels cimport lf_barrier_init, lf_counter_set, lf_counter_wait
 from lstm_fast.engine.schedule cimport Schedule, begin, run_all
-from lstm_fast.engine.tape cimport Noise, Tape, new_norm
+from lstm_fast.engine.sums cimport bands_of
+from lstm_fast.engine.tape cimport Noise, Tape
 
 cnp.import_array()
 
@@ -42,6 +43,10 @@ cdef Py_ssize_t LEAST_CHUNK_ROWS = 12
 # 66 (AVX-512, Xeon). It takes whole cache lines.
 cdef size_t STREAMED_TAPE = 16 << 20
 cdef size_t STREAMED_BESIDE = 2 << 20
+# A core that writes to addresses one after the other fetches those that follow, up to the end of a page. Where a thread
+# writes less than that at a time, and then the rows of the next thread come, it takes lines that this one is writing:
+# 75 ns for each array and time if the cores are near one another, 330 if they are not (EPYC 9004).
+cdef Py_ssize_t PAGE = 4096
 
 
 cdef struct Call:
@@ -53,6 +58,7 @@ cdef struct Call:
     Py_ssize_t H, P, padded   # of every cell
     size_t size               # bytes of a number
     Split split
+    Py_ssize_t border         # rows from this one on are apart from the others; B: none are
     double work               # multiply-adds
     Py_ssize_t chunk_rows     # rows whose input is projected at once
     char *projected           # their projected input, one for each group of threads
@@ -88,6 +94,18 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     call.projected_size = (times(times(4 * call.padded, call.chunk_rows), call.size) + 63) // 64 * 64
 
 
+cdef Py_ssize_t border_of(const Call *call, Cell cell, list bounds) except -1:
+    """The row with which the second half of the threads begins, where these rows are to be apart; else B."""
+    cdef Py_ssize_t B = call.rows.B, border = B
+    if cell.proj_size:  # whose product writes all rows of a thread at once
+        return B
+    if call.training:
+        border = bounds[1]
+    elif call.split.by_rows and call.split.threads > 1 and not call.variants:
+        border = B // 2
+    return border if call.rows.counts == NULL and border * call.padded * <Py_ssize_t>call.size < PAGE else B
+
+
 cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except *:
     """Give the call its pieces of an arena; where that is too small, it has counted what is needed."""
     cdef ForwardJob counted
@@ -108,7 +126,7 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
         if cell.proj_size:
             job.unprojected_h = take(arena, B * call.H * call.size)
         if not call.training:  # else tapes have these
-            job.step.c = take(arena, times(B, call.padded) * call.size)
+            job.step.c = take(arena, times(B, call.padded) * call.size + (PAGE if call.border < B else 0))
             if call.chained and n < call.count - 1:
                 job.y = take(arena, times(times(call.rows.total, call.P), call.size))
         if not cell.full:
@@ -150,7 +168,7 @@ cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint maske
 
 
 cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, cnp.ndarray h0, cnp.ndarray c0,
-                      cnp.ndarray y, bint reverse, Ragged ragged, list noise):
+                      cnp.ndarray y, bint reverse, Ragged ragged, list bounds, list noise):
     """Fill the jobs in, and return the tapes that they write in training, else None."""
     cdef Cell cell
     cdef Tape tape = None, below
@@ -171,7 +189,7 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, c
             job.users_t = cnp.PyArray_STRIDE(y, 0) // <Py_ssize_t>call.size
             job.users_b = cnp.PyArray_STRIDE(y, cnp.PyArray_NDIM(y) - 2) // <Py_ssize_t>call.size
         if call.training:
-            below, tape = tape, new_tape(cell, ragged, job)
+            below, tape = tape, new_tape(cell, ragged, bounds, job)
             tape.x_owner, tape.x = kept, data_of(kept)
             if kept is not x and n == 0:
                 job.kept_x = data_of(kept)
@@ -179,8 +197,7 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, c
                 tape.x_owner = below.memory
                 tape.x = job.x = at(below.h, 0 if reverse else B * P, job.k)
             tapes.append(tape)
-            memcpy(at(tape.h, call.rows.total * P if job.reverse else 0, job.k), job.h0, B * P * call.size)
-            job.y, job.y_t, job.y_b = at(tape.h, 0 if job.reverse else B * P, job.k), B * P, P
+            set_up_hidden(job, tape, top)
             job.step.c, job.step.gates = tape.c, tape.gates
             job.step.stream = (job.k.lanes * call.size == 64 and tape.size >= STREAMED_TAPE
                                and cell.gates_hh.size >= STREAMED_BESIDE)
@@ -195,12 +212,33 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, c
         job.step.y_row = H if cell.proj_size else job.y_b
         if call.variants:
             set_up_variant(job, cell, None if noise is None else noise[n], tape)
-        if c0 is None:
-            memset(job.step.c, 0, B * call.padded * call.size)
-        else:
-            copy_rows(<char *>job.step.c, call.padded * call.size, at(data_of(c0), n * B * H, job.k), H * call.size, B,
-                      H * call.size)
+        set_up_c0(job, NULL if c0 is None else at(data_of(c0), n * B * H, job.k), 0, call.border)
+        set_up_c0(job, NULL if c0 is None else at(data_of(c0), n * B * H, job.k), call.border, B)
     return tapes
+
+
+cdef void set_up_hidden(ForwardJob *job, Tape tape, bint top) noexcept:
+    """Where h of a tape is, with h0. Rows that are apart are so in the top layer alone: others are read as an input."""
+    cdef Py_ssize_t T = job.rows.T, P = job.P, near = job.border if top else job.rows.B, apart = job.rows.B - near
+    cdef Py_ssize_t total = job.rows.total - T * apart
+    cdef char *h = at(tape.h, (total + near) * P, job.k)
+    tape.h_apart = apart > 0
+    job.y, job.y_t, job.y_b = at(tape.h, 0 if job.reverse else near * P, job.k), near * P, P
+    memcpy(at(tape.h, total * P if job.reverse else 0, job.k), job.h0, near * P * job.k.itemsize)
+    if apart > 0:
+        job.y_apart, job.y_apart_t = at(h, 0 if job.reverse else apart * P, job.k), apart * P
+        memcpy(at(h, T * apart * P if job.reverse else 0, job.k), at(job.h0, near * P, job.k),
+               apart * P * job.k.itemsize)
+
+
+cdef void set_up_c0(ForwardJob *job, const char *c0, Py_ssize_t first, Py_ssize_t end) noexcept:
+    """Of some rows that follow one another; NULL: zeros."""
+    cdef Py_ssize_t row = job.step.c_row * job.k.itemsize, users_row = job.H * job.k.itemsize
+    cdef char *c = <char *>job.step.c + c_row(job, -1, first) * row
+    if c0 == NULL:
+        memset(c, 0, (end - first) * row)
+    else:
+        copy_rows(c, row, c0 + first * users_row, users_row, end - first, users_row)
 
 
 cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
@@ -215,7 +253,8 @@ cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
     job.bias = data_of(cell.bias_sum) if call.blas else cell.bias.data
     job.w_hr = cell.project_hr.data if cell.proj_size else NULL
     job.step.depth, job.step.hidden_size, job.step.w = job.P, job.H, cell.gates_hh.data
-    job.step.c_row = cell.padded
+    job.step.c_row, job.border = cell.padded, call.border
+    job.c_gap = PAGE // (cell.padded * <Py_ssize_t>call.size)
     if call.blas or cell.layer_norm:
         job.step.projected_row, job.step.projected_panel, job.step.projected_gate = 4 * job.H, cell.k.lanes, job.H
     else:
@@ -225,41 +264,12 @@ cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
     lf_counter_set(&job.done, 0)
 
 
-cdef void set_up_variant(ForwardJob *job, Cell cell, Noise noise, Tape tape) except *:
-    """The parts of a job that only variants have; with `tape` in training."""
-    cdef ForwardVariant *variant = job.variant
-    cdef lf_variant_forward *step = &variant.step
-    cdef ForwardNorm *norm = &variant.norm
-    step.variant = &cell.variant
-    step.parts = LF_CELL | LF_OUTPUT
-    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
-    if noise is not None:
-        variant.recurrent = data_or_null(noise.recurrent)
-        step.zone_h, step.zone_c = data_or_null(noise.zone_h), data_or_null(noise.zone_c)
-        step.zone_row = noise.zone_row
-    if tape is not None:
-        step.a, tape.variant, tape.noise = tape.gates, True, noise
-    variant.layer_norm = cell.layer_norm
-    if not cell.layer_norm:
-        return
-    norm.of_gates, norm.bias = cell.norm_of_gates, data_of(cell.norm_bias)
-    if tape is not None:
-        tape.norm = new_norm(cell, job.rows.total)
-        norm.hh, norm.c, norm.scale_hh = tape.norm.hh.data, tape.norm.c.data, tape.norm.scale_hh.data
-    if norm.of_gates:
-        norm.w_hh, norm.peephole = data_of(cell.w_ln), NULL if cell.peephole is None else cell.peephole.data
-        return
-    norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
-    norm.b_c = data_of(cell.b_ln_c)
-    if tape is not None:
-        norm.ih, norm.scale_ih, norm.scale_c = tape.norm.ih.data, tape.norm.scale_ih.data, tape.norm.scale_c.data
-
-
-cdef Tape new_tape(Cell cell, Ragged ragged, const ForwardJob *job):
+cdef Tape new_tape(Cell cell, Ragged ragged, list bounds, const ForwardJob *job):
     """A tape whose buffers have room for all rows."""
     cdef Tape tape = Tape.__new__(Tape)
     cdef size_t rows = <size_t>job.rows.total, all_rows = rows + <size_t>job.rows.B
     tape.cell, tape.ragged, tape.rows, tape.reverse = cell, ragged, job.rows[0], job.reverse
+    tape.bounds, tape.border = bounds, job.border
     cdef size_t size = cell.k.itemsize, gates = times(times(rows, 4), cell.padded) * size
     cdef size_t c = times(all_rows, cell.padded) * size, h = times(all_rows, cell.output_size) * size
     tape.size = gates + c + h
@@ -320,7 +330,7 @@ cdef void write_results(const Call *call, cnp.ndarray hn, cnp.ndarray cn) noexce
             memmove(at(data_of(hn), (n * B + row) * P, job.k),
                     at(job.h0, row * P, job.k) if t < 0 else y_at(job, t, row), P * call.size)
             memcpy(at(data_of(cn), (n * B + row) * H, job.k),
-                   at(<char *>job.step.c, (row if t < 0 else c_row(job, t) + row) * call.padded, job.k), H * call.size)
+                   at(<char *>job.step.c, c_row(job, t, row) * call.padded, job.k), H * call.size)
         if call.split.in_pieces and not call.split.by_rows:
             if job.kept_x != NULL:
                 copy_x(job, 0, T, 0, 1)
@@ -329,7 +339,7 @@ cdef void write_results(const Call *call, cnp.ndarray hn, cnp.ndarray cn) noexce
 
 
 cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=False, Ragged ragged=None,
-                   bint training=False, bint blas=False, list noise=None, bint copy=False):
+                   bint training=False, bint blas=False, list noise=None, bint copy=False, list bounds=None):
     """Run chained layers of one direction, or one layer in two.
 
     The caller has checked: every array has the cells' dtype in native byte order and is aligned, the shapes fit,
@@ -362,6 +372,8 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
         For each cell.
     copy : bool
         In training, keep a copy of `x`.
+    bounds : list of int, optional
+        Bands of the batch in backward, if these are not those of this call alone: see `bands_of`.
 
     Returns
     -------
@@ -382,6 +394,9 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
     call.rows = rows_of(x, ragged)
     call.H, call.P, call.padded, call.size = cell.hidden_size, cell.output_size, cell.padded, cell.k.itemsize
     plan_call(&call, cells, ragged is not None)
+    if training and bounds is None:
+        bounds = bands_of(cells, call.rows.T, call.rows.B, ragged, noise is None and not blas)
+    call.border = border_of(&call, cell, bounds)
     arena = arena_of(small, SMALL_SCRATCH)
     carve_scratch(&call, cells, noise, &arena)
     if arena.used > SMALL_SCRATCH:
@@ -391,7 +406,7 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
     kept = x
     if copy and training:
         kept = new_array(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cell.type_number)
-    tapes = set_up_jobs(&call, cells, x, kept, h0, c0, y, reverse, ragged, noise)
+    tapes = set_up_jobs(&call, cells, x, kept, h0, c0, y, reverse, ragged, bounds, noise)
     if call.rows.total > 0:
         if call.split.in_pieces and not call.split.by_rows:
             mark_chunks(call.jobs, call.chunks)

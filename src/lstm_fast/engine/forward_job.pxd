@@ -65,10 +65,14 @@ cdef struct ForwardJob:
     const char *bias          # own product: packed in gates; BLAS: (4H,)
     const char *w_hr          # packed in columns, or NULL
     char *unprojected_h       # with w_hr: (B, H)
+    Py_ssize_t border         # rows from this one on are apart: in gates and c, and in y where `y_apart` is not NULL
     char *y
     Py_ssize_t y_t, y_b       # strides of y; a ragged batch has no y_t
+    char *y_apart             # the same of those apart
+    Py_ssize_t y_apart_t
     char *users_y             # in training: where y is copied to, with other strides; NULL: not wanted
     Py_ssize_t users_t, users_b
+    Py_ssize_t c_gap          # unless training: rows of c that nobody has, before those apart
     lf_cell_forward step      # what is the same in every step; c and gates of all of them
     ForwardVariant *variant   # NULL: a plain cell
     lf_barrier barrier
@@ -77,12 +81,27 @@ cdef struct ForwardJob:
 
 cdef inline char *y_at(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
     cdef Py_ssize_t start = t * job.y_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.y_b
+    if row >= job.border and job.y_apart != NULL:
+        return at(job.y_apart, t * job.y_apart_t + (row - job.border) * job.y_b, job.k)
     return at(job.y, start + row * job.y_b, job.k)
 
 
-cdef inline Py_ssize_t c_row(const ForwardJob *job, Py_ssize_t t) noexcept nogil:
-    """Where c of time t begins: each time has its own in training, else the newest overwrites the last."""
-    return job.rows.B + rows_before(job.rows, t) if job.training else 0
+cdef inline Py_ssize_t gates_row(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    """Where the gates of a row are at time t, in training."""
+    if row >= job.border:
+        return job.rows.T * job.border + t * (job.rows.B - job.border) + row - job.border
+    return row + (t * job.border if job.border < job.rows.B else rows_before(job.rows, t))
+
+
+cdef inline Py_ssize_t c_row(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    """The same of c; t = -1: of c0. Each time has its own in training, else the newest overwrites the last."""
+    if not job.training:
+        return row if row < job.border else row + job.c_gap
+    if row >= job.border:
+        return gates_row(job, t + 1, row) + job.border
+    if job.border < job.rows.B:
+        return gates_row(job, t + 1, row)
+    return row if t < 0 else job.rows.B + gates_row(job, t, row)
 
 
 cdef inline bint is_apart(const ForwardJob *job) noexcept nogil:

@@ -3,7 +3,7 @@
 from libc.string cimport memcpy
 
 from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, c_row, is_apart, place_in_chunk, y_at
+from lstm_fast.engine.forward_job cimport ForwardJob, c_row, gates_row, is_apart, place_in_chunk, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at
@@ -106,18 +106,17 @@ cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projecte
 
     `projected` is that of first_row.
     """
-    cdef Py_ssize_t c_at = first_row * step.c_row
     step.rows = end_row - first_row
     step.projected = projected
     if before < 0:
         step.h, step.h_row = at(job.h0, first_row * job.P, job.k), job.P
-        step.c_prev = at(<const char *>job.step.c, c_at, job.k)
+        step.c_prev = at(<const char *>job.step.c, c_row(job, -1, first_row) * step.c_row, job.k)
     else:
         step.h, step.h_row = y_at(job, before, first_row), job.y_b
-        step.c_prev = at(<const char *>job.step.c, c_at + c_row(job, before) * step.c_row, job.k)
-    step.c = at(<const char *>job.step.c, c_at + c_row(job, t) * step.c_row, job.k)
+        step.c_prev = at(<const char *>job.step.c, c_row(job, before, first_row) * step.c_row, job.k)
+    step.c = at(<const char *>job.step.c, c_row(job, t, first_row) * step.c_row, job.k)
     if job.training:
-        step.gates = at(<const char *>job.step.gates, 4 * (c_at + rows_before(job.rows, t) * step.c_row), job.k)
+        step.gates = at(<const char *>job.step.gates, 4 * gates_row(job, t, first_row) * step.c_row, job.k)
     if job.w_hr == NULL:
         step.y = y_at(job, t, first_row)
     else:
@@ -138,13 +137,16 @@ cdef Py_ssize_t take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, 
     cdef Py_ssize_t T = job.rows.T, t = T - 1 - s if job.reverse else s, before = t + 1 if job.reverse else t - 1
     cdef Py_ssize_t end = max(first_row, min(end_row, rows_at(job.rows, t)))
     cdef Py_ssize_t running = first_row if s == 0 else max(first_row, min(end, rows_at(job.rows, before)))
-    cdef Py_ssize_t x_row = step.projected_row
+    cdef Py_ssize_t x_row = step.projected_row, row = first_row, stop
     cdef const char *x = at(projected, place_in_chunk(job, first_t, t, first_row, end_row) * x_row, job.k)
     step.descending = s & 1  # begin with the weights that the step before read last: some are in a nearer cache
-    if running > first_row:
-        step_rows(job, step, x, t, before, first_row, running, part, operands)
-    if end > running:
-        step_rows(job, step, at(x, (running - first_row) * x_row, job.k), t, -1, running, end, part, operands)
+    while row < end:
+        stop = running if row < running else end
+        if row < job.border:
+            stop = min(stop, job.border)
+        step_rows(job, step, at(x, (row - first_row) * x_row, job.k), t, before if row < running else -1, row, stop,
+                  part, operands)
+        row = stop
     return end
 
 

@@ -1,13 +1,45 @@
 """One step of a variant of the cell: as that of a plain one, or, with layer norm, of whole rows between products."""
 
 from lstm_fast.engine.batch cimport rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, place_in_chunk
+from lstm_fast.engine.cell cimport Cell, layout_of_gates
+from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, place_in_chunk
 from lstm_fast.engine.matrix cimport rounded
-from lstm_fast.engine.memory cimport at, strided
+from lstm_fast.engine.memory cimport at, data_of, data_or_null, strided
 from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
                                                lf_rows, lf_variant_forward)
+from lstm_fast.engine.tape cimport Noise, Tape, new_norm
 
 cdef double GATE_NORM_EPSILON = 1e-8  # TensorFlow Lite's
+
+
+cdef void set_up_variant(ForwardJob *job, Cell cell, Noise noise, Tape tape) except *:
+    """The parts of a job that only variants have; with `tape` in training."""
+    cdef ForwardVariant *variant = job.variant
+    cdef lf_variant_forward *step = &variant.step
+    cdef ForwardNorm *norm = &variant.norm
+    step.variant = &cell.variant
+    step.parts = LF_CELL | LF_OUTPUT
+    layout_of_gates(cell, &step.a_row, &step.a_panel, &step.a_gate)
+    if noise is not None:
+        variant.recurrent = data_or_null(noise.recurrent)
+        step.zone_h, step.zone_c = data_or_null(noise.zone_h), data_or_null(noise.zone_c)
+        step.zone_row = noise.zone_row
+    if tape is not None:
+        step.a, tape.variant, tape.noise = tape.gates, True, noise
+    variant.layer_norm = cell.layer_norm
+    if not cell.layer_norm:
+        return
+    norm.of_gates, norm.bias = cell.norm_of_gates, data_of(cell.norm_bias)
+    if tape is not None:
+        tape.norm = new_norm(cell, job.rows.total)
+        norm.hh, norm.c, norm.scale_hh = tape.norm.hh.data, tape.norm.c.data, tape.norm.scale_hh.data
+    if norm.of_gates:
+        norm.w_hh, norm.peephole = data_of(cell.w_ln), NULL if cell.peephole is None else cell.peephole.data
+        return
+    norm.w_ih, norm.w_hh, norm.w_c = data_of(cell.w_ln_ih), data_of(cell.w_ln_hh), data_of(cell.w_ln_c)
+    norm.b_c = data_of(cell.b_ln_c)
+    if tape is not None:
+        norm.ih, norm.scale_ih, norm.scale_c = tape.norm.ih.data, tape.norm.scale_ih.data, tape.norm.scale_c.data
 
 
 cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,

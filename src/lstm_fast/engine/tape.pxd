@@ -33,6 +33,9 @@ cdef class Tape:
     cdef char *c        # (B + N, padded): c0, then c of each time
     cdef char *h        # (B + N, P): h0, then h of each time; reverse: (N + B, P), h0 after them
     cdef size_t size    # in bytes, of the numbers in them
+    cdef list bounds    # of the bands of the batch in backward: see sums.pyx
+    cdef Py_ssize_t border  # rows from this one on are apart: in gates and c those of all times come after the others
+    cdef bint h_apart   # in h, too
     cdef bint variant   # then gates are what `lf_variant_forward` keeps, in its layout
     cdef Noise noise
     cdef Norm norm      # with layer norm

@@ -113,6 +113,7 @@ class Checkpoint:
             training=training,
             blas=self._blas,
             noise=self._noise_of(times),
+            bounds=self._bands,
         )
 
     def _noise_of(self, times: tuple[int, int]) -> list[Noise] | None:

@@ -160,11 +160,17 @@ cdef void copy_x(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, in
 
 cdef void copy_y(const ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
                  Py_ssize_t end_row) noexcept nogil:
-    """Some rows of y at the times first_t .. end_t - 1, for the user."""
-    cdef Py_ssize_t t, row, start
+    """Some rows of y at the times first_t .. end_t - 1, for the user.
+
+    They end in the middle, where what a core fetches ahead is its own: see PAGE in forward.pyx.
+    """
+    cdef Py_ssize_t t, n, row, rows, half, start
     for t in range(first_t, end_t):
         start = t * job.users_t if job.rows.offsets == NULL else job.rows.offsets[t] * job.users_b
-        for row in range(first_row, min(end_row, rows_at(job.rows, t))):
+        rows = max(0, min(end_row, rows_at(job.rows, t)) - first_row)
+        half = rows - rows // 2
+        for n in range(rows):
+            row = first_row + (n if n < half else rows - 1 - (n - half))
             memcpy(at(job.users_y, start + row * job.users_b, job.k), y_at(job, t, row), job.P * job.k.itemsize)
 
 

@@ -187,9 +187,9 @@ def write_report(path: Path) -> str:
             ]
     if len(result["runs"]) > 1:
         lines += threads_compared(result)
-    lines.append(
-        f"## Import and memory\n\nimport: {1e3 * result['import_seconds']:.1f} ms beyond NumPy's\n"
-    )
+    seconds = result["import_seconds"]
+    taken = "not measured" if seconds is None else f"{1e3 * seconds:.1f} ms beyond NumPy's"
+    lines.append(f"## Import and memory\n\nimport: {taken}\n")
     case = "training step, T = 1000, B = 32, I = H = 256"
     for name, size in result["memory"].items():
         lines.append(f"{case}, {NAMES.get(name, name)}: {size / 2**20:.0f} MiB\n")

@@ -85,10 +85,10 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     the work: (100, 1, 64, 64) takes 120 us back instead of 162 (EPYC 9004).
 
     All of this gives threads equal shares, for cores that they have to themselves. Where they have not (see watch.pyx)
-    a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come. A call
-    whose steps can be run one by one (`by_steps`) is cut into shares of the units of each step, if there are too few
-    rows, or rows end at different times. Else fewer threads are used; not so unless the call is `adaptive`, for bits
-    that depend on the threads.
+    a batch is cut into as many pieces of rows, and these into slabs of time, that helpers take as they come; of a
+    ragged one, smaller pieces, but backward only in bands. A call whose steps can be run one by one (`by_steps`) is cut
+    into shares of the units of each step, if it is not into rows. Else fewer threads are used; not so unless the call
+    is `adaptive`, for bits that depend on the threads.
 
     Measured with AVX-512 on two cores, speed on two threads over one, for (T, B, I, H):
 
@@ -109,7 +109,9 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
         equal = usable(&of_teams, most)
         if equal < most and total_work >= max(PIECES_WORK, work_of_one):
             least = TILE_ROWS if weights <= (cached if by_steps else KEPT_WEIGHTS) else READING_ROWS
-            split.by_rows = bands > 1 or (rows >= 2 * least and not ragged)
+            if ragged and not backward:
+                least //= 2
+            split.by_rows = bands > 1 or (rows >= 2 * least and not (ragged and backward))
             pieces = panels if by_steps and step_work >= PIECE_STEP_WORK else 1
             if split.by_rows:
                 pieces = max(bands, rows // least)

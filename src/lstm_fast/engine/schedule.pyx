@@ -258,16 +258,18 @@ cdef void run(Schedule *schedule, Py_ssize_t first, Py_ssize_t end) noexcept:
 cdef void learn_of(Schedule *schedule, int threads, long long time) noexcept:
     """Tell the watch what was seen of a call, if it had all of the threads that were asked for.
 
-    One thread alone takes no longer than all together were on cores: threads that meet nobody lose theirs unseen. Those
-    that stood by were on a core for nothing.
+    One thread alone takes no longer than all together were on cores, and as long where they met nobody, whether they
+    lost their cores meanwhile or had less to do than others. Those that stood by were on a core for nothing.
     """
     cdef long long alone
     if schedule.split.in_pieces:
         learn(&of_pieces, threads, time, min(lf_counter_get(&schedule.least), threads * time), 0)
     elif lf_counter_get(&schedule.finished) == threads:
-        alone = time_alone(threads, lf_counter_get(&schedule.last), lf_counter_get(&schedule.ended),
-                           lf_counter_get(&schedule.late), lf_counter_get(&schedule.waited))
-        learn(&of_teams, threads, time, min(alone, lf_counter_get(&schedule.ran)) - lf_counter_get(&schedule.stood_by),
+        alone = lf_counter_get(&schedule.ran)
+        if lf_counter_get(&schedule.waited) > 0:
+            alone = min(alone, time_alone(threads, lf_counter_get(&schedule.last), lf_counter_get(&schedule.ended),
+                                          lf_counter_get(&schedule.late), lf_counter_get(&schedule.waited)))
+        learn(&of_teams, threads, time, alone - lf_counter_get(&schedule.stood_by),
               lf_counter_get(&schedule.late) // (threads - 1))
 
 

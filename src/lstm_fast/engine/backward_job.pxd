@@ -114,7 +114,7 @@ cdef struct Scratch:
     char *dw_c                     # H: terms of the gradient of its gain
     char *dw_ih                    # 4H: the same of the other two
     char *dw_hh                    # 4H
-    char *packed[OPERANDS]         # right-hand sides of weights' gradients, packed, for each packer: one array, or three
+    char *packed[OPERANDS]         # right-hand sides of weights' gradients, packed, for each packer: one array or three
 
 
 cdef struct Chunk:

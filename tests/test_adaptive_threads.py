@@ -380,6 +380,20 @@ print(*(round(1000 * t) for t in times))
     assert [first, *later] == [336, 672, 1000]  # at first 32 calls of 10.5 ms
 
 
+def test_calls_that_are_a_small_part_of_a_program_try_seldom():
+    """Not before they have taken 20 times what was lost, here in 25 ms each."""
+    code = """
+from support.internals import see, usable_now
+import time
+lost = 10.5e-3 * 1.25 - 1e-3
+time.sleep(see(False, 2, 10.5e-3, 1e-3) + 0.01)
+tries = [usable_now(False, 2, work=25e6 * 40) for _ in range(6)]  # each for two calls
+assert 10 == -(-20 * lost // 25e-3)
+assert tries == [1, 1, 1, 1, 1, 2], tries
+"""
+    run_python(code, LSTM_FAST_ADAPTIVE_THREADS="1")
+
+
 def test_a_first_try_is_not_charged_for_waking_a_thread():
     """But for no more than that takes, and for nothing else; the next one is."""
     code = """

@@ -106,7 +106,7 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     cdef size_t cached = KEPT_WEIGHTS if backward or rows >= most * KEEPING_ROWS else CACHED_WEIGHTS
     split.followed = split.in_pieces = False
     if most > 1 and adaptive:
-        equal = usable(&of_teams, most)
+        equal = usable(&of_teams, most, total_work)
         if equal < most and total_work >= max(PIECES_WORK, work_of_one):
             least = TILE_ROWS if weights <= (cached if by_steps else KEPT_WEIGHTS) else READING_ROWS
             if ragged and not backward:
@@ -115,7 +115,7 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
             pieces = panels if by_steps and step_work >= PIECE_STEP_WORK else 1
             if split.by_rows:
                 pieces = max(bands, rows // least)
-            each = <int>min(pieces, usable(&of_pieces, most), MOST_PIECES)
+            each = <int>min(pieces, usable(&of_pieces, most, total_work), MOST_PIECES)
             each -= each % bands
             if each > equal:
                 split.threads, split.groups, split.in_pieces = each, 1, True
@@ -178,10 +178,10 @@ cdef Split plan_shares(Py_ssize_t shares, double work) noexcept:
     """Each thread has an equal part of so many shares of the work, in multiply-adds; on busy cores who takes it."""
     cdef Split split
     cdef int most = <int>max(1, min(shares, available() if work >= CALL_WORK else 1))
-    split.threads, split.groups, split.by_rows = usable(&of_teams, most), 1, True
+    split.threads, split.groups, split.by_rows = usable(&of_teams, most, work), 1, True
     split.followed = split.in_pieces = False
     if split.threads < most and work >= PIECES_WORK:
-        most = min(usable(&of_pieces, most), MOST_PIECES)
+        most = min(usable(&of_pieces, most, work), MOST_PIECES)
         if most > split.threads:
             split.threads, split.in_pieces = most, True
     return split

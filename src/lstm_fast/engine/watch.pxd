@@ -6,6 +6,7 @@ cdef struct Watch:
     int limit           # threads that a call may use; 0: no limit
     long long until     # when one more is tried, on the clock of lf_now
     long long hold      # how long before, in nanoseconds
+    double rest         # nanoseconds that calls have to take before that, too
     long long tries     # calls that have tried it since
     long long credit    # nanoseconds saved lately
     long long calls     # that told of their time
@@ -14,5 +15,5 @@ cdef Watch of_teams     # equal shares
 cdef Watch of_pieces    # small ones
 
 cdef bint watching() noexcept
-cdef int usable(const Watch *watch, int threads) noexcept
+cdef int usable(Watch *watch, int threads, double work) noexcept
 cdef void learn(Watch *watch, int threads, long long time, long long alone, long long late) noexcept

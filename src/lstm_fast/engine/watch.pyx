@@ -31,6 +31,10 @@ SHORTEST, LONGEST = 5_000_000, 1_000_000_000
 # The same as multiples of what was lost, and of the time of the call: calls that try are few, and cost little in all.
 cdef int HOLD_OF_LOSS = 20
 cdef int HOLD_OF_CALL = 32
+# Of the first, calls have to take as much themselves: they may be a small part of a program. What one takes that is not
+# watched is not known: at least so much, and for so many multiply-adds a nanosecond.
+cdef double LEAST_CALL = 1e3
+cdef double WORK_OF_NANOSECOND = 40
 # What it may take to wake a thread that slept, on an idle core: more than that is another program's.
 cdef long long WAKING = 2_000_000
 
@@ -38,6 +42,7 @@ of_teams.limit = of_pieces.limit = 0
 of_teams.hold = of_pieces.hold = 0
 of_teams.tries = of_pieces.tries = 0
 of_teams.calls = of_pieces.calls = 0
+of_teams.rest = of_pieces.rest = 0
 of_teams.credit = of_pieces.credit = CREDIT
 
 
@@ -45,10 +50,13 @@ cdef bint watching() noexcept:
     return _enabled
 
 
-cdef int usable(const Watch *watch, int threads) noexcept:
-    """How many of these threads a call may use now."""
+cdef int usable(Watch *watch, int threads, double work) noexcept:
+    """How many of these threads a call of so many multiply-adds may use now."""
     if not _enabled or watch.limit == 0 or watch.limit >= threads:
         return threads
+    if watch.rest > 0:
+        watch.rest -= LEAST_CALL + work / WORK_OF_NANOSECOND
+        return watch.limit
     return watch.limit + (lf_now() >= watch.until)
 
 
@@ -72,6 +80,7 @@ cdef void learn(Watch *watch, int threads, long long time, long long alone, long
     watch.credit = min(CREDIT, watch.credit + saved)
     if watch.credit < 0:
         watch.hold = max(SHORTEST, -HOLD_OF_LOSS * saved, 2 * watch.hold * tried)
+        watch.rest = min(watch.hold, LONGEST)
         watch.hold = max(min(watch.hold, LONGEST), HOLD_OF_CALL * time)
         watch.limit, watch.until, watch.credit, watch.tries = threads - 1, lf_now() + watch.hold, 0, 0
         tell(threads - 1, watch.hold)
@@ -115,7 +124,8 @@ def set_adaptive_threads(enabled):
 
 def adaptive_threads():
     """``{"enabled": bool, "limit": int or None, "times": int}``: the limit of now, and how often there was another."""
-    limit = of_teams.limit if _enabled and of_teams.limit and lf_now() < of_teams.until else None
+    held = of_teams.rest > 0 or lf_now() < of_teams.until
+    limit = of_teams.limit if _enabled and of_teams.limit and held else None
     return {"enabled": bool(_enabled), "limit": limit, "times": _limited}
 
 
@@ -130,6 +140,7 @@ def hold(teams, pieces):
     of_teams.until = of_pieces.until = 1 << 62 if teams or pieces else 0
     of_teams.hold = of_pieces.hold = 0
     of_teams.tries = of_pieces.tries = 0
+    of_teams.rest = of_pieces.rest = 0
     of_teams.credit = of_pieces.credit = CREDIT
 
 
@@ -140,9 +151,10 @@ def see(pieces, threads, time, alone, late=0.0):
     return watch.hold / 1e9 if watch.limit and watch.limit < threads and lf_now() < watch.until else 0.0
 
 
-def usable_now(pieces, threads):
-    """How many of these threads a call would use."""
-    return usable(&of_pieces if pieces else &of_teams, threads)
+def usable_now(pieces, threads, work=1e15):
+    """How many of these threads a call of so many multiply-adds would use, if the one before had as many."""
+    usable(&of_pieces if pieces else &of_teams, threads, work)
+    return usable(&of_pieces if pieces else &of_teams, threads, work)
 
 
 def calls():

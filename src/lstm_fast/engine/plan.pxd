@@ -5,6 +5,9 @@ cdef enum:
     FOLLOWED_ROWS = 3  # of a batch: steps of more are shared as well as what follows them
 
 
+cdef Py_ssize_t cache_of_core  # bytes of its L2 cache; more than there are where the system does not say
+
+
 cdef struct Split:
     # How a call is spread over threads.
     int threads

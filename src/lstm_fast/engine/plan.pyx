@@ -2,7 +2,7 @@
 
 from lstm_fast.engine.meeting cimport meeting
 from lstm_fast.engine.runtime.threads cimport available
-from lstm_fast.engine.watch cimport of_pieces, of_teams, usable, watching
+from lstm_fast.engine.watch cimport of_pieces, of_teams, unlimited, usable, watching
 
 cdef extern from *:
     """
@@ -20,6 +20,8 @@ cdef extern from *:
     """
     size_t lf_cache_of_core()
 
+cdef Py_ssize_t cache_of_core = lf_cache_of_core() or 1 << 62
+
 # Multiply-adds below which another thread does not pay: in a call, since it has to be woken, and in one
 # thread's part of a time step, since threads meet after it: at least, and for each nanosecond that they take to meet. A
 # call of 3e5 takes 15 to 25 microseconds on one thread; a step of 1.6e4 takes 1.0 and on two 0.6; where a meeting
@@ -29,11 +31,11 @@ cdef double STEP_WORK = 6e3
 cdef double STEP_WORK_OF_MEETING = 80
 # The same of backward, where threads exchange all gradients of pre-activations: that takes 50 microseconds.
 cdef double BACKWARD_WORK = 4e6
-# The same, for each thread, where they follow one that computes the steps; and for each step and nanosecond that two
-# take to meet, since its gradients go from core to core. And what a step costs besides: while others do so much in all,
-# there is no use for one more.
+# The same, for each thread, where they follow one that computes the steps; and for each step and squared nanosecond
+# that two take to meet, since its gradients go from core to core: 1.2e4 in 77, 9e4 in 211. And what a step costs
+# besides: while others do so much in all, there is no use for one more.
 cdef double FOLLOWED_WORK = 6e5
-cdef double FOLLOWED_STEP_WORK_OF_MEETING = 130
+cdef double FOLLOWED_STEP_WORK_OF_MEETING = 2
 cdef double STEP_COST = 2e4
 # Batch rows of a thread, at least: that fill a register tile well enough; in backward, where one panel may be all that
 # there is to share; one where so many bytes of weights are read in less time than it takes to meet others.
@@ -133,7 +135,7 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     cdef Py_ssize_t by_units = min(most, panels, <Py_ssize_t>(step_work / STEP_WORK))
     cdef double meeting_work = STEP_WORK
     if by_units > 1 and watching():
-        meeting_work = 1 + STEP_WORK_OF_MEETING * meeting(of_teams.limit == 0)
+        meeting_work = 1 + STEP_WORK_OF_MEETING * meeting(unlimited(&of_teams))
         by_units = min(by_units, <Py_ssize_t>(step_work / meeting_work))
     if exchange and adaptive and by_units < 2 and rows <= FOLLOWED_ROWS:
         by_rows = 1
@@ -147,7 +149,8 @@ cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t 
     followers = <int>min(followers, total_work / FOLLOWED_WORK) // split.groups
     if exchange and each == 1 and followers > 1 and not (chained and split.groups > 1):
         work_of_one = total_work / (jobs * steps)
-        split.followed = not watching() or work_of_one >= FOLLOWED_STEP_WORK_OF_MEETING * meeting(of_teams.limit == 0)
+        split.followed = (not watching() or work_of_one
+                          >= FOLLOWED_STEP_WORK_OF_MEETING * <double>meeting(unlimited(&of_teams)) ** 2)
         if split.followed:
             each = <int>min(followers, 2 + work_of_one / (step_work + STEP_COST))
     split.threads = each * split.groups

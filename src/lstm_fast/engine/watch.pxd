@@ -15,5 +15,8 @@ cdef Watch of_teams     # equal shares
 cdef Watch of_pieces    # small ones
 
 cdef bint watching() noexcept
+cdef inline bint unlimited(const Watch *watch) noexcept:
+    """Whether calls may use two threads, and not just to try."""
+    return watch.limit == 0 or watch.limit > 1
 cdef int usable(Watch *watch, int threads, double work) noexcept
 cdef void learn(Watch *watch, int threads, long long time, long long alone, long long late) noexcept

@@ -25,7 +25,7 @@ from lstm_fast.engine.runtime.kernels cimport (lf_barrier_wait, lf_cell_backward
 # Large gradients of few rows, to which nothing more is added, are written past the caches: there they would take the
 # place of the weights, after being read from memory for nothing. (1, 1, 512, 512) takes 542 us instead of 770,
 # (50, 1, 512, 512) 8.8 ms instead of 9.2. Two threads write them faster into their two L2 caches, if these hold them:
-# past caches of 1 MiB (1, 1, 512, 512) takes two 300 us instead of 490 (one 450).
+# past caches of 1 MiB (1, 1, 512, 512) takes two 300 to 450 us instead of 450 to 510 (one 450).
 cdef Py_ssize_t STREAMED_ROWS = 64
 cdef Py_ssize_t STREAMED_BYTES = 2 << 20
 

@@ -52,7 +52,7 @@ def test_bits_do_not_depend_on_the_threads(isa, stack, threads):
             expected = expected or actual
 
 
-# In backward of each one thread computes the steps, and the others follow it
+# One thread computes the steps of each, and the others what comes after, or what goes before
 FOLLOWED = [
     ((160, 1, 200, 16, 1, False), {}),
     ((160, 1, 200, 16, 1, False), {"reverse": True, "peephole": True, "zoneout": (0.1, 0.2)}),
@@ -62,8 +62,20 @@ FOLLOWED = [
     ((160, 1, 200, 16, 1, False), {"checkpoint": 60}),
     ((7, 1, 5000, 16, 2, False), {}),  # layers one by one: too few steps for a pipeline
     ((60, 1, 400, 40, 1, False), {"layer_norm": True}),
+    ((60, 1, 400, 40, 1, False), {"layer_norm": True, "recurrent_dropout": 0.2, "reverse": True}),
+    ((60, 1, 400, 40, 1, False), {"layer_norm": True, "matmul_precision": "bfloat16"}),
     ((160, 1, 200, 20, 1, False), {"proj_size": 9}),
     ((160, 1, 200, 16, 1, True), {}),  # from four threads on
+]
+# Threads share the units of the product of each of these steps, and then its rows
+NORMED = [
+    ((60, 1, 20, 100, 1, False), {}),
+    ((60, 2, 90, 130, 1, False), {"reverse": True, "recurrent_dropout": 0.2}),
+    ((60, 2, 90, 130, 1, False), {"zoneout": (0.1, 0.2)}),
+    ((60, 3, 20, 100, 2, False), {"proj_size": 90}),
+    ((60, 2, 90, 130, 1, False), {"matmul_precision": "bfloat16"}),
+    ((40, 1, 30, 130, 1, True), {}),
+    ((60, 2, 90, 130, 1, False), {"layer_norm": "gates", "peephole": True}),
 ]
 
 
@@ -80,6 +92,26 @@ def test_bits_where_threads_follow_one(isa, stack, options, lengths, adaptive):
         hold(count, 1)
         before = calls()[0]
         assert_identical(everything(stack, lengths, noisy=noisy, **options), expected)
+        assert calls()[0] > before
+
+
+@pytest.mark.parametrize("lengths", [None, [40, 9, 60, 0, 60]], ids=str)
+@pytest.mark.parametrize(("stack", "options"), NORMED, ids=str)
+def test_bits_of_layer_norm(isa, stack, options, lengths, adaptive):
+    options = {"layer_norm": True, **options}
+    T, B, *sizes = stack
+    if lengths is not None:
+        lengths = [min(T, n) for n in lengths]
+        B = len(lengths)
+    noisy = bool({"zoneout", "recurrent_dropout"} & options.keys())
+    lstm_fast.set_num_threads(1)
+    expected = everything((T, B, *sizes), lengths, noisy=noisy, **options)
+    for count in (2, 3, 5):
+        lstm_fast.set_num_threads(count)
+        hold(count, 1)
+        before = calls()[0]
+        actual = everything((T, B, *sizes), lengths, noisy=noisy, **options)
+        assert_identical(actual, expected)
         assert calls()[0] > before
 
 

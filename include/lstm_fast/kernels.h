@@ -260,7 +260,7 @@ typedef struct lf_kernels {
     /* The bits of the bfloat16 numbers nearest to n floats; NULL for double. */
     void (*bfloat16)(uint16_t *bits, const void *x, ptrdiff_t n);
     /* Layer norm of each row, in place: x becomes (x - mean) scale, where scale = 1 / sqrt(variance + epsilon) is
-     * kept: (rows). */
+     * kept, (rows), unless that is NULL. */
     void (*normalise)(void *x, ptrdiff_t x_row, void *scale, double epsilon, ptrdiff_t rows, ptrdiff_t columns);
     /* From the gradient of normal = normalise(x) to that of x, in place. */
     void (*normalise_backward)(void *d, ptrdiff_t d_row, lf_rows normal, const void *scale, ptrdiff_t rows,

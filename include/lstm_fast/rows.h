@@ -99,7 +99,8 @@ static void LF(normalise)(void *x, ptrdiff_t x_row, void *scale, double epsilon,
             const ptrdiff_t n = lf_left(columns, j, LANES);
             LF(store_units)(v + j, n, v_mul(LF(load_n)(v + j, n), s));
         }
-        LF(store_n)((real *)scale + row, 1, s);
+        if (scale)
+            LF(store_n)((real *)scale + row, 1, s);
     }
 }
 

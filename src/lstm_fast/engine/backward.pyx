@@ -11,12 +11,13 @@ from libc.string cimport memset
 
 from lstm_fast.engine.runtime.arithmetic import add
 from lstm_fast.engine.backward_job cimport OPERANDS, BackwardJob, BackwardVariant, Scratch, panels_of
-from lstm_fast.engine.backward_followed cimport Following, begin_following, run_followed
+from lstm_fast.engine.backward_followed cimport run_followed
 from lstm_fast.engine.backward_layer cimport PHASES, run_chunk, run_phase, run_unit
 from lstm_fast.engine.backward_variant cimport set_up_variant
 from lstm_fast.engine.batch cimport Rows, set_band
 from lstm_fast.engine.cell cimport Cell
 from lstm_fast.engine.chunks cimport chunk_rows_of, cut_into_chunks
+from lstm_fast.engine.following cimport Following, begin_following
 from lstm_fast.engine.matrix cimport operand_row
 from lstm_fast.engine.memory cimport (SMALL_MARGIN, SMALL_SCRATCH, Arena, Buffer, arena_of, at, copied, copy_rows,
                                       data_of, data_or_null, new_array, new_buffer, take, times)
@@ -88,7 +89,7 @@ cdef void plan_call(Call *call, list tapes) except *:
         call.band_rows = call.chunk_rows // B * ((B + call.bands - 1) // call.bands)
     call.split = plan(call.layers, call.chained, call.bands, T, call.rows.total // max(T, 1), call.rows.counts != NULL,
                       1 if call.layer_norm else panels_of(H, cell.k), times(4 * H, P) * size, step_work, call.work,
-                      not call.blas, call.count == 1 and not cell.proj_size, True)
+                      2 if cell.proj_size else 1, not call.blas, True)
     call.blas = call.blas and times(call.chunk_rows, max(4 * H, call.widest)) < 2**31
     call.packed_size = times(times(call.band_rows, panels_of(call.widest, cell.k) * 4 * cell.k.lanes), size)
     tape = tapes[0]

@@ -8,16 +8,16 @@ threads take in their order:
     with projection, shares of that one
 
 A unit waits for those of the parts before. Stages have two scratches in turn: while others do what a stage leaves, the
-first thread computes the steps of the next one. It helps where it would have to wait, and when there are no more steps.
+first thread computes the steps of the next one.
 """
 
 from lstm_fast.engine.backward_job cimport (OF_HIDDEN, OF_INPUT, OF_UNPROJECTED, BackwardJob, Chunk, Scratch,
                                             chunk_of)
 from lstm_fast.engine.backward_layer cimport (add_product, add_vectors, dx_of_steps, hidden_before, keep_first_step,
                                               pack_operand, run_steps)
+from lstm_fast.engine.following cimport Following, work_until
 from lstm_fast.engine.plan cimport Place
-from lstm_fast.engine.runtime.kernels cimport (lf_counter, lf_counter_add, lf_counter_get, lf_counter_raise,
-                                               lf_counter_set, lf_counter_wait)
+from lstm_fast.engine.runtime.kernels cimport lf_counter_wait
 
 # Shares of a product for each thread: the threads end together but for one share's time. And rows of a share, at least.
 cdef int SHARES = 2
@@ -33,12 +33,6 @@ cdef struct Stages:
     Py_ssize_t projections  # or to that with projection,
     Py_ssize_t units        # and how many a stage has
     int shares              # of a product
-
-
-cdef void begin_following(Following *following, lf_counter *waited, lf_counter *stood_by) noexcept:
-    lf_counter_set(&following.taken, 0)
-    lf_counter_set(&following.finished, 0)
-    following.waited, following.stood_by = waited, stood_by
 
 
 cdef void run_followed(BackwardJob *jobs, const Scratch *scratch, Following *following, Py_ssize_t first_chunk,
@@ -62,7 +56,8 @@ cdef void run_followed(BackwardJob *jobs, const Scratch *scratch, Following *fol
     if here.part == 0:
         for stage in range(first_chunk * stages.layers, end_chunk * stages.layers):
             lead(&stages, stage)
-    work_until(&stages, end_chunk * stages.layers * stages.units, end_chunk * stages.layers * stages.units)
+    stage = end_chunk * stages.layers
+    work_until(following, stage * stages.units, stage * stages.units, run_unit, &stages)
 
 
 cdef BackwardJob *job_of(const Stages *stages, Py_ssize_t stage) noexcept nogil:
@@ -76,27 +71,17 @@ cdef void lead(const Stages *stages, Py_ssize_t stage) noexcept nogil:
     cdef const Scratch *scratch = &stages.scratch[stage % 2]
     cdef Py_ssize_t n = stage // stages.layers, before = (stage - 1) * stages.units
     cdef Chunk chunk
-    work_until(stages, before if stage % stages.layers == 0 else before + stages.products, stage * stages.units)
+    work_until(stages.following, before if stage % stages.layers == 0 else before + stages.products,
+               stage * stages.units, run_unit, stages)
     if n < job.chunks:
         chunk = chunk_of(job, n)
         run_steps(job, scratch, n, 0, 1)
         keep_first_step(job, scratch, &chunk)
 
 
-cdef void work_until(const Stages *stages, Py_ssize_t finished, Py_ssize_t end) noexcept nogil:
-    """Take units before `end` until so many are finished."""
-    cdef Following *following = stages.following
-    cdef Py_ssize_t unit
-    while lf_counter_get(&following.finished) < finished:
-        unit = <Py_ssize_t>lf_counter_get(&following.taken)
-        if unit >= end:
-            lf_counter_wait(&following.finished, finished, following.waited)
-        elif lf_counter_raise(&following.taken, unit):
-            run_unit(stages, unit // stages.units, unit % stages.units)
-            lf_counter_add(&following.finished, 1)
-
-
-cdef void run_unit(const Stages *stages, Py_ssize_t stage, Py_ssize_t unit) noexcept nogil:
+cdef void run_unit(const void *what, Py_ssize_t number) noexcept nogil:
+    cdef const Stages *stages = <const Stages *>what
+    cdef Py_ssize_t stage = number // stages.units, unit = number % stages.units
     cdef BackwardJob *job = job_of(stages, stage)
     cdef const Scratch *scratch = &stages.scratch[stage % 2]
     cdef Following *following = stages.following

@@ -12,6 +12,8 @@ from libc.string cimport memcpy, memmove, memset
 
 from lstm_fast.engine.batch cimport Ragged, Rows, rows_of, share_rows
 from lstm_fast.engine.cell cimport Cell
+from lstm_fast.engine.following cimport Following, begin_following
+from lstm_fast.engine.forward_followed cimport ROOMS, chunks_of, run_followed
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, c_row, y_at
 from lstm_fast.engine.forward_layer cimport chunk_end, copy_x, copy_y, mark_chunks, run_chunk, run_step
 from lstm_fast.engine.forward_variant cimport set_up_variant
@@ -23,7 +25,7 @@ from lstm_fast.engine.runtime.gemm cimport load_gemm
 from lstm_fast.engine.runtime.kernels cimport lf_barrier_init, lf_counter_set, lf_counter_wait
 from lstm_fast.engine.schedule cimport Schedule, begin, run_all
 from lstm_fast.engine.sums cimport bands_of
-from lstm_fast.engine.tape cimport Noise, Tape
+from lstm_fast.engine.tape cimport Noise, Tape, new_tape
 
 cnp.import_array()
 
@@ -35,8 +37,10 @@ cdef Py_ssize_t CHUNK_ROWS = 48
 # for more rows at once, though their results go through the L3 cache.
 cdef size_t FAR_WEIGHTS = 1 << 19
 cdef size_t CHUNK_BYTES_OF_FAR = 1 << 21
-# In a pipeline of layers a call has so many chunks, unless they got fewer rows than a tile or two.
+# In a pipeline of layers, and where threads project the input ahead of the one that computes the steps, a call has so
+# many chunks, unless they got fewer rows than a tile or two.
 cdef Py_ssize_t PIPELINE_CHUNKS = 8
+cdef Py_ssize_t AHEAD_CHUNKS = 16
 cdef Py_ssize_t LEAST_CHUNK_ROWS = 12
 # Gates that are kept for backward are written past the caches, where there are many of them and weights besides, whose
 # place they would take: forward in bfloat16 at (25, 128, 256, 512) takes 21 ms instead of 28, in float32 62 instead of
@@ -53,7 +57,7 @@ cdef struct Call:
     ForwardJob *jobs
     int count                 # of jobs: layers, each the input of the next (chained), or else directions
     bint chained, training, blas
-    bint variants, layer_norm  # whether some cell is not a plain one, and has layer norm
+    bint variants             # whether some cell is not a plain one
     Rows rows
     Py_ssize_t H, P, padded   # of every cell
     size_t size               # bytes of a number
@@ -62,7 +66,8 @@ cdef struct Call:
     double work               # multiply-adds
     Py_ssize_t chunk_rows     # rows whose input is projected at once
     char *projected           # their projected input, one for each group of threads
-    size_t projected_size     # in bytes
+    size_t projected_size     # in bytes; where threads project ahead, so many for each of ROOMS
+    Following *following      # then one for each group
     char *zeros               # an absent h0, (B, P)
     Py_ssize_t *chunks        # for units in pieces: the first step of the chunk of each, (T,)
     Schedule schedule
@@ -74,23 +79,25 @@ cdef void plan_call(Call *call, list cells, bint ragged) except *:
     cdef Py_ssize_t T = call.rows.T, B = call.rows.B, H = call.H, P = call.P, inputs = 0
     cdef double step_work = <double>call.rows.total / max(T, 1) * 4 * H * P
     cdef size_t chunk_bytes = CHUNK_BYTES
+    cdef bint layer_norm = False
     for cell in cells:
         if not cell.full and cell.gates_ih.size >= FAR_WEIGHTS:
             chunk_bytes = CHUNK_BYTES_OF_FAR
         inputs += 4 * cell.input_size + cell.proj_size
-        call.variants, call.layer_norm = call.variants or not cell.plain, call.layer_norm or cell.layer_norm
-        call.blas = (call.blas and cell.kept_ih is not None
+        call.variants, layer_norm = call.variants or not cell.plain, layer_norm or cell.layer_norm
+        call.blas = (call.blas and cell.kept_ih is not None and call.rows.total > 0
                      and times(call.rows.total, max(4 * H, cell.input_size)) < 2**31)
-    call.blas = call.blas and call.rows.total > 0
     cell = cells[0]
     call.work = <double>call.rows.total * H * (call.count * 4.0 * P + inputs)
     call.split = plan(call.count, call.chained, 1, T, 1 if call.blas else call.rows.total // max(T, 1), ragged,
-                      1 if call.layer_norm else cell.panels, times(times(4, call.padded), P) * call.size, step_work,
-                      call.work, not call.blas, call.count == 1 and cell.proj_size == 0, False)
+                      cell.panels, times(times(4, call.padded), P) * call.size, step_work, call.work,
+                      2 if cell.proj_size or layer_norm else 1, not call.blas, False)
     call.chunk_rows = max(CHUNK_ROWS, <Py_ssize_t>(chunk_bytes // (times(4 * call.padded, call.size))))
     call.chunk_rows = max(B, min(call.rows.total, call.chunk_rows))
     if call.chained and call.split.groups > 1:
         call.chunk_rows = max(B, LEAST_CHUNK_ROWS, min(call.chunk_rows, call.rows.total // PIPELINE_CHUNKS))
+    if call.split.followed:
+        call.chunk_rows = max(B, LEAST_CHUNK_ROWS, min(CHUNK_ROWS, call.rows.total // AHEAD_CHUNKS))
     call.projected_size = (times(times(4 * call.padded, call.chunk_rows), call.size) + 63) // 64 * 64
 
 
@@ -113,7 +120,9 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
     cdef Cell cell
     cdef Py_ssize_t n, B = call.rows.B
     call.jobs = <ForwardJob *>take(arena, call.count * sizeof(ForwardJob))
-    call.projected = take(arena, call.split.groups * call.projected_size)
+    call.projected = take(arena, call.split.groups * (ROOMS if call.split.followed else 1) * call.projected_size)
+    if call.split.followed:
+        call.following = <Following *>take(arena, call.split.groups * sizeof(Following))
     call.zeros = take(arena, B * call.P * call.size)
     if call.split.in_pieces and not call.split.by_rows:
         call.chunks = <Py_ssize_t *>take(arena, call.rows.T * sizeof(Py_ssize_t))
@@ -138,9 +147,8 @@ cdef void carve_scratch(Call *call, list cells, list noise, Arena *arena) except
 
 cdef Py_ssize_t operands_size(const Call *call, Cell cell) except *:
     """Bytes of the most that a thread rounds at once, in whole cache lines."""
-    cdef Py_ssize_t B = call.rows.B
     cdef size_t x = times(call.chunk_rows, operand_row(cell.of_x, cell.input_size) * <Py_ssize_t>cell.of_x.operand_size)
-    cdef size_t h = times(B, operand_row(cell.of_h, max(call.H, call.P)) * <Py_ssize_t>cell.of_h.operand_size)
+    cdef size_t h = times(call.rows.B, operand_row(cell.of_h, max(call.H, call.P)) * <Py_ssize_t>cell.of_h.operand_size)
     return (max(x, h) + 63) // 64 * 64
 
 
@@ -162,9 +170,6 @@ cdef void carve_variant(const Call *call, ForwardJob *job, Cell cell, bint maske
     if not call.training:  # else the tape has these
         variant.step.a = take(arena, times(B, 4 * call.padded) * size)
         norm.hh, norm.c = take(arena, times(B, 4 * H) * size), take(arena, times(B, H) * size)
-        norm.scale_hh = take(arena, B * size)
-        if not cell.norm_of_gates:
-            norm.scale_ih, norm.scale_c = take(arena, call.chunk_rows * size), take(arena, B * size)
 
 
 cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, cnp.ndarray h0, cnp.ndarray c0,
@@ -189,7 +194,7 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, c
             job.users_t = cnp.PyArray_STRIDE(y, 0) // <Py_ssize_t>call.size
             job.users_b = cnp.PyArray_STRIDE(y, cnp.PyArray_NDIM(y) - 2) // <Py_ssize_t>call.size
         if call.training:
-            below, tape = tape, new_tape(cell, ragged, bounds, job)
+            below, tape = tape, new_tape(cell, ragged, bounds, job.rows, job.reverse, job.border)
             tape.x_owner, tape.x = kept, data_of(kept)
             if kept is not x and n == 0:
                 job.kept_x = data_of(kept)
@@ -212,8 +217,9 @@ cdef list set_up_jobs(Call *call, list cells, cnp.ndarray x, cnp.ndarray kept, c
         job.step.y_row = H if cell.proj_size else job.y_b
         if call.variants:
             set_up_variant(job, cell, None if noise is None else noise[n], tape)
-        set_up_c0(job, NULL if c0 is None else at(data_of(c0), n * B * H, job.k), 0, call.border)
-        set_up_c0(job, NULL if c0 is None else at(data_of(c0), n * B * H, job.k), call.border, B)
+        if call.split.followed:
+            begin_following(&call.following[n], &call.schedule.waited, &call.schedule.stood_by)
+        set_up_c0(job, NULL if c0 is None else at(data_of(c0), n * B * H, job.k))
     return tapes
 
 
@@ -231,14 +237,15 @@ cdef void set_up_hidden(ForwardJob *job, Tape tape, bint top) noexcept:
                apart * P * job.k.itemsize)
 
 
-cdef void set_up_c0(ForwardJob *job, const char *c0, Py_ssize_t first, Py_ssize_t end) noexcept:
-    """Of some rows that follow one another; NULL: zeros."""
-    cdef Py_ssize_t row = job.step.c_row * job.k.itemsize, users_row = job.H * job.k.itemsize
-    cdef char *c = <char *>job.step.c + c_row(job, -1, first) * row
-    if c0 == NULL:
-        memset(c, 0, (end - first) * row)
-    else:
-        copy_rows(c, row, c0 + first * users_row, users_row, end - first, users_row)
+cdef void set_up_c0(ForwardJob *job, const char *c0) noexcept:
+    """Of all rows; NULL: zeros."""
+    cdef Py_ssize_t row, padded = job.step.c_row * job.k.itemsize, size = job.H * job.k.itemsize
+    cdef char *c = <char *>job.step.c
+    for row in range(job.rows.B):
+        if c0 == NULL:
+            memset(c + c_row(job, -1, row) * padded, 0, padded)
+        else:
+            copy_rows(c + c_row(job, -1, row) * padded, padded, c0 + row * size, size, 1, size)
 
 
 cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
@@ -264,21 +271,6 @@ cdef void set_up_weights(ForwardJob *job, Call *call, Cell cell) except *:
     lf_counter_set(&job.done, 0)
 
 
-cdef Tape new_tape(Cell cell, Ragged ragged, list bounds, const ForwardJob *job):
-    """A tape whose buffers have room for all rows."""
-    cdef Tape tape = Tape.__new__(Tape)
-    cdef size_t rows = <size_t>job.rows.total, all_rows = rows + <size_t>job.rows.B
-    tape.cell, tape.ragged, tape.rows, tape.reverse = cell, ragged, job.rows[0], job.reverse
-    tape.bounds, tape.border = bounds, job.border
-    cdef size_t size = cell.k.itemsize, gates = times(times(rows, 4), cell.padded) * size
-    cdef size_t c = times(all_rows, cell.padded) * size, h = times(all_rows, cell.output_size) * size
-    tape.size = gates + c + h
-    tape.memory = new_buffer(tape.size + 3 * 64, 1)
-    cdef Arena arena = arena_of(tape.memory.data, tape.memory.size)
-    tape.gates, tape.c, tape.h = take(&arena, gates), take(&arena, c), take(&arena, h)
-    return tape
-
-
 cdef void run_chain(Call *call, Py_ssize_t first_job, Py_ssize_t end_job, Py_ssize_t first_step,
                     Py_ssize_t end_step, const Place *here) noexcept nogil:
     """One thread's share of some layers, which go through time together, a chunk after the other."""
@@ -302,11 +294,17 @@ cdef void run_chunks(void *what, Py_ssize_t first_step, Py_ssize_t end_step, con
     """One thread's share of some time steps of all jobs."""
     cdef Call *call = <Call *>what
     cdef Py_ssize_t j
-    if call.chained:
-        run_chain(call, here.first_job, here.end_job, first_step, end_step, here)
-    else:
-        for j in range(here.first_job, here.end_job):
-            run_chain(call, j, j + 1, first_step, end_step, here)
+    for j in range(here.first_job, here.first_job + 1 if call.chained else here.end_job):
+        run_chain(call, j, here.end_job if call.chained else j + 1, first_step, end_step, here)
+
+
+cdef void run_ahead(void *what, Py_ssize_t first_chunk, Py_ssize_t end_chunk, const Place *here) noexcept nogil:
+    """The same of some chunks, where threads project the input ahead of one."""
+    cdef Call *call = <Call *>what
+    cdef Py_ssize_t j
+    for j in range(here.first_job, here.end_job):  # more than one only if there are fewer threads than groups
+        run_followed(&call.jobs[j], &call.following[j], call.projected + j * ROOMS * call.projected_size,
+                     call.projected_size, first_chunk, end_chunk, here)
 
 
 cdef void run_steps(void *what, Py_ssize_t first_step, Py_ssize_t end_step, const Place *here) noexcept nogil:
@@ -390,7 +388,7 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
     cdef cnp.ndarray x, h0, c0, y, hn, cn, kept
     x, h0, c0, y, hn, cn = arrays
     call.count, call.chained, call.training, call.blas = <int>len(cells), directions == 1, training, blas
-    call.variants, call.layer_norm = noise is not None, False
+    call.variants = noise is not None
     call.rows = rows_of(x, ragged)
     call.H, call.P, call.padded, call.size = cell.hidden_size, cell.output_size, cell.padded, cell.k.itemsize
     plan_call(&call, cells, ragged is not None)
@@ -412,6 +410,8 @@ cpdef list forward(list cells, tuple arrays, int directions=1, bint reverse=Fals
             mark_chunks(call.jobs, call.chunks)
             begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_steps)
             call.schedule.meet = True
+        elif call.split.followed:
+            begin(&call.schedule, call.split, call.count, chunks_of(call.jobs), call.work, &call, run_ahead)
         else:
             begin(&call.schedule, call.split, call.count, call.rows.T, call.work, &call, run_chunks)
             call.schedule.slab = slab_of(call.rows.T, call.chunk_rows // call.rows.B)

@@ -26,8 +26,8 @@ cdef struct ForwardNorm:
     char *ih                   # (N, 4H); NULL: where the chunk is projected
     char *hh                   # (N, 4H) or (B, 4H)
     char *c                    # (N, H) or (B, H)
-    char *scale_ih             # (N,)
-    char *scale_hh             # (N,) or (B,); of gates (4, N) or (B,)
+    char *scale_ih             # (N,); NULL, as are those that follow, unless training
+    char *scale_hh             # (N,), of gates (4, N)
     char *scale_c
     char *u                    # (B, H)
 
@@ -77,6 +77,11 @@ cdef struct ForwardJob:
     ForwardVariant *variant   # NULL: a plain cell
     lf_barrier barrier
     lf_counter done           # steps, for the layer above
+
+
+cdef inline Py_ssize_t first_time(const ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step) noexcept nogil:
+    """Of these steps."""
+    return job.rows.T - end_step if job.reverse else first_step
 
 
 cdef inline char *y_at(const ForwardJob *job, Py_ssize_t t, Py_ssize_t row) noexcept nogil:

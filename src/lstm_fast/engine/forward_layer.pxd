@@ -2,6 +2,10 @@
 
 from lstm_fast.engine.forward_job cimport ForwardJob
 
+cdef void project_chunk(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, char *projected, Py_ssize_t first_row,
+                        Py_ssize_t end_row, int part, int parts, char *operands) noexcept nogil
+cdef void step_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected,
+                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts, char *operands) noexcept nogil
 cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected,
                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts) noexcept nogil
 cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char *projected, int part,

@@ -3,7 +3,7 @@
 from libc.string cimport memcpy
 
 from lstm_fast.engine.batch cimport Run, next_run, rows_at, rows_before
-from lstm_fast.engine.forward_job cimport ForwardJob, c_row, gates_row, is_apart, place_in_chunk, y_at
+from lstm_fast.engine.forward_job cimport ForwardJob, c_row, first_time, gates_row, is_apart, place_in_chunk, y_at
 from lstm_fast.engine.forward_variant cimport normalise_input, variant_rows
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at
@@ -29,7 +29,6 @@ cdef void project(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssiz
     p.first_panel, p.end_panel = first_panel, end_panel
     if job.variant != NULL and job.variant.layer_norm:  # whole rows in columns
         p.columns, p.out_panel = 4 * job.H, panel
-        p.first_panel, p.end_panel = 0, (4 * job.H + panel - 1) // panel
     if apart and job.own_x != NULL:
         p.rows = gather(job, at(job.own_x, own * job.I, job.k), first_t, end_t, first_row, end_row)
         if p.rows > 0:
@@ -101,7 +100,7 @@ cdef void project_hidden(ForwardJob *job, char *y, Py_ssize_t first_row, Py_ssiz
 
 
 cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projected, Py_ssize_t t, Py_ssize_t before,
-                    Py_ssize_t first_row, Py_ssize_t end_row, int part, char *operands) noexcept nogil:
+                    Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts, char *operands) noexcept nogil:
     """The rows first_row .. end_row - 1 at time t, after that at time `before`; -1: their first step.
 
     `projected` is that of first_row.
@@ -125,11 +124,12 @@ cdef void step_rows(ForwardJob *job, lf_cell_forward *step, const char *projecte
         step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P)
         job.of_h.cell_forward(step)
     else:
-        variant_rows(job, step, rows_before(job.rows, t), first_row, part, operands)
+        variant_rows(job, step, rows_before(job.rows, t), first_row, part, parts, operands)
 
 
 cdef Py_ssize_t take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, Py_ssize_t first_t, char *projected,
-                          Py_ssize_t first_row, Py_ssize_t end_row, int part, char *operands) noexcept nogil:
+                          Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts,
+                          char *operands) noexcept nogil:
     """Step number s, of some rows and of the panels of `step`; returns the row after the last one that has it.
 
     The chunk's projected input begins with first_t.
@@ -145,7 +145,7 @@ cdef Py_ssize_t take_step(ForwardJob *job, lf_cell_forward *step, Py_ssize_t s, 
         if row < job.border:
             stop = min(stop, job.border)
         step_rows(job, step, at(x, (row - first_row) * x_row, job.k), t, before if row < running else -1, row, stop,
-                  part, operands)
+                  part, parts, operands)
         row = stop
     return end
 
@@ -198,41 +198,63 @@ cdef void mark_chunks(const ForwardJob *job, Py_ssize_t *chunks) noexcept nogil:
             s += 1
 
 
+cdef char *projected_at(const ForwardJob *job, Py_ssize_t first_t, char *projected) noexcept nogil:
+    """Where the projected input of a chunk is that begins with time first_t: in `projected`, unless it is kept."""
+    if job.variant != NULL and job.variant.norm.ih != NULL:
+        return at(job.variant.norm.ih, rows_before(job.rows, first_t) * 4 * job.H, job.k)
+    return projected
+
+
+cdef void project_chunk(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, char *projected, Py_ssize_t first_row,
+                        Py_ssize_t end_row, int part, int parts, char *operands) noexcept nogil:
+    """Project the input of a chunk, some rows of it, and one of `parts` shares of the units."""
+    cdef Py_ssize_t first_panel, end_panel, first, end
+    projected = projected_at(job, first_t, projected)
+    share(job.panels, part, parts, &first_panel, &end_panel)
+    if job.gemm != NULL:
+        project_blas(job, first_t, end_t, first_panel, end_panel, projected)
+    else:
+        project(job, first_t, end_t, first_row, end_row, first_panel, end_panel, projected, operands)
+    if job.variant != NULL and job.variant.layer_norm and not job.variant.norm.of_gates:
+        lf_barrier_wait(&job.barrier, parts)
+        share(end_t - first_t, part, parts, &first, &end)
+        normalise_input(job, first_t, first_t + first, first_t + end, first_row, end_row, projected)
+
+
+cdef void step_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected,
+                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts, char *operands) noexcept nogil:
+    """The same of its steps."""
+    cdef lf_cell_forward step = job.step
+    cdef Py_ssize_t T = job.rows.T, first_t = first_time(job, first_step, end_step), end_at_t, s
+    projected = projected_at(job, first_t, projected)
+    share(job.panels, part, parts, &step.first_panel, &step.end_panel)
+    for s in range(first_step, end_step):
+        end_at_t = take_step(job, &step, s, first_t, projected, first_row, end_row, part, parts, operands)
+        if job.w_hr != NULL and end_at_t > first_row:
+            lf_barrier_wait(&job.barrier, parts)
+            project_hidden(job, y_at(job, T - 1 - s if job.reverse else s, first_row), first_row, end_at_t, part,
+                           parts, operands)
+        lf_barrier_wait(&job.barrier, parts)
+
+
 cdef void run_chunk(ForwardJob *job, Py_ssize_t first_step, Py_ssize_t end_step, char *projected,
                     Py_ssize_t first_row, Py_ssize_t end_row, int part, int parts) noexcept nogil:
     """One thread's share of a chunk: its own rows of all units, or its own units of all rows.
 
     `projected` has room for the projected input of `job.chunk_rows` rows: see `lf_cell_forward.x`.
     """
-    cdef lf_cell_forward step = job.step
-    cdef Py_ssize_t T = job.rows.T, end_at_t, s, t
-    cdef Py_ssize_t first_t = T - end_step if job.reverse else first_step
-    cdef Py_ssize_t end_t = T - first_step if job.reverse else end_step
+    cdef Py_ssize_t first_t = first_time(job, first_step, end_step), end_t = first_t + end_step - first_step
+    cdef Py_ssize_t first, end
     cdef char *operands = job.operands + part * job.operands_size
     if job.kept_x != NULL:
         copy_x(job, first_t, end_t, part, parts)
     if job.by_rows:
         part, parts = 0, 1
-    share(job.panels, part, parts, &step.first_panel, &step.end_panel)
-    if job.variant != NULL and job.variant.norm.ih != NULL:
-        projected = at(job.variant.norm.ih, rows_before(job.rows, first_t) * 4 * job.H, job.k)
-    if job.gemm != NULL:
-        project_blas(job, first_t, end_t, step.first_panel, step.end_panel, projected)
-    else:
-        project(job, first_t, end_t, first_row, end_row, step.first_panel, step.end_panel, projected,
-                operands)
-    if job.variant != NULL and job.variant.layer_norm and not job.variant.norm.of_gates:
-        normalise_input(job, first_t, end_t, first_row, end_row, projected)
-    for s in range(first_step, end_step):
-        end_at_t = take_step(job, &step, s, first_t, projected, first_row, end_row, part, operands)
-        if job.w_hr != NULL and end_at_t > first_row:
-            t = T - 1 - s if job.reverse else s
-            lf_barrier_wait(&job.barrier, parts)
-            project_hidden(job, y_at(job, t, first_row), first_row, end_at_t, part, parts, operands)
-        lf_barrier_wait(&job.barrier, parts)
+    project_chunk(job, first_t, end_t, projected, first_row, end_row, part, parts, operands)
+    step_chunk(job, first_step, end_step, projected, first_row, end_row, part, parts, operands)
     if job.users_y != NULL:
-        share(end_t - first_t, part, parts, &s, &t)
-        copy_y(job, first_t + s, first_t + t, first_row, end_row)
+        share(end_t - first_t, part, parts, &first, &end)
+        copy_y(job, first_t + first, first_t + end, first_row, end_row)
 
 
 cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char *projected, int part,
@@ -246,9 +268,9 @@ cdef void run_step(ForwardJob *job, Py_ssize_t s, const Py_ssize_t *chunks, char
     cdef char *operands = job.operands + part * job.operands_size
     while end_step < T and chunks[end_step] == chunks[s]:
         end_step += 1
-    first_t = T - end_step if job.reverse else chunks[s]
+    first_t = first_time(job, chunks[s], end_step)
     share(job.panels, part, parts, &step.first_panel, &step.end_panel)
     if s == chunks[s]:
         project(job, first_t, T - s if job.reverse else end_step, 0, job.rows.B, step.first_panel, step.end_panel,
                 projected, operands)
-    take_step(job, &step, s, first_t, projected, 0, job.rows.B, part, operands)
+    take_step(job, &step, s, first_t, projected, 0, job.rows.B, part, parts, operands)

@@ -5,8 +5,9 @@ from lstm_fast.engine.cell cimport Cell, layout_of_gates
 from lstm_fast.engine.forward_job cimport ForwardJob, ForwardNorm, ForwardVariant, place_in_chunk
 from lstm_fast.engine.matrix cimport rounded
 from lstm_fast.engine.memory cimport at, data_of, data_or_null, strided
-from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_cell_forward, lf_product,
-                                               lf_rows, lf_variant_forward)
+from lstm_fast.engine.plan cimport share
+from lstm_fast.engine.runtime.kernels cimport (LAYER_NORM_EPSILON, LF_CELL, LF_OUTPUT, lf_barrier_wait,
+                                               lf_cell_forward, lf_product, lf_rows, lf_variant_forward)
 from lstm_fast.engine.tape cimport Noise, Tape, new_norm
 
 cdef double GATE_NORM_EPSILON = 1e-8  # TensorFlow Lite's
@@ -42,33 +43,33 @@ cdef void set_up_variant(ForwardJob *job, Cell cell, Noise noise, Tape tape) exc
         norm.ih, norm.scale_ih, norm.scale_c = tape.norm.ih.data, tape.norm.scale_ih.data, tape.norm.scale_c.data
 
 
-cdef void normalise_input(ForwardJob *job, Py_ssize_t first_t, Py_ssize_t end_t, Py_ssize_t first_row,
-                          Py_ssize_t end_row, char *projected) noexcept nogil:
-    """Layer norm of what `project` wrote, for some rows of the times first_t .. end_t - 1."""
-    cdef Py_ssize_t t, row, kept
+cdef inline char *scale_at(const ForwardJob *job, char *scales, Py_ssize_t row) noexcept nogil:
+    return NULL if scales == NULL else at(scales, row, job.k)
+
+
+cdef void normalise_input(ForwardJob *job, Py_ssize_t chunk_t, Py_ssize_t first_t, Py_ssize_t end_t,
+                          Py_ssize_t first_row, Py_ssize_t end_row, char *projected) noexcept nogil:
+    """Layer norm of what `project` wrote, for some rows at times first_t .. end_t - 1 of a chunk from chunk_t on."""
+    cdef Py_ssize_t t, row
     for t in range(first_t, end_t):
-        row = place_in_chunk(job, first_t, t, first_row, end_row)
-        kept = rows_before(job.rows, t) + first_row if job.training else row
+        row = place_in_chunk(job, chunk_t, t, first_row, end_row)
         job.k.normalise(at(projected, row * 4 * job.H, job.k), 4 * job.H,
-                        at(job.variant.norm.scale_ih, kept, job.k), LAYER_NORM_EPSILON,
-                        max(0, min(end_row, rows_at(job.rows, t)) - first_row), 4 * job.H)
+                        scale_at(job, job.variant.norm.scale_ih, rows_before(job.rows, t) + first_row),
+                        LAYER_NORM_EPSILON, max(0, min(end_row, rows_at(job.rows, t)) - first_row), 4 * job.H)
 
 
 cdef void variant_rows(ForwardJob *job, const lf_cell_forward *plain, Py_ssize_t row_at_t, Py_ssize_t first_row,
-                       int part, char *operands) noexcept nogil:
-    """A step that is set up for a plain cell; `row_at_t`: rows of earlier times, `first_row`: of the batch."""
+                       int part, int parts, char *operands) noexcept nogil:
+    """A step that is set up for a plain cell; `row_at_t`: rows of earlier times, `first_row`: of the batch.
+
+    With layer norm threads share the units of the product, and then the rows.
+    """
     cdef lf_variant_forward v = job.variant.step
     cdef lf_cell_forward step = plain[0]
-    cdef Py_ssize_t row = row_at_t + first_row
+    cdef Py_ssize_t row = row_at_t + first_row, first = 0, end = step.rows
     cdef char *masked
     v.step = &step
     v.h_prev, v.h_prev_row = plain.h, plain.h_row
-    if v.zone_h != NULL:
-        v.zone_h = at(<const char *>v.zone_h, row * v.zone_row, job.k)
-    if v.zone_c != NULL:
-        v.zone_c = at(<const char *>v.zone_c, row * v.zone_row, job.k)
-    if v.a != NULL:
-        v.a = at(<const char *>v.a, (row if job.training else first_row) * v.a_row, job.k)
     if job.variant.recurrent != NULL:
         masked = at(job.variant.masked_h, (part * job.rows.B + first_row) * job.P, job.k)
         job.k.multiply_add(masked, job.P, strided(<const char *>step.h, step.h_row),
@@ -76,12 +77,38 @@ cdef void variant_rows(ForwardJob *job, const lf_cell_forward *plain, Py_ssize_t
                            step.rows, job.P)
         step.h, step.h_row = masked, job.P
     step.h = rounded(job.of_h, operands, step.h, &step.h_row, step.rows, job.P)
+    if job.variant.layer_norm:
+        recurrent_product(job, &step, at(job.variant.norm.hh, (row if job.training else first_row) * 4 * job.H, job.k))
+        lf_barrier_wait(&job.barrier, parts)
+        share(step.rows, part, parts, &first, &end)
+        if end == first:
+            return
+        take_rows(job, &v, &step, first, end)
+        row, first_row = row + first, first_row + first
+    if v.zone_h != NULL:
+        v.zone_h = at(<const char *>v.zone_h, row * v.zone_row, job.k)
+    if v.zone_c != NULL:
+        v.zone_c = at(<const char *>v.zone_c, row * v.zone_row, job.k)
+    if v.a != NULL:
+        v.a = at(<const char *>v.a, (row if job.training else first_row) * v.a_row, job.k)
     if job.variant.norm.of_gates:
         normed_gates(job, &v, row if job.training else first_row)
     elif job.variant.layer_norm:
         normed_rows(job, &v, row if job.training else first_row, first_row)
     else:
         job.of_h.variant_forward(&v)
+
+
+cdef void take_rows(const ForwardJob *job, lf_variant_forward *v, lf_cell_forward *step, Py_ssize_t first,
+                    Py_ssize_t end) noexcept nogil:
+    """Leave some rows of a step to others, after the product."""
+    step.rows = end - first
+    step.projected = at(<const char *>step.projected, first * step.projected_row, job.k)
+    step.c_prev = at(<const char *>step.c_prev, first * step.c_row, job.k)
+    step.c = at(<const char *>step.c, first * step.c_row, job.k)
+    step.y = at(<const char *>step.y, first * step.y_row, job.k)
+    v.h_prev = at(<const char *>v.h_prev, first * v.h_prev_row, job.k)
+    step.first_panel, step.end_panel = 0, job.panels
 
 
 cdef void recurrent_product(ForwardJob *job, const lf_cell_forward *step, char *out) noexcept nogil:
@@ -92,25 +119,24 @@ cdef void recurrent_product(ForwardJob *job, const lf_cell_forward *step, char *
     p.b = step.w
     p.init, p.accumulate, p.stream = NULL, False, False
     p.out, p.out_row, p.out_panel = out, 4 * job.H, 4 * job.k.lanes
-    p.first_panel, p.end_panel = 0, (4 * job.H + p.out_panel - 1) // p.out_panel
+    p.first_panel, p.end_panel = step.first_panel, step.end_panel
     job.of_h.product(&p)
 
 
 cdef void normed_rows(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept, Py_ssize_t first_row) noexcept nogil:
-    """The same with layer norm; `kept`: where the job has what it keeps in training."""
+    """The same with layer norm, after the product; `kept`: where the job has what it keeps in training."""
     cdef Py_ssize_t H = job.H, rows = v.step.rows
     cdef const ForwardNorm *norm = &job.variant.norm
     cdef char *normal_hh = at(norm.hh, kept * 4 * H, job.k)
     cdef char *normal_c = at(norm.c, kept * H, job.k)
-    recurrent_product(job, v.step, normal_hh)
-    job.k.normalise(normal_hh, 4 * H, at(norm.scale_hh, kept, job.k), LAYER_NORM_EPSILON, rows, 4 * H)
+    job.k.normalise(normal_hh, 4 * H, scale_at(job, norm.scale_hh, kept), LAYER_NORM_EPSILON, rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(<const char *>v.step.projected, 4 * H), strided(norm.w_ih, 0),
                        strided(norm.bias, 0), rows, 4 * H)
     job.k.multiply_add(v.a, v.a_row, strided(normal_hh, 4 * H), strided(norm.w_hh, 0),
                        strided(<const char *>v.a, v.a_row), rows, 4 * H)
     v.parts, v.n = LF_CELL, normal_c
     job.of_h.variant_forward(v)
-    job.k.normalise(normal_c, H, at(norm.scale_c, kept, job.k), LAYER_NORM_EPSILON, rows, H)
+    job.k.normalise(normal_c, H, scale_at(job, norm.scale_c, kept), LAYER_NORM_EPSILON, rows, H)
     v.parts, v.n = LF_OUTPUT, at(norm.u, first_row * H, job.k)
     job.k.multiply_add(v.n, H, strided(normal_c, H), strided(norm.w_c, 0), strided(norm.b_c, 0), rows, H)
     job.of_h.variant_forward(v)
@@ -121,7 +147,6 @@ cdef void normed_gates(ForwardJob *job, lf_variant_forward *v, Py_ssize_t kept) 
     cdef Py_ssize_t H = job.H, rows = v.step.rows
     cdef char *sums = at(job.variant.norm.hh, kept * 4 * H, job.k)
     cdef lf_rows c_prev = strided(<const char *>v.step.c_prev, v.step.c_row)
-    recurrent_product(job, v.step, sums)
     job.k.multiply_add(sums, 4 * H, strided(sums, 4 * H), strided(NULL, 0),
                        strided(<const char *>v.step.projected, 4 * H), rows, 4 * H)
     normalise_gate(job, v, 0, c_prev, kept)
@@ -139,7 +164,7 @@ cdef void normalise_gate(ForwardJob *job, lf_variant_forward *v, int gate, lf_ro
     cdef Py_ssize_t H = job.H, first = gate * H, rows = v.step.rows
     cdef const ForwardNorm *norm = &job.variant.norm
     cdef char *normal = at(norm.hh, kept * 4 * H + first, job.k)
-    cdef char *scale = at(norm.scale_hh, kept + gate * (job.rows.total if job.training else 0), job.k)
+    cdef char *scale = scale_at(job, norm.scale_hh, kept + gate * job.rows.total)
     if norm.peephole != NULL and c.data != NULL:  # weights i, f, o
         job.k.multiply_add(normal, 4 * H, c, strided(at(norm.peephole, min(gate, 2) * job.step.c_row, job.k), 0),
                            strided(normal, 4 * H), rows, H)

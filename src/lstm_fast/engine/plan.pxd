@@ -13,11 +13,11 @@ cdef struct Split:
     int threads
     int groups    # of threads: each has layers or directions of its own
     bint by_rows  # each thread of a group has batch rows of its own; else units, and a barrier per step
-    bint followed   # one thread of a group computes the steps, and the others what they leave to be computed
+    bint followed   # one thread of a group computes the steps, and the others what goes before or comes after
     bint in_pieces  # of rows, a slab of time each, or of units, a step each: helpers take them as they come
 
 cdef Split plan(int jobs, bint chained, int bands, Py_ssize_t steps, Py_ssize_t rows, bint ragged, Py_ssize_t panels,
-                size_t weights, double step_work, double total_work, bint adaptive, bint by_steps,
+                size_t weights, double step_work, double total_work, int meetings, bint adaptive,
                 bint backward) noexcept
 
 # Time steps of a piece that are taken at once, if no more than so many may be.

@@ -40,6 +40,8 @@ cdef class Tape:
     cdef Noise noise
     cdef Norm norm      # with layer norm
 
+cdef Tape new_tape(Cell cell, Ragged ragged, list bounds, const Rows *rows, bint reverse, Py_ssize_t border)
+
 
 cdef class Stage:
     cdef readonly object cells, kept, x, mask, z

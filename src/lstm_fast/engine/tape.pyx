@@ -7,8 +7,9 @@
 
 cimport cython
 
+from lstm_fast.engine.batch cimport Ragged, Rows
 from lstm_fast.engine.cell cimport Cell
-from lstm_fast.engine.memory cimport Buffer, new_buffer, times
+from lstm_fast.engine.memory cimport Arena, Buffer, arena_of, new_buffer, take, times
 
 
 cdef class Noise:
@@ -51,6 +52,20 @@ cdef Norm new_norm(Cell cell, size_t rows):
         norm.ih = new_buffer(times(rows, 4 * cell.hidden_size), size)
         norm.scale_ih, norm.scale_hh, norm.scale_c = (new_buffer(rows, size) for _ in range(3))
     return norm
+
+
+cdef Tape new_tape(Cell cell, Ragged ragged, list bounds, const Rows *rows, bint reverse, Py_ssize_t border):
+    """A tape whose buffers have room for all rows."""
+    cdef Tape tape = Tape.__new__(Tape)
+    cdef size_t total = <size_t>rows.total, all_rows = total + <size_t>rows.B, size = cell.k.itemsize
+    cdef size_t gates = times(times(total, 4), cell.padded) * size
+    cdef size_t c = times(all_rows, cell.padded) * size, h = times(all_rows, cell.output_size) * size
+    tape.cell, tape.ragged, tape.rows, tape.reverse = cell, ragged, rows[0], reverse
+    tape.bounds, tape.border, tape.size = bounds, border, gates + c + h
+    tape.memory = new_buffer(tape.size + 3 * 64, 1)
+    cdef Arena arena = arena_of(tape.memory.data, tape.memory.size)
+    tape.gates, tape.c, tape.h = take(&arena, gates), take(&arena, c), take(&arena, h)
+    return tape
 
 
 cdef class Tape:

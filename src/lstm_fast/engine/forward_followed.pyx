@@ -29,9 +29,11 @@ cdef Py_ssize_t end_of(const ForwardJob *job, Py_ssize_t chunk) noexcept nogil:
     return min(job.rows.T, (chunk + 1) * job.chunk_steps)
 
 
-cdef Py_ssize_t time_of(const ForwardJob *job, Py_ssize_t chunk) noexcept nogil:
-    """The first of its times."""
-    return first_time(job, chunk * job.chunk_steps, end_of(job, chunk))
+cdef Py_ssize_t times_of(const ForwardJob *job, Py_ssize_t chunk, Py_ssize_t *first_t) noexcept nogil:
+    """Its first time, and the one after its last, which is returned."""
+    cdef Py_ssize_t first_step = chunk * job.chunk_steps, end_step = end_of(job, chunk)
+    first_t[0] = first_time(job, first_step, end_step)
+    return first_t[0] + end_step - first_step
 
 
 cdef void run_followed(ForwardJob *job, Following *following, char *projected, size_t room, Py_ssize_t first_chunk,
@@ -55,16 +57,16 @@ cdef void run_followed(ForwardJob *job, Following *following, char *projected, s
 cdef void run_unit(const void *what, Py_ssize_t unit) noexcept nogil:
     cdef const Chunks *chunks = <const Chunks *>what
     cdef ForwardJob *job = chunks.job
-    cdef Py_ssize_t t, before = unit - ROOMS
+    cdef Py_ssize_t before = unit - ROOMS, first_t, end_t
     if before >= 0:
         lf_counter_wait(&job.done, end_of(job, before), chunks.following.stood_by)
         if job.users_y != NULL:
-            t = time_of(job, before)
-            copy_y(job, t, t + end_of(job, before) - before * job.chunk_steps, 0, job.rows.B)
+            end_t = times_of(job, before, &first_t)
+            copy_y(job, first_t, end_t, 0, job.rows.B)
     if unit < chunks_of(job):
-        t = time_of(job, unit)
+        end_t = times_of(job, unit, &first_t)
         if job.kept_x != NULL:
-            copy_x(job, t, t + end_of(job, unit) - unit * job.chunk_steps, 0, 1)
-        project_chunk(job, t, t + end_of(job, unit) - unit * job.chunk_steps,
-                      chunks.projected + unit % ROOMS * chunks.room, 0, job.rows.B, 0, 1, chunks.operands)
+            copy_x(job, first_t, end_t, 0, 1)
+        project_chunk(job, first_t, end_t, chunks.projected + unit % ROOMS * chunks.room, 0, job.rows.B, 0, 1,
+                      chunks.operands)
     lf_counter_wait(&chunks.following.finished, unit, chunks.following.waited)  # for those before

@@ -28,8 +28,9 @@ cdef int WORTH_OF_PIECES = 5
 cdef long long CREDIT = 10_000_000
 cdef long long SHORTEST, LONGEST
 SHORTEST, LONGEST = 5_000_000, 1_000_000_000
-# The same as multiples of what was lost, and of the time of the call: calls that try are few, and cost little in all.
-cdef int HOLD_OF_LOSS = 20
+# The same as multiples of what was lost, and of the time of the call: calls that try are few. Twice as long after each
+# try that fails, they cost little in all; and what a virtual machine loses now and then, on any core, is soon forgotten.
+cdef int HOLD_OF_LOSS = 2
 cdef int HOLD_OF_CALL = 32
 # Of the first, calls have to take as much themselves: they may be a small part of a program. What one takes that is not
 # watched is not known: at least so much, and for so many multiply-adds a nanosecond.
@@ -81,7 +82,7 @@ cdef void learn(Watch *watch, int threads, long long time, long long alone, long
     if watch.credit < 0:
         watch.hold = max(SHORTEST, -HOLD_OF_LOSS * saved, 2 * watch.hold * tried)
         watch.rest = min(watch.hold, LONGEST)
-        watch.hold = max(min(watch.hold, LONGEST), HOLD_OF_CALL * time)
+        watch.hold = max(min(watch.hold, LONGEST), HOLD_OF_CALL * min(time, alone))
         watch.limit, watch.until, watch.credit, watch.tries = threads - 1, lf_now() + watch.hold, 0, 0
         tell(threads - 1, watch.hold)
     elif tried and watch.credit == CREDIT:

@@ -30,10 +30,12 @@ cdef long long SHORTEST, LONGEST
 SHORTEST, LONGEST = 5_000_000, 1_000_000_000
 # The same as multiples of what was lost, and of the time of the call: calls that try are few. Twice as long after each
 # try that fails, they cost little in all; and what a virtual machine loses now and then, on any core, is soon forgotten.
-cdef int HOLD_OF_LOSS = 2
+cdef int HOLD_OF_LOSS = 6
 cdef int HOLD_OF_CALL = 32
-# Of the first, calls have to take as much themselves: they may be a small part of a program. What one takes that is not
-# watched is not known: at least so much, and for so many multiply-adds a nanosecond.
+# After a try that failed, calls have to take so much of that themselves, as a multiple of what was lost: they may be a
+# small part of a program. What one takes that is not watched is not known: at least so much, and for so many
+# multiply-adds a nanosecond.
+cdef int REST_OF_LOSS = 40
 cdef double LEAST_CALL = 1e3
 cdef double WORK_OF_NANOSECOND = 40
 # What it may take to wake a thread that slept, on an idle core: more than that is another program's.
@@ -81,8 +83,9 @@ cdef void learn(Watch *watch, int threads, long long time, long long alone, long
     watch.credit = min(CREDIT, watch.credit + saved)
     if watch.credit < 0:
         watch.hold = max(SHORTEST, -HOLD_OF_LOSS * saved, 2 * watch.hold * tried)
-        watch.rest = min(watch.hold, LONGEST)
-        watch.hold = max(min(watch.hold, LONGEST), HOLD_OF_CALL * min(time, alone))
+        watch.hold = min(watch.hold, LONGEST)
+        watch.rest = min(watch.hold, max(SHORTEST, -REST_OF_LOSS * saved)) if tried else 0
+        watch.hold = max(watch.hold, HOLD_OF_CALL * min(time, alone))
         watch.limit, watch.until, watch.credit, watch.tries = threads - 1, lf_now() + watch.hold, 0, 0
         tell(threads - 1, watch.hold)
     elif tried and watch.credit == CREDIT:

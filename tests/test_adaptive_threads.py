@@ -381,7 +381,7 @@ print(*(round(1000 * t) for t in times))
 
 
 def test_calls_that_are_a_small_part_of_a_program_try_seldom():
-    """After a try that failed not before they have taken 40 times what was lost, here in 5 ms each."""
+    """After a try that failed: not before they have taken 40 times what was lost, in 5 ms each."""
     code = """
 from support.internals import see, usable_now
 import time

@@ -28,8 +28,8 @@ cdef int WORTH_OF_PIECES = 5
 cdef long long CREDIT = 10_000_000
 cdef long long SHORTEST, LONGEST
 SHORTEST, LONGEST = 5_000_000, 1_000_000_000
-# The same as multiples of what was lost, and of the time of the call: calls that try are few. Twice as long after each
-# try that fails, they cost little in all; and what a virtual machine loses now and then, on any core, is soon forgotten.
+# The same as multiples of what was lost, and of the time of the call: calls that try are few, and cost little in all,
+# since it is twice as long after each try that fails. What a virtual machine loses now and then is soon forgotten.
 cdef int HOLD_OF_LOSS = 6
 cdef int HOLD_OF_CALL = 32
 # After a try that failed, calls have to take so much of that themselves, as a multiple of what was lost: they may be a
